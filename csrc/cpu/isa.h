@@ -1,0 +1,18 @@
+// The instruction-set level this processor runs. Sources under cpu/simd are compiled once for each level, into a
+// namespace named for it; FASTRW_SELECT picks the one to call. The variable FASTRW_ISA asks for a lower level.
+#pragma once
+
+namespace fastrw {
+enum class Isa { baseline, avx2, avx512 };
+Isa isa();  // chosen at the first call
+const char* isa_name(Isa level);
+}  // namespace fastrw
+
+#if defined(__x86_64__)
+#define FASTRW_SELECT(function)                                \
+  (::fastrw::isa() == ::fastrw::Isa::avx512 ? avx512::function \
+   : ::fastrw::isa() == ::fastrw::Isa::avx2 ? avx2::function   \
+                                            : baseline::function)
+#else
+#define FASTRW_SELECT(function) (baseline::function)
+#endif

@@ -1,0 +1,40 @@
+"""What a name in torch.ops.fastrw needs besides its kernels: a fake for torch.compile, and no wrong derivative.
+
+torch gives an op without a formula, or with a backward alone, tangents of zero and no error. These ops are values
+only: asked for a derivative they raise, and the Function of function.py runs them below autograd.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+
+_fragment = torch.library.Library("fastrw", "FRAGMENT")
+
+
+def define(name: str, schema: str, run: Callable[..., Tensor]) -> None:
+    """Make a Python function an op, so that torch.compile keeps its call as one node."""
+    _fragment.define(name + schema)
+    for device in ("CPU", "CUDA"):
+        _fragment.impl(name, run, device)
+
+
+def complete(name: str, fake: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Give the op its fake and its refusal; the result calls it below autograd."""
+    op = getattr(torch.ops.fastrw, name).default
+
+    def below_autograd(*args) -> Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            return op(*args)
+
+    def value_only(*args) -> Tensor:
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+        if wanted or any(unpack_dual(x, level=0).tangent is not None for x in tensors):
+            raise RuntimeError(f"torch.ops.fastrw.{name} has no derivatives: differentiate the op in fastrw.ops")
+        return below_autograd(*args)
+
+    torch.library.register_fake(f"fastrw::{name}", fake, lib=_fragment)
+    _fragment.impl(name, value_only, "Autograd")
+    return below_autograd
