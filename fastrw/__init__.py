@@ -1,0 +1,20 @@
+"""fastrw: exact example weights of "Learning to Reweight Examples" (Ren et al. 2018) from ordinary training passes."""
+
+from fastrw import extension
+from fastrw.errors import CoupledExamples, Refused, UntracedUse
+from fastrw.meta_weights import explain, gradient_dots, meta_weights
+from fastrw.report import Report, UseReport
+
+__version__ = "0.1.0"
+__all__ = [
+    "CoupledExamples",
+    "Refused",
+    "Report",
+    "UntracedUse",
+    "UseReport",
+    "explain",
+    "gradient_dots",
+    "meta_weights",
+]
+
+extension.warn_if_missing()

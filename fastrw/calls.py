@@ -1,0 +1,132 @@
+"""One recorded call of a torch function: what is needed to run it again with other values in it."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import resolve_name
+
+
+def tensors_in(tree: Any) -> list[Tensor]:
+    """The tensors in nested tuples, lists and mappings, in order. (pytree does the same at four times the cost.)"""
+    found: list[Tensor] = []
+    _collect(tree, found)
+    return found
+
+
+def _collect(tree: Any, found: list[Tensor]) -> None:
+    for item in tree.values() if isinstance(tree, dict) else tree:
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif isinstance(item, tuple | list | dict):
+            _collect(item, found)
+
+
+def substituted(tree: Any, new: Callable[[Tensor], Any]) -> Any:
+    """The same nest of tuples, lists and mappings with every tensor replaced by `new` of it."""
+    if isinstance(tree, Tensor):
+        return new(tree)
+    if isinstance(tree, dict):
+        return {k: substituted(v, new) for k, v in tree.items()}
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(substituted(v, new) for v in tree))
+    if isinstance(tree, tuple | list):
+        return type(tree)(substituted(v, new) for v in tree)
+    return tree
+
+
+def outputs_of(out: Any) -> list[Tensor]:
+    """The tensors a call returned: one, or those of a tuple."""
+    return [out] if isinstance(out, Tensor) else tensors_in(out) if isinstance(out, tuple | list | dict) else []
+
+
+@lru_cache(maxsize=1024)
+def function_name(function: Callable) -> str:
+    return (resolve_name(function) or getattr(function, "__name__", str(function))).removeprefix("torch.")
+
+
+_IN_PLACE_WORDS = {"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__", "__imatmul__"}
+
+
+@lru_cache(maxsize=1024)
+def _in_place_argument(function: Callable) -> int | None:
+    """Where a Python functional takes its `inplace` flag."""
+    try:
+        return list(inspect.signature(function).parameters).index("inplace")
+    except (TypeError, ValueError):
+        return None
+
+
+def writes_first(function: Callable, args: tuple, kwargs: dict) -> bool:
+    """Does this call write into its first argument?"""
+    name = getattr(function, "__name__", "")
+    if name in _IN_PLACE_WORDS or (name.endswith("_") and not name.endswith("__")):
+        return True
+    where = _in_place_argument(function)
+    return where is not None and bool(kwargs.get("inplace", len(args) > where and args[where]))
+
+
+class RandomState:
+    """The generator states that an operation on a device may draw from."""
+
+    def __init__(self, device: torch.device):
+        self._cpu = torch.get_rng_state()
+        self._cuda = (device, torch.cuda.get_rng_state(device)) if device.type == "cuda" else None
+
+    def moved(self) -> bool:
+        """Has anything been drawn since?"""
+        if not torch.equal(self._cpu, torch.get_rng_state()):
+            return True
+        return self._cuda is not None and not torch.equal(self._cuda[1], torch.cuda.get_rng_state(self._cuda[0]))
+
+    def restore(self) -> None:
+        torch.set_rng_state(self._cpu)
+        if self._cuda is not None:
+            torch.cuda.set_rng_state(self._cuda[1], self._cuda[0])
+
+
+@dataclass(slots=True)
+class Call:
+    """A call with its arguments as they were: the first is a copy where the call writes into it."""
+
+    function: Callable
+    args: tuple
+    kwargs: dict
+    in_place: bool
+    autocast: tuple[str, torch.dtype] | None  # device type and dtype of the autocast region it ran in
+    random: RandomState | None = None  # where it drew random numbers: the state before
+    original: Tensor | None = None  # the first argument itself, where `args` holds its copy
+
+    @staticmethod
+    def of(function: Callable, args: tuple, kwargs: dict) -> "Call":
+        in_place = writes_first(function, args, kwargs)
+        original = args[0] if in_place else None
+        if in_place:
+            args = (args[0].detach().clone(), *args[1:])
+        device = next((t.device.type for t in tensors_in(args)), "cpu")
+        autocast = (device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
+        return Call(function, args, kwargs, in_place, autocast, None, original)
+
+    def tensors(self) -> list[Tensor]:
+        return tensors_in((self.args, self.kwargs))
+
+    def replay(self, new: Callable[[Tensor], Tensor]) -> list[Tensor]:
+        """Run it again with `new(t)` for every tensor argument t, drawing the same random numbers; its tensors out."""
+        args, kwargs = substituted(self.args, new), substituted(self.kwargs, new)
+        if self.in_place:
+            args = (args[0].clone(), *args[1:])
+        if self.random is not None:
+            now = RandomState(next(t.device for t in self.tensors()))
+            self.random.restore()
+        device, dtype = self.autocast or ("cpu", None)
+        try:
+            with torch.autocast(device, dtype, enabled=self.autocast is not None, cache_enabled=False):
+                out = self.function(*args, **kwargs)
+        finally:
+            if self.random is not None:
+                now.restore()
+        return outputs_of(args[0] if self.in_place and out is None else out)

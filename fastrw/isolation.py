@@ -1,0 +1,39 @@
+"""Nothing moves: buffers and random states are put back, so that scoring leaves no trace on the model or its user."""
+
+import random
+import sys
+
+import torch
+from torch import nn
+
+
+class State:
+    """The buffers of a model and every random state, as they were when this was made; `rewind` puts them back.
+
+    Buffers are written through `.data`: batch_norm moves its running statistics without a version bump, and so must we,
+    or a graph that is still alive would refuse its backward.
+    """
+
+    def __init__(self, model: nn.Module):
+        self._owners = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+        tensors = [b for _, before in self._owners for b in before.values() if b is not None]
+        tensors += [m.weight for m in model.modules() if getattr(m, "max_norm", None) is not None]  # embeddings renormed in place
+        self._tensors = [(t, t.detach().clone()) for t in tensors]
+        devices = {t.device for t in [*model.parameters(), *tensors] if t.device.type == "cuda"}
+        self._cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]
+        self._cpu, self._python = torch.get_rng_state(), random.getstate()
+        self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
+
+    def rewind(self) -> None:
+        for now, before in self._owners:
+            if [*map(id, now.values())] != [*map(id, before.values())]:
+                now.clear()
+                now.update(before)
+        for tensor, value in self._tensors:
+            tensor.data.copy_(value)
+        for device, state in self._cuda:
+            torch.cuda.set_rng_state(state, device)
+        torch.set_rng_state(self._cpu)
+        random.setstate(self._python)
+        if self._numpy is not None:
+            sys.modules["numpy"].random.set_state(self._numpy)

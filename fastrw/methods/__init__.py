@@ -1,0 +1,74 @@
+"""The exact methods, and the choice among them: the first that can serve, with the reason why the others did not."""
+
+import warnings
+from weakref import WeakKeyDictionary
+
+import torch
+
+from fastrw.errors import CoupledExamples, Refused
+from fastrw.isolation import State
+from fastrw.methods import double_backward, layerwise, per_example, tangent
+from fastrw.methods.common import Options, Scored
+from fastrw.methods.spot_check import spot_check
+from fastrw.problem import Problem
+
+METHODS = {
+    "layerwise": layerwise.scores,
+    "tangent": tangent.scores,
+    "double_backward": double_backward.scores,
+    "per_example": per_example.scores,
+}
+
+# model -> what was learned about it: method -> why it was refused for good, and which methods the spot check has passed.
+_learned: WeakKeyDictionary = WeakKeyDictionary()
+
+
+@torch.enable_grad()
+def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", score_dtype: torch.dtype | None = None,
+             keep_graph: bool = False) -> Scored:  # fmt: skip
+    """Scores and losses of the training batch by the named method, or by the first of METHODS that is exact.
+
+    Buffers and random states are left as one training forward leaves them. With `keep_graph` the losses keep their graph.
+    Raises Refused where the named method (or every method) cannot serve.
+    """
+    options = Options(backend, score_dtype, keep_graph)
+    learned = _learned.setdefault(problem.model, {})
+    training = tuple(module.training for module in problem.model.modules())
+    key = (problem.key, training, torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))
+    refusals, passed = learned.setdefault(key, ({}, set()))
+    state = State(problem.model)
+    refused = {}
+    for name in METHODS if method == "auto" else [method]:
+        if method == "auto" and name in refusals:
+            refused[name] = refusals[name]
+            continue
+        try:
+            scored = METHODS[name](problem, state, options)
+            mark = (name, scored.signature)
+            if name != "per_example" and mark not in passed and spot_check(problem, state, scored, name):
+                passed.add(mark)
+        except Refused as refusal:
+            state.rewind()
+            if method != "auto":
+                raise
+            refused[name] = str(refusal)
+            if isinstance(refusal, CoupledExamples):
+                refusals[name] = str(refusal)
+            continue
+        if method == "auto" and name == "per_example":
+            _say_cost(learned, len(scored.losses), refused)
+        scored.method, scored.refused = name, refused
+        if not keep_graph:
+            scored.losses = scored.losses.detach()
+        return scored
+    raise Refused("fastrw: no method is exact for this model: " + "; ".join(f"{k}: {v}" for k, v in refused.items()))
+
+
+def _say_cost(learned: dict, n: int, refused: dict[str, str]) -> None:
+    """Once per model: the last resort is exact, but dear."""
+    if not learned.get("told"):
+        learned["told"] = True
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        warnings.warn(
+            f"fastrw: this model is scored by one backward pass per example ({n} a batch), because {reasons}", stacklevel=4
+        )

@@ -1,0 +1,57 @@
+"""The guard behind every fast method: before a method is trusted with a model, a few of its scores are held against
+one `autograd.grad` per example on the very same batch. A rule that is wrong is refused here, not believed."""
+
+import torch
+
+from fastrw.errors import Refused
+from fastrw.isolation import State
+from fastrw.methods.common import Scored, as_score, validation_gradient
+from fastrw.problem import Problem
+
+EXAMPLES = 5
+# A wrong rule errs by far more; rounding by far less. Half precision is judged by what its products can carry.
+RELATIVE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 3e-2}
+
+
+def spot_check(problem: Problem, state: State, scored: Scored, name: str) -> bool:
+    """Raises Refused where a score of `scored` is not that of its example's own gradient.
+
+    Returns whether this batch could tell: one whose numbers are not finite, or all 0, vouches for nothing. Leaves buffers
+    and random states as it found them.
+    """
+    after = State(problem.model)
+    state.rewind()
+    V = validation_gradient(problem, state)
+    losses = problem.losses(problem.batch)
+    after.rewind()
+    wanted, dtype = list(V), losses.dtype
+    lowest = max((RELATIVE[d] for d in {dtype, *(p.dtype for p in wanted), _autocast_dtype(losses)} if d in RELATIVE))
+    finite = losses.detach().isfinite().nonzero().flatten().tolist()
+    picked = sorted({finite[round(j * (len(finite) - 1) / (EXAMPLES - 1))] for j in range(EXAMPLES)}) if finite else []
+    if not picked or not V:
+        return False
+    norm_V = torch.stack([as_score(v).norm() for v in V.values()]).norm()
+    truth, noise = [], []
+    for i in picked:
+        grads = torch.autograd.grad(losses[i], wanted, retain_graph=True, allow_unused=True)
+        pairs = [(as_score(g), as_score(V[p])) for p, g in zip(wanted, grads, strict=True) if g is not None]
+        zero = scored.scores.new_zeros(())
+        truth.append(sum(((g * v).sum() for g, v in pairs), zero))
+        noise.append(sum((g.norm() ** 2 for g, _ in pairs), zero).sqrt() * norm_V)
+    truth, noise, found = torch.stack(truth).detach(), torch.stack(noise).detach(), scored.scores[picked]
+    if not bool(truth.isfinite().all()) or not bool(truth.any()):
+        return False
+    # sums of products are rounded at the scale of the factors, however small the sum
+    excess = (found - truth).abs() - lowest * truth.norm() - 64 * torch.finfo(dtype).eps * noise
+    if not bool((excess <= 0).all()):
+        worst = int(excess.nan_to_num(torch.inf).argmax())
+        raise Refused(
+            f"fastrw.{name}: scores must equal one gradient per example, got {found[worst]:.6g} where example "
+            f"{picked[worst]} has {truth[worst]:.6g}"
+        )
+    return True
+
+
+def _autocast_dtype(t: torch.Tensor) -> torch.dtype | None:
+    device = t.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

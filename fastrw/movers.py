@@ -1,0 +1,127 @@
+"""Operations that can move rows between examples, or mix them, by data: indexing by tensors, sorting, products of two
+batch tensors, statistics over a dimension. Owners measured on one batch hold on the next only if no such operation acts
+along the examples: the tape notes the size of every dimension acted on, and `owners` compares two batch sizes."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastrw.calls import tensors_in
+
+STATIC = frozenset({torch.arange, torch.zeros, torch.ones, torch.eye, torch.full, torch.empty, torch.linspace})
+
+
+def _both(*names: str) -> frozenset:
+    """The functions of these names, as torch.name and as Tensor.name."""
+    return frozenset(f for name in names for home in (torch, Tensor) if (f := getattr(home, name, None)) is not None)
+
+
+ALONG_DIM = _both(
+    "index_select", "gather", "scatter", "scatter_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_",
+    "index_add", "index_add_", "index_copy", "index_copy_", "index_fill", "index_fill_", "sort", "argsort", "topk", "msort",
+    "kthvalue", "cummax", "cummin", "cumsum", "cumprod", "logcumsumexp", "repeat_interleave", "softmax", "log_softmax",
+) | {F.softmax, F.log_softmax, F.normalize, F.cosine_similarity}  # fmt: skip
+ALONG_DIMS = _both("roll", "flip", "rot90")
+ALONG_ALL = _both(
+    "masked_select", "masked_scatter", "masked_scatter_", "take", "take_along_dim", "index_put", "index_put_", "put",
+    "nonzero", "argwhere", "unique", "unique_consecutive", "tensordot", "kron", "cdist", "_pack_padded_sequence",
+)  # fmt: skip
+PRODUCTS = _both("matmul", "__matmul__", "__rmatmul__", "mm", "bmm")
+ADDED_PRODUCTS = _both("baddbmm", "addmm")
+
+
+def is_random(function: Callable) -> bool:
+    name = getattr(function, "__name__", "")
+    return "rand" in name or name in ("bernoulli", "multinomial", "normal", "poisson", "dropout")
+
+
+def moves_of(function: Callable, args: tuple, kwargs: dict, known: dict) -> tuple[list[tuple[str, int]], tuple]:
+    """(operation, size) of every dimension that this call may move or mix rows along, and the plain integers of an
+    indexing call, which belong into the signature. Calls on `known` tensors (id -> Known) alone move no example."""
+    if function is Tensor.__getitem__ or function is Tensor.__setitem__:
+        index = args[1] if isinstance(args[1], tuple) else (args[1],)
+        plain = tuple(i for i in index if type(i) is int)
+        return ([] if id(args[0]) in known else [("indexing", d) for d in _indexed(args[0], index, known)]), plain
+    finder = _FINDERS.get(function)
+    if finder is None or not args or id(args[0]) in known:
+        return [], ()
+    return [(function.__name__, size) for size in finder(args, kwargs, known)], ()
+
+
+def _indexed(x: Tensor, index: tuple, known: dict) -> Iterable[int]:
+    def width(item) -> int:
+        return item.ndim if isinstance(item, Tensor) and item.dtype in (torch.bool, torch.uint8) else int(item is not None)
+
+    dim = 0
+    for item in index:
+        if item is Ellipsis:
+            dim += max(x.ndim - sum(width(i) for i in index if i is not Ellipsis), 0)
+            continue
+        if isinstance(item, list | range) or (isinstance(item, Tensor) and item.ndim and not _static(item, known)):
+            yield from x.shape[dim : dim + width(item)]
+        dim += width(item)
+
+
+def _static(t: Tensor, known: dict) -> bool:
+    entry = known.get(id(t))
+    return entry is not None and entry.static
+
+
+def _along_dim(args, kwargs, known) -> Iterable[int]:
+    x = args[0]
+    dim = kwargs.get("dim", next((a for a in args[1:] if type(a) is int), None))
+    if type(dim) is int and -x.ndim <= dim < x.ndim:
+        return (x.shape[dim],)
+    return x.shape
+
+
+def _along_dims(args, kwargs, known) -> Iterable[int]:
+    return args[0].shape
+
+
+def _product(args, kwargs, known) -> Iterable[int]:
+    """A product of two batch tensors mixes along the contracted dimension."""
+    y = args[1] if len(args) > 1 else kwargs.get("other", kwargs.get("mat2"))
+    return args[0].shape[-1:] if isinstance(y, Tensor) and id(y) not in known else ()
+
+
+def _added_product(args, kwargs, known) -> Iterable[int]:
+    return _product(args[1:], kwargs, known) if len(args) > 2 and id(args[1]) not in known else ()
+
+
+def _einsum(args, kwargs, known) -> Iterable[int]:
+    tensors = tensors_in(args)
+    batch = [t for t in tensors if id(t) not in known]
+    if len(batch) < 2:
+        return
+    if not isinstance(args[0], str) or "." in args[0] or "->" not in args[0]:
+        yield from (size for t in batch for size in t.shape)
+        return
+    inputs, _, output = args[0].replace(" ", "").partition("->")
+    for letters, t in zip(inputs.split(","), tensors, strict=True):
+        if id(t) not in known:
+            yield from (size for letter, size in zip(letters, t.shape, strict=True) if letter not in output)
+
+
+def _table(args, kwargs, known) -> Iterable[int]:
+    """Looking rows up in a table that the batch has made."""
+    table = args[1] if len(args) > 1 else kwargs["weight"]
+    return () if id(table) in known else table.shape[:1]
+
+
+def _batch_statistics(args, kwargs, known) -> Iterable[int]:
+    training = kwargs.get("training", args[5] if len(args) > 5 else False)
+    return args[0].shape[:1] if training else ()
+
+
+_FINDERS: dict[Callable, Callable] = {
+    **dict.fromkeys(ALONG_DIM, _along_dim),
+    **dict.fromkeys(ALONG_DIMS | ALONG_ALL, _along_dims),
+    **dict.fromkeys(PRODUCTS, _product),
+    **dict.fromkeys(ADDED_PRODUCTS, _added_product),
+    torch.functional.einsum: _einsum,
+    F.embedding: _table,
+    F.batch_norm: _batch_statistics,
+}

@@ -1,0 +1,153 @@
+"""Which example does each element of a use's output belong to? Measured on the model as it runs, never guessed.
+
+The backward of sum_i c_i f_i, divided element by element by the backward of sum_i f_i, is c of the element's owner. With
+powers of two for c the division is exact in every floating point type, and an element that two examples share shows.
+What is found is a pattern, owner(e) = (e // inner) mod n over the flattened output, which serves every n.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastrw.calls import function_name
+from fastrw.errors import CoupledExamples, Refused
+from fastrw.tape import Tape
+
+SAMPLE = 5  # examples of the sub-batch: prime, so that few other dimensions divide by it
+BASE = 8  # labels 2^0 ... 2^7 in one backward
+TOLERANCE = 64  # in units of eps of the largest gradient: nothing, or what unordered sums of a GPU leave
+
+
+@dataclass(frozen=True, slots=True)
+class Pattern:
+    """The examples run along dimension `dim`, which holds [outer, n, per]: `per` is fixed, or (`whole`) outer is 1 and
+    `per` whatever is left. A dimension that holds the examples alone is `whole` with `per` 1, and stays alone."""
+
+    dim: int
+    per: int
+    whole: bool
+
+    def inner(self, shape: torch.Size, n: int) -> int | None:
+        """The number of neighbouring elements with one owner, or None where the pattern does not fit."""
+        if self.dim >= len(shape) or shape[self.dim] % n:
+            return None
+        groups = shape[self.dim] // n
+        if (self.whole and self.per == 1 and groups != 1) or (not self.whole and groups % self.per):
+            return None
+        return math.prod(shape[self.dim + 1 :]) * (groups if self.whole else self.per)
+
+
+Record = Callable[[Any], tuple[Tape, Tensor]]  # a batch -> its tape and losses
+
+
+def measure(tape: Tape, n: int, record: Record, sub_batch: Callable[[int], Any], batch: Any) -> list[list[Pattern | None]]:
+    """The pattern of every output of every use of `tape`, whose batch had n examples; None where no gradient flows yet.
+
+    Raises CoupledExamples where an element has two owners, where owners follow no pattern, or where data may move
+    examples from one batch to the next.
+    """
+    cut = SAMPLE if n > SAMPLE else n - 1
+    small = _record_sub_batch(tape, record, sub_batch, cut)
+    _check_structure(tape, n, small, cut)
+    if small is not None and n > SAMPLE:
+        sample, losses = small
+    else:
+        sample, losses = record(batch)
+    size = len(losses)
+    gradients, owners = _owners(sample, losses)
+    patterns = []
+    for use, full in zip(sample.uses, tape.uses, strict=True):
+        found = []
+        for shape, full_shape in zip(use.shapes, full.shapes, strict=True):
+            found.append(_pattern(use, shape, full_shape, gradients.pop(0), owners.pop(0), size, n))
+        patterns.append(found)
+    return patterns
+
+
+def _record_sub_batch(tape: Tape, record: Record, sub_batch, cut: int) -> tuple[Tape, Tensor] | None:
+    """The tape of the first examples, or None where the batch cannot be cut or the model then runs differently."""
+    if cut < 1:
+        return None
+    try:
+        small, losses = record(sub_batch(cut))
+    except Exception:  # the user's model on a batch that may be cut in the wrong place: whatever it raises, measure in full
+        return None
+    alike = small.signature() == tape.signature() and len(small.sizes) == len(tape.sizes)
+    return (small, losses) if len(losses) == cut and alike and len(small.moves) == len(tape.moves) else None
+
+
+def _check_structure(tape: Tape, n: int, small: tuple[Tape, Tensor] | None, cut: int) -> None:
+    """Rows may be moved or mixed only along dimensions that do not grow with n; outputs grow like n or not at all."""
+    before = small[0] if small is not None else None
+    pairs = zip(tape.moves, before.moves, strict=True) if before else ((move, None) for move in tape.moves)
+    for (name, size), other in pairs:
+        if size != other[1] if other else size % n == 0:
+            raise CoupledExamples(f"fastrw: examples must stay apart, got {name} along a dimension that holds them")
+    if before is None:
+        return
+    for (name, size), (_, small_size) in zip(tape.sizes, before.sizes, strict=True):
+        if size * cut != small_size * n:
+            raise CoupledExamples(
+                f"fastrw: examples must stay apart, got {name} with {small_size} elements for {cut} examples and {size} for {n}"
+            )
+
+
+def _owners(tape: Tape, losses: Tensor) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """Per output of every use: the gradient, and the owner of each element (-1 where its gradient is 0)."""
+    n = len(losses)
+    flat = [(use, edge) for use in tape.uses for edge in use.edges]
+    edges = [edge for _, edge in flat if edge is not None]
+
+    def gradients(labels: Tensor) -> list[Tensor | None]:
+        found = iter(torch.autograd.grad(losses, edges, labels, retain_graph=True, allow_unused=True))
+        return [None if edge is None else next(found) for _, edge in flat]
+
+    ones = gradients(torch.ones_like(losses))
+    owners: list[Tensor | None] = [None if g is None else torch.zeros(g.shape, dtype=torch.long, device=g.device) for g in ones]
+    place, index = 1, torch.arange(n, device=losses.device)
+    while place < n or place == 1:
+        labelled = gradients(torch.pow(2.0, (index // place % BASE)).to(losses.dtype))
+        for (use, _), g, c, owner in zip(flat, ones, labelled, owners, strict=True):
+            if g is None:
+                continue
+            digit = torch.where(g == 0, 0, (c / torch.where(g == 0, 1, g)).abs().log2().round().clamp(0, BASE - 1))
+            wrong = (c - g * torch.pow(2.0, digit)).abs() > TOLERANCE * torch.finfo(g.dtype).eps * c.abs().amax()
+            if wrong.any():
+                raise CoupledExamples(
+                    f"fastrw: examples must stay apart, got {function_name(use.function)} of {use.name!r} with "
+                    f"{wrong.float().mean().item():.0%} of its elements shared between examples (BatchNorm in training, a "
+                    "loss over the batch)"
+                )
+            owner += digit.long() * place
+        place *= BASE
+    for g, owner in zip(ones, owners, strict=True):
+        if g is not None:
+            owner.masked_fill_(g == 0, -1)
+    return ones, owners
+
+
+def _pattern(use, shape, full_shape, g, owner, size: int, n: int) -> Pattern | None:
+    if g is None or not bool((owner >= 0).any()):
+        return None
+    flat = owner.flatten()
+    known = flat >= 0
+    element = torch.arange(flat.numel(), device=flat.device)
+    fits = []
+    for dim, length in enumerate(shape):
+        for per in (d for d in range(1, length // size + 1) if length % size == 0 and (length // size) % d == 0):
+            inner = math.prod(shape[dim + 1 :]) * per
+            if bool((~known | (element // inner % size == flat)).all()):
+                fits.append(Pattern(dim, per, whole=per == length // size))
+    what = f"{function_name(use.function)} of {use.name!r}"
+    if not fits:
+        raise CoupledExamples(f"fastrw: rows must be laid out by example, got {what} with rows in no fixed order")
+    if len(fits) > 1:
+        raise Refused(f"fastrw: rows must have one owner, got {what} with gradients too sparse to tell")
+    grown = [d for d, (a, b) in enumerate(zip(shape, full_shape, strict=True)) if a != b]
+    if size != n and grown != [fits[0].dim]:
+        raise CoupledExamples(f"fastrw: rows must grow with the examples, got {what} {tuple(shape)} and {tuple(full_shape)}")
+    return fits[0]

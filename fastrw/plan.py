@@ -1,0 +1,88 @@
+"""Which form each use takes: gram (Eq. 12 as printed), project, or the operation's own derivative.
+
+    gram      sum_k (a_r . a_k + 1)(g_r . g_k)         2 r k (p + q) FLOPs, forms no V
+    project   g_r . (V a_r + v_b)                      2 r p q FLOPs, and 2 k p q for V
+
+Gram needs a matrix that is a parameter itself and is used once, in both batches: cross terms between two uses of one
+matrix appear only in the product with the total V.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastrw.rules import RULES
+from fastrw.tape import PARAMETER, Tape, Use
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a product costs: FLOP/s of a matrix product and bytes/s of memory, as measured on one machine of the kind.
+    Only the ratio matters, and forms do not change between runs, so the numbers are fixed here."""
+
+    flops: float
+    gram_flops: float  # of the fused gram form, whose products are short
+    bytes: float
+
+
+MACHINES = {"cpu": Machine(200e9, 120e9, 15e9), "cuda": Machine(50e12, 20e12, 3.0e12)}
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    name: str  # "gram" | "project" | "generic"
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Gram:
+    """The operands of a linear use, by name."""
+
+    a: Tensor
+    weight: Tensor
+    bias: Tensor | None
+
+
+def gram_operands(use: Use) -> Gram | None:
+    """The operands where a use is a product of rows with one matrix, else None."""
+    args, kwargs = use.call.args, use.call.kwargs
+    if use.function is F.linear:
+        bias = args[2] if len(args) > 2 else kwargs.get("bias")
+        found = Gram(args[0], args[1] if len(args) > 1 else kwargs["weight"], bias) if args else None
+    elif use.function is torch.addmm and len(args) == 3 and not kwargs:
+        found = Gram(args[1], args[2], args[0])
+    else:
+        return None
+    return found if found is None or id(found.a) not in use.directed else None
+
+
+def choose(use: Use, tape: Tape, val_tape: Tape, dtype: torch.dtype) -> Form:
+    """The form of a use, and why."""
+    rule = RULES.get(use.function)
+    if rule is None or not rule.serves(use, dtype):
+        return Form("generic", "no fast rule: the operation's own derivative")
+    operands = gram_operands(use)
+    if operands is None:
+        return Form("project", "the operation applied to the direction")
+    for t in (operands.weight, operands.bias):
+        if t is None or id(t) not in use.directed:
+            continue
+        if use.directed[id(t)].kind != PARAMETER:
+            return Form("project", "the matrix or bias is derived from parameters")
+        if tape.touched[id(t)] != 1 or val_tape.touched[id(t)] != 1:
+            return Form("project", "the parameter is used more than once")
+    if id(operands.weight) not in use.directed:
+        return Form("project", "the bias alone is selected")
+    twin = next(u for u in val_tape.uses if id(operands.weight) in u.directed)
+    if gram_operands(twin) is None:
+        return Form("project", "the validation batch uses the matrix otherwise")
+    p, q = operands.a.shape[-1], use.shapes[0][-1]
+    r, k = use.shapes[0].numel() // max(q, 1), twin.shapes[0].numel() // max(q, 1)
+    machine, size = MACHINES.get(operands.a.device.type, MACHINES["cuda"]), 4
+    gram = max(2 * r * k * (p + q) / machine.gram_flops, size * (r + k) * (p + q) / machine.bytes)
+    product = 2 * (r + k) * p * q / machine.flops
+    project = max(product, size * ((r + k) * (p + 3 * q) + 3 * p * q) / machine.bytes)
+    sizes = f"r={r} k={k} p={p} q={q}: {gram * 1e6:.0f} us by gram, {project * 1e6:.0f} us by project (model)"
+    return Form("gram" if gram < project else "project", sizes)

@@ -1,0 +1,210 @@
+"""The question as the user puts it (model, two batches, a loss, some parameters), checked and made one callable."""
+
+from collections.abc import Callable, Iterable, Mapping
+from fnmatch import fnmatchcase
+from functools import partial
+from types import CellType, FunctionType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+
+class Problem:
+    """`losses(batch)` gives the [n] losses f_i of a batch with their graph; `params` are the selected parameters by name.
+
+    Raises TypeError or ValueError, before the model has run, where an argument breaks a rule.
+    """
+
+    def __init__(self, model: nn.Module, batch: Any, val_batch: Any, *, loss_fn: Callable | None = None,
+                 losses_fn: Callable | None = None, params: Any = None, caller: str = "meta_weights"):  # fmt: skip
+        self._say = f"fastrw.{caller}: "
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"{self._say}model must be a torch.nn.Module, got {type(model).__name__}")
+        if loss_fn is not None and losses_fn is not None:
+            raise ValueError(f"{self._say}give loss_fn or losses_fn, not both, got both")
+        for name, function in (("loss_fn", loss_fn), ("losses_fn", losses_fn)):
+            if function is not None and not callable(function):
+                raise TypeError(f"{self._say}{name} must be callable, got {type(function).__name__}")
+        if torch.is_inference_mode_enabled():
+            raise ValueError(f"{self._say}gradients are needed, got a call under torch.inference_mode()")
+        self.model, self.batch, self.val_batch = model, batch, val_batch
+        self.params = select(model, params, self._say)
+        self.key = (fingerprint(loss_fn), fingerprint(losses_fn), *map(id, self.params.values()))
+        self._losses = losses_fn or partial(_losses, loss_fn or partial(_cross_entropy, self._say), self._say)
+        if losses_fn is None:
+            for name, b in (("batch", batch), ("val_batch", val_batch)):
+                self._check_batch(name, b)
+
+    def losses(self, batch: Any, model: nn.Module | None = None) -> Tensor:
+        """f_i for i in the batch: [n], with its graph. `model` may stand in for the user's (other parameter values)."""
+        with torch.enable_grad():
+            losses = self._losses(model or self.model, batch)
+        word = "val_batch" if batch is self.val_batch else "batch"
+        if not isinstance(losses, Tensor):
+            raise TypeError(f"{self._say}the loss must return a tensor [n], got {type(losses).__name__}")
+        if losses.ndim == 0:
+            raise ValueError(f'{self._say}the loss must return one loss per example (reduction="none"), got a scalar')
+        if losses.ndim != 1:
+            raise ValueError(f"{self._say}the loss must return [n], one loss per example, got {tuple(losses.shape)}")
+        if len(losses) == 0:
+            raise ValueError(f"{self._say}{word} must hold at least one example, got 0")
+        if not losses.is_floating_point():
+            raise TypeError(f"{self._say}losses must be real floating point, got {losses.dtype}")
+        if (size := self._size(batch)) is not None and len(losses) != size:
+            raise ValueError(f"{self._say}losses must be [n] with n = {size} targets, got {tuple(losses.shape)}")
+        if not losses.requires_grad:
+            raise ValueError(f"{self._say}the losses of {word} must depend on a parameter, got losses without a graph")
+        return losses
+
+    def sub_batch(self, n: int, size: int) -> Any:
+        """The first `size` of n examples: a tensor is cut along the first dimension of length n, the rest is kept."""
+
+        def cut(t: Any) -> Any:
+            if not isinstance(t, Tensor) or n not in t.shape:
+                return t
+            return t.narrow(list(t.shape).index(n), 0, size)
+
+        return tree_map(cut, self.batch)
+
+    def _size(self, batch: Any) -> int | None:
+        if not isinstance(self._losses, partial):
+            return None
+        target = batch["labels"] if isinstance(batch, Mapping) else batch[1]
+        leaf = next((t for t in tree_leaves(target) if isinstance(t, Tensor) and t.ndim), None)
+        return None if leaf is None else len(leaf)
+
+    def _check_batch(self, name: str, batch: Any) -> None:
+        rule = f'{name} must be (inputs, targets) or a mapping with "labels" (or give losses_fn)'
+        if isinstance(batch, Mapping):
+            if "labels" not in batch:
+                raise ValueError(f"{self._say}{rule}, got the keys {sorted(map(str, batch))}")
+        elif not isinstance(batch, tuple | list) or len(batch) != 2:
+            got = f"{len(batch)} items" if isinstance(batch, tuple | list) else type(batch).__name__
+            raise TypeError(f"{self._say}{rule}, got {got}")
+        if self._size(batch) == 0:
+            raise ValueError(f"{self._say}{name} must hold at least one example, got 0")
+        homes = {p.device for p in self.model.parameters()}
+        for leaf in tree_leaves(batch):
+            if isinstance(leaf, Tensor) and leaf.ndim and leaf.device not in homes:
+                home = ", ".join(map(str, homes))
+                raise ValueError(f"{self._say}{name} must be on the model's device {home}, got {leaf.device}")
+
+
+def fingerprint(value: Any) -> Any:
+    """What stands for a loss function among the things learned of a model: its code and the plain values bound to it. Not
+    the function itself, which may be made anew at every step, and whose closure would keep the model alive."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, partial):
+        return (fingerprint(value.func), *map(fingerprint, value.args), *map(fingerprint, value.keywords.values()))
+    if isinstance(value, FunctionType):
+        bound = [cell.cell_contents for cell in value.__closure__ or () if cell != _EMPTY_CELL]
+        return (value.__code__, *map(fingerprint, bound), *map(fingerprint, value.__defaults__ or ()))
+    return (type(value), id(value))
+
+
+_EMPTY_CELL = CellType()
+
+
+def select(model: nn.Module, params: Any, say: str = "fastrw: ") -> dict[str, nn.Parameter]:
+    """The selected parameters by name: None all that require grad, "last" those of the last layer (in the order of
+    `model.modules()`) that has any, names with wildcards, or parameters of the model."""
+    every = dict(model.named_parameters())
+    if params is None or params == "last":
+        chosen = {k: p for k, p in every.items() if p.requires_grad}
+        if params == "last":
+            layers = [own for m in model.modules() if (own := [p for p in m._parameters.values() if p is not None])]
+            last = next((own for own in reversed(layers) if any(p.requires_grad for p in own)), [])
+            chosen = {k: p for k, p in chosen.items() if any(p is q for q in last)}
+        if not chosen:
+            raise ValueError(f"{say}model must have a parameter that requires grad, got none")
+    else:
+        chosen = {}
+        for item in [params] if isinstance(params, str | Tensor) else _listed(params, say):
+            if isinstance(item, str):
+                found = {k: p for k, p in every.items() if fnmatchcase(k, item)}
+                rule, got = "params must name parameters of the model", repr(item)
+            elif isinstance(item, Tensor):
+                found = {k: p for k, p in every.items() if p is item}
+                rule, got = "params must be parameters of the model", f"a tensor of shape {tuple(item.shape)}"
+            else:
+                raise TypeError(f"{say}params must be names or parameters, got {type(item).__name__}")
+            if not found:
+                raise ValueError(f"{say}{rule}, got {got}")
+            chosen |= found
+        if frozen := [k for k, p in chosen.items() if not p.requires_grad]:
+            raise ValueError(f"{say}selected parameters must require grad, got {frozen[0]!r} which does not")
+        if not chosen:
+            raise ValueError(f"{say}params must select a parameter, got an empty selection")
+    for k, p in chosen.items():
+        if isinstance(p, nn.parameter.UninitializedParameter):
+            raise ValueError(f"{say}lazy parameters must be initialised by a first forward, got {k!r} uninitialised")
+        if not p.is_floating_point():
+            raise TypeError(f"{say}selected parameters must be real floating point, got {k!r} of {p.dtype}")
+    return chosen
+
+
+def _listed(params: Any, say: str) -> list:
+    if not isinstance(params, Iterable):
+        raise TypeError(f'{say}params must be None, "last", names or parameters, got {type(params).__name__}')
+    return list(params)
+
+
+def _losses(loss_fn: Callable, say: str, model: nn.Module, batch: Any) -> Tensor:
+    if isinstance(batch, Mapping):
+        inputs, target = {k: v for k, v in batch.items() if k != "labels"}, batch["labels"]
+    else:
+        inputs, target = batch
+    if isinstance(inputs, Mapping):
+        output = model(**inputs)
+    else:
+        output = model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
+    output = _logits(output)
+    if isinstance(batch, Mapping) and isinstance(target, Tensor) and target.ndim > 1 and _is_causal(model):
+        output, target = output[:, :-1], target[:, 1:]  # a causal language model's logits at t predict the label at t + 1
+    return loss_fn(output, target)
+
+
+def _logits(output: Any) -> Any:
+    """Hugging Face outputs carry their logits by name."""
+    if isinstance(output, Mapping) and "logits" in output:
+        return output["logits"]
+    return getattr(output, "logits", output)
+
+
+def _is_causal(model: nn.Module) -> bool:
+    return "ForCausalLM" in (getattr(model, "loss_type", None) or "") or type(model).__name__.endswith(
+        ("ForCausalLM", "LMHeadModel")
+    )
+
+
+def _cross_entropy(say: str, output: Any, target: Any) -> Tensor:
+    """Cross-entropy per example, averaged over an example's positions whose target is not -100 (0 where there are none)."""
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
+        raise TypeError(
+            f"{say}the default loss needs tensors (else give loss_fn), got an output of type {type(output).__name__} "
+            f"and a target of type {type(target).__name__}"
+        )
+    first, last = target.shape == (*output.shape[:1], *output.shape[2:]), target.shape == output.shape[:-1]
+    if target.is_floating_point() and target.shape == output.shape and output.ndim >= 2:
+        first, last = True, False  # class probabilities
+    if first and last and output.ndim > 2:
+        raise ValueError(f"{say}the class dimension must be clear (else give loss_fn), got outputs {tuple(output.shape)}")
+    if not (first or last) or output.ndim < 2:
+        raise ValueError(
+            f"{say}targets must be [n] or one per position of the output [n, C, ...] or [n, ..., C] (else give loss_fn), "
+            f"got an output {tuple(output.shape)} and targets {tuple(target.shape)}"
+        )
+    if last and not first:
+        output = output.movedim(-1, 1)
+    losses = F.cross_entropy(output, target, reduction="none")
+    if losses.ndim == 1:
+        return losses
+    losses = losses.flatten(1)
+    if target.is_floating_point():
+        return losses.mean(1)
+    valid = (target != -100).flatten(1).sum(1)
+    return losses.sum(1) / valid.clamp(min=1)

@@ -1,0 +1,147 @@
+"""Forward-mode rules of the operations where time goes: the primal is computed once, with its graph, and the tangent from
+what it left behind. Every other operation is served by `generic.jvp`, which computes its primal a second time.
+
+A rule takes the call and the tangents of its arguments (id -> tangent) and returns (what the call returns, the tangents
+of the tensors in it), or None where it does not serve this call."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastrw.calls import outputs_of, substituted
+from fastrw.rules import RULES, convolution, elementwise, embedding, linear
+from fastrw.rules.directed import Directed, total
+
+Tangents = dict[int, Tensor]
+
+
+def _values(tree):
+    return substituted(tree, Tensor.detach)
+
+
+def product(function, args, kwargs, tangents: Tangents):
+    """Linear in the input and linear in the parameters: f(x, V) + f(x', W)."""
+    x, rest = args[0] if args else kwargs.get("input"), args[1:]
+    if not args or x is None:
+        return None
+    out = function(*args, **kwargs)
+
+    def direct(t: Tensor):
+        found = tangents.get(id(t))
+        return t.detach() if found is None else Directed(t.detach(), found)
+
+    with torch.no_grad():
+        parts = []
+        if any(id(t) in tangents for t in (*rest, *kwargs.values())):
+            parts.append(RULES[function].tangent(x.detach(), *substituted(rest, direct), **substituted(kwargs, direct)))
+        if (tx := tangents.get(id(x))) is not None:
+            weight, *more = _values(rest) if rest else [kwargs["weight"].detach()]
+            options = {k: v for k, v in _values(kwargs).items() if k not in ("weight", "bias")}
+            parts.append(function(tx, weight, None, *more[1:], **options))
+        t = total(*parts)
+        return out, [t if t.shape == out.shape else t.expand(out.shape)]
+
+
+def both(function, args, kwargs, tangents: Tangents):
+    """x y, x + y, x - y and matrix products: the sum of the derivatives in each argument."""
+    if len(args) != 2 or getattr(function, "__name__", "").endswith("_"):
+        return None
+    out = function(*args, **kwargs)
+    with torch.no_grad():
+        x, y = (a.detach() if isinstance(a, Tensor) else a for a in args)
+        tx, ty = (tangents.get(id(a)) for a in args)
+        rule = RULES[function].tangent
+        t = total(
+            None if tx is None else rule(Directed(x, tx), y, **kwargs), None if ty is None else rule(x, Directed(y, ty), **kwargs)
+        )
+        return out, [t if t.shape == out.shape else t.expand(out.shape)]
+
+
+def lookup(function, args, kwargs, tangents: Tangents):
+    """Rows of a table that is a parameter."""
+    if len(args) < 2 or id(args[1]) not in tangents:
+        return None
+    out = function(*args, **kwargs)
+    with torch.no_grad():
+        table = Directed(args[1].detach(), tangents[id(args[1])])
+        return out, [RULES[function].tangent(args[0], table, *args[2:], **kwargs)]
+
+
+def relu(function, args, kwargs, tangents: Tangents):
+    """The tangent where the output is positive; the output tells, also when it was written in place."""
+    tx = tangents[id(args[0])]
+    out = function(*args, **kwargs)
+    with torch.no_grad():
+        return out, [torch.ops.aten.threshold_backward(tx, out.detach(), 0)]
+
+
+def structural(function, args, kwargs, tangents: Tangents):
+    """Linear in the first argument and in nothing else: the same call on the tangent."""
+    if id(args[0]) not in tangents or any(id(a) in tangents for a in (*args[1:], *kwargs.values())):
+        return None
+    if function is Tensor.view and isinstance(args[1], torch.dtype):
+        return None
+    out = function(*args, **kwargs)
+    with torch.no_grad():
+        same = Tensor.reshape if function is Tensor.view else function
+        return out, outputs_of(same(tangents[id(args[0])], *args[1:], **kwargs))
+
+
+def max_pool2d(function, args, kwargs, tangents: Tangents):
+    """The tangent of the input at the place of each maximum."""
+    names = ("input", "kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+    given = dict(zip(names, args, strict=False)) | kwargs
+    if given.pop("return_indices", False):
+        return None
+    stride = given.pop("stride", None)
+    out, where = F.max_pool2d_with_indices(stride=given["kernel_size"] if stride is None else stride, **given)
+    with torch.no_grad():
+        tx = tangents[id(given["input"])]
+        return out, [tx.flatten(-2).gather(-1, where.flatten(-2)).view_as(out)]
+
+
+def batch_norm(function, args, kwargs, tangents: Tangents):
+    """y = (x - mean) rstd gamma + beta, with the statistics of the batch (which move with x) or the running ones."""
+    names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
+    given = dict.fromkeys(names) | {"training": False, "momentum": 0.1, "eps": 1e-5} | dict(zip(names, args, strict=False)) | kwargs
+    x, mean, var, weight, bias, training, momentum, eps = given.values()
+    if x.dtype not in (torch.float32, torch.float64):
+        return None
+    if training:
+        out, mean, rstd = torch.native_batch_norm(x, weight, bias, mean, var, True, 0.0 if momentum is None else momentum, eps)
+    else:
+        out, rstd = F.batch_norm(x, mean, var, weight, bias, False, momentum, eps), (var.detach() + eps).rsqrt()
+    with torch.no_grad():
+        x, mean, rstd = x.detach(), mean.detach(), rstd.detach()
+        channel, over = (1, -1, *[1] * (x.ndim - 2)), [0, *range(2, x.ndim)]
+        tx, tw, tb = (None if a is None else tangents.get(id(a)) for a in (given["input"], weight, bias))
+        scale = rstd if weight is None else rstd * weight.detach()
+        # t = x slope + tx scale + shift, channel by channel
+        slope = torch.zeros_like(rstd) if tw is None else tw * rstd
+        shift = -mean * slope if tb is None else tb - mean * slope
+        if tx is not None and training:
+            count = x.numel() // x.shape[1]
+            t_mean = tx.mean(over)
+            covariance = (x * tx).sum(over) / count - mean * t_mean
+            turn = scale * rstd * rstd * covariance
+            slope, shift = slope - turn, shift - scale * t_mean + turn * mean
+        t = torch.addcmul(shift.view(channel), x, slope.view(channel))
+        return out, [t if tx is None else t.addcmul_(tx, scale.view(channel))]
+
+
+_STRUCTURAL = ("view", "reshape", "flatten", "permute", "transpose", "mean", "sum", "__getitem__", "unsqueeze", "squeeze",
+               "expand", "contiguous", "chunk", "split", "unbind", "clone", "neg", "to", "float")  # fmt: skip
+
+Rule = Callable[[Callable, tuple, dict, Tangents], tuple | None]
+TANGENT_RULES: dict[object, Rule] = {
+    **dict.fromkeys([F.linear, *convolution.RULES], product),
+    **dict.fromkeys([f for f in (*elementwise.RULES, *linear.RULES) if f in elementwise.RULES or "matmul" in f.__name__], both),
+    **dict.fromkeys(embedding.RULES, lookup),
+    **dict.fromkeys((F.relu, torch.relu, Tensor.relu, torch.relu_, Tensor.relu_), relu),
+    **dict.fromkeys((getattr(Tensor, name) for name in _STRUCTURAL), structural),
+    **dict.fromkeys((torch.flatten, F.avg_pool2d, F.adaptive_avg_pool2d, F.pad), structural),
+    F.max_pool2d: max_pool2d,
+    F.batch_norm: batch_norm,
+}

@@ -1,0 +1,43 @@
+"""From scores to example weights: Ren et al. 2018, Eq. 8-9, and the long-tail rule of Zhang & Pfister 2021."""
+
+import torch
+from torch import Tensor
+
+
+def rectify(s: Tensor) -> Tensor:
+    """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta), with delta = 1 where the sum is 0 and 0 elsewhere.
+
+    A score that is not finite gets weight 0 and leaves the others unharmed.
+
+    Args:
+        s: [n] scores, float32 or float64, any device.
+    Returns:
+        [n] weights of the same dtype and device: they sum to 1, or all are 0.
+    Source: Ren et al. 2018, Eq. 8 and Eq. 9.
+    """
+    w = torch.where(torch.isfinite(s), s, 0).clamp(min=0)
+    # dividing by the largest first keeps the sum finite whatever the scale of the scores
+    top = w.max()
+    w = w / torch.where(top > 0, top, 1)
+    total = w.sum()
+    return w / torch.where(total > 0, total, 1)
+
+
+def shift(s: Tensor) -> Tensor:
+    """w_i = (s_i - min_k s_k + 1/n) / sum_k (s_k - min_k s_k + 1/n): the rule for long tails.
+
+    A score that is not finite gets weight 0 and takes no part in the minimum.
+
+    Args:
+        s: [n] scores, float32 or float64, any device.
+    Returns:
+        [n] weights of the same dtype and device, summing to 1 (all 0 where no score is finite).
+    Source: Zhang & Pfister 2021, section 4 (their long-tail experiments).
+    """
+    finite = torch.isfinite(s)
+    w = torch.where(finite, s - torch.where(finite, s, torch.inf).min() + 1 / len(s), 0)
+    total = w.sum()
+    return w / torch.where(total > 0, total, 1)
+
+
+NORMALIZERS = {"rectify": rectify, "shift": shift, None: lambda s: s}

@@ -1,0 +1,240 @@
+"""The benches: what they count is right, what is wrong gets no number, and a result is written whole or not at all."""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+import bench
+from bench import end_to_end, gpu, gram_dot, record, roof, steps, timing
+from bench.cases import GRAM_CASES, GramCase
+from bench.floors import floors
+from bench.models import MODELS
+from fastrw import ops, reference
+
+TINY = ["-n", "4", "-m", "2", "--rounds", "1", "--threads", "1"]
+
+
+@pytest.fixture(autouse=True)
+def quick_and_alone(monkeypatch):
+    """A small roof; the number of threads as it was before the test."""
+    monkeypatch.setattr(roof, "measure", functools.partial(roof.measure, size=256, rounds=1))
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+def rows_of(folder, *words, model="lenet"):
+    """Run end_to_end on one model with few examples; its exit status and its rows."""
+    status = bench.main(["end_to_end", model, *TINY, "--json", str(folder / "result.json"), *words])
+    return status, json.loads((folder / "result.json").read_text())["runs"][0]["rows"]
+
+
+def test_end_to_end_gives_every_way_a_number_or_a_reason(tmp_path):
+    status, rows = rows_of(tmp_path, "--plot", str(tmp_path / "ratios.png"), model="mlp")
+    assert [row["method"] for row in rows] == list(steps.STEPS)
+    for row in rows:
+        if row["why"] is None:
+            assert row["ratio"] > 0 and row["floor"] >= 1 and len(row["seconds"]["samples"]) == 1
+            assert row["peak_ratio"] > 0.8  # every way ends with the gradients that a plain step ends with
+        else:
+            assert row["seconds"] is row["ratio"] is row["peak_ratio"] is None
+    assert status == 0
+    assert {row["method"] for row in rows if row["why"] is None} >= {"plain", "torch.func.jvp", "vmap(grad)"}
+    assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+def wrong_scores(model, batch, val_batch):
+    scores, served_by = steps.forward_mode(model, batch, val_batch)
+    return 1.001 * scores, served_by
+
+
+def wrong_gradient(model, batch, val_batch):
+    found = steps.forward_mode(model, batch, val_batch)
+    next(model.parameters()).grad.mul_(1.001)
+    return found
+
+
+def wrong_in_float32_alone(model, batch, val_batch):
+    scores, served_by = steps.forward_mode(model, batch, val_batch)
+    return scores * (1.001 if scores.dtype == torch.float32 else 1), served_by
+
+
+def nan_scores(model, batch, val_batch):
+    scores, served_by = steps.forward_mode(model, batch, val_batch)
+    return scores * float("nan"), served_by
+
+
+@pytest.mark.parametrize("step", [wrong_scores, wrong_gradient, wrong_in_float32_alone, nan_scores])
+def test_end_to_end_gives_a_wrong_way_no_number(tmp_path, monkeypatch, step):
+    monkeypatch.setitem(steps.STEPS, "torch.func.jvp", step)
+    status, rows = rows_of(tmp_path, "--methods", "torch.func.jvp")
+    assert status == 1
+    assert rows[1]["why"].startswith("wrong") and rows[1]["seconds"] is None and rows[1]["ratio"] is None
+
+
+def test_end_to_end_says_why_a_way_cannot_run(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise NotImplementedError("no such product. And more words")
+
+    monkeypatch.setitem(steps.STEPS, "torch.func.jvp", refuse)
+    status, rows = rows_of(tmp_path, "--methods", "torch.func.jvp")
+    assert status == 0
+    assert rows[1]["why"] == "NotImplementedError: no such product" and rows[1]["seconds"] is None
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's malloc")
+def test_end_to_end_measures_the_other_malloc_in_another_process(tmp_path):
+    words = ["lenet", *TINY, "--methods", "double_backward", "--malloc", "both", "--json", str(tmp_path / "both.json")]
+    assert end_to_end.main(words) == 0
+    runs = json.loads((tmp_path / "both.json").read_text())["runs"]
+    assert [run["malloc"] for run in runs] == ["default", "retain"]
+    assert all(row["ratio"] > 0 for run in runs for row in run["rows"])
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_are_the_same_at_every_call(name):
+    (model, batch, val_batch), (again, *_) = MODELS[name].make(n=3, m=2), MODELS[name].make(n=3, m=2)
+    assert all(map(torch.equal, model.parameters(), again.parameters()))
+    assert model(batch[0]).shape[0] == 3 and len(val_batch[1]) == 2
+
+
+def test_floors_by_hand():
+    model, n, m = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)), 6, 2
+    found = floors(model, (torch.randn(n, 8), torch.zeros(n).long()), (torch.randn(m, 8), torch.zeros(m).long()))
+    first, second = 2 * n * 8 * 16, 2 * n * 16 * 4
+    plain, weight_gradient, activation_backward = 2 * first + 3 * second, first + second, second
+    tangent = plain + (plain - first - second) + m / n * plain
+    scores = 2 * n * m * (8 + 16) + 2 * n * m * (16 + 4)  # gram is the cheaper form of both
+    layerwise = plain + activation_backward + m / n * (plain - weight_gradient) + scores
+    assert found["plain"] == 1
+    assert found["tangent"] == pytest.approx(tangent / plain)
+    assert found["layerwise"] == pytest.approx(layerwise / plain)
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name, case in GRAM_CASES.items() if not case.large])
+def test_gram_cases_count_their_flops(name):
+    case = GRAM_CASES[name]
+    with FlopCounterMode(display=False) as counter:
+        reference.gram_dot(*case.make(torch.float32, "cpu"))
+    assert case.flops == counter.get_total_flops() + case.r * case.k  # adding the bias is not counted by torch
+
+
+def test_gram_dot_gives_every_candidate_a_number_or_a_reason(tmp_path):
+    words = ["gram_dot", "lenet 84-10", "--rounds", "2", "--no-compile", "--json", str(tmp_path / "result.json")]
+    assert bench.main(words) == 0
+    rows = json.loads((tmp_path / "result.json").read_text())["rows"]
+    assert [row["candidate"] for row in rows] == [*gram_dot.BACKENDS, "eager"]
+    assert all((row["why"] is None) == (row["seconds"] is not None) == (row["of_roof"] is not None) for row in rows)
+    assert rows[0]["why"] is None and rows[-1]["why"] is None
+
+
+def test_gram_dot_gives_a_wrong_backend_no_number(monkeypatch):
+    right = ops.gram_dot
+    monkeypatch.setattr(ops, "gram_dot", lambda *tensors, **options: 1.001 * right(*tensors, **options))
+    monkeypatch.setitem(GRAM_CASES, "tiny", GramCase(4, 2, 3, 5))
+    status = gram_dot.main(["tiny", "--rounds", "1", "--no-compile"])
+    assert status == 1
+
+
+def test_interleave_rotates_the_order():
+    order = []
+    ways = {name: lambda name=name: order.append(name) for name in "abc"}
+    times = timing.interleave(ways, 3, warmup=0)
+    assert "".join(order) == "abc" + "abc" + "bca" + "cab"
+    assert all(len(times[name].samples) == 3 for name in ways)
+
+
+def test_timing_quotes_median_and_quartiles():
+    times = timing.Timing(9.0, (1.0, 2.0, 3.0, 4.0, 100.0))
+    assert times.median == 3 and times.quartiles == (2, 4)
+    assert timing.Timing(9.0, (1.0,)).quartiles == (1, 1)
+
+
+def test_peak_memory_counts_what_lives_at_once():
+    def one_after_the_other():
+        for _ in range(3):
+            torch.ones(2**20)
+
+    def together():
+        [torch.ones(2**20) for _ in range(3)]
+
+    assert timing.peak_memory(one_after_the_other) == 4 * 2**20
+    assert timing.peak_memory(together) == 12 * 2**20
+
+
+def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "result.json"
+    record.write_json(path, {"good": 1})
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        record.write_json(path, {"bad": 2})
+    assert json.loads(path.read_text()) == {"good": 1}
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_gpu_says_what_is_missing(capsys, tmp_path):
+    assert bench.main(["gpu", "--out", str(tmp_path)]) != 0
+    said = capsys.readouterr().err
+    assert said.startswith("bench.gpu: needs a GPU") and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_gpu_records_a_failed_part_and_goes_on(tmp_path, monkeypatch):
+    def python(name, program, limit=60, **options):
+        return gpu.Part(name, [sys.executable, "-c", program], limit, **options)
+
+    parts = [
+        python("broken", "import sys; print('seen'); sys.exit(3)"),
+        python("endless", "import time; time.sleep(600)", limit=1),
+        python("good", "import sys; open(sys.argv[2], 'w').write('{\"rows\": []}')", json="--json"),
+    ]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA Test 80GB")
+    monkeypatch.setattr(gpu, "parts", lambda sanitizer: parts)
+    assert gpu.main(["--out", str(tmp_path)]) == 1
+    written, text = sorted(tmp_path.iterdir())
+    assert written.name.startswith("nvidia-test-80gb-20") and text.suffix == ".txt"
+    broken, endless, good = json.loads(written.read_text())["parts"]
+    assert broken["status"] == "failed with exit status 3" and broken["output"] == "seen\n"
+    assert endless["status"] == "stopped at its limit of 1 s"
+    assert good["status"] == "passed" and good["result"] == {"rows": []}
+    assert "== endless: stopped at its limit of 1 s" in text.read_text()
+
+
+def test_gpu_sanitizes_tests_that_exist():
+    command = gpu.sanitized("compute-sanitizer", "memcheck").command
+    collect = [*command[command.index(sys.executable) :], "--collect-only"]
+    found = subprocess.run(collect, cwd=record.ROOT, capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout
+    for backend in ("cuda", "triton"):
+        assert f"test_layouts[{backend}-torch.bfloat16-misaligned]" in found.stdout
+        assert f"test_one_bad_row_leaves_the_others_unharmed[{backend}]" in found.stdout
+
+
+def test_gpu_parts_fit_in_ten_minutes():
+    assert sum(part.limit for part in gpu.parts("compute-sanitizer")) < 600
+
+
+@pytest.mark.parametrize("words", [["end_to_end", "alexnet"], ["gram_dot", "alexnet"]])
+def test_benches_refuse_an_unknown_case(capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        bench.main(words)
+    assert ended.value.code == 2 and "alexnet" in capsys.readouterr().err
+
+
+def test_bench_refuses_an_unknown_word(capsys):
+    assert bench.main(["speed"]) == 2
+    assert "python -m bench" in capsys.readouterr().out
