@@ -4,6 +4,7 @@ from fastrw import extension
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
 from fastrw.meta_weights import explain, gradient_dots, meta_weights
 from fastrw.report import Report, UseReport
+from fastrw.verify import VerificationError, VerifyReport, verify
 
 __version__ = "0.1.0"
 __all__ = [
@@ -12,9 +13,12 @@ __all__ = [
     "Report",
     "UntracedUse",
     "UseReport",
+    "VerificationError",
+    "VerifyReport",
     "explain",
     "gradient_dots",
     "meta_weights",
+    "verify",
 ]
 
 extension.warn_if_missing()

@@ -23,6 +23,7 @@ from fastrw.demo.noise import Task
 from fastrw.demo.settings import LEARNING_RATE, Settings
 
 EVALUATIONS = 12  # points on a run's curve
+WATCHED = 2000  # test images behind each point but the last, which takes them all
 
 
 class Run:
@@ -36,6 +37,7 @@ class Run:
         self.clean = examples[task.clean]
         self.pool = self.clean if self.method.only_clean else examples
         self.label_counts = torch.bincount(task.y, minlength=task.classes).float()
+        self.watched = torch.randperm(len(task.y_test), generator=torch.Generator().manual_seed(seed))[:WATCHED]
         self.steps = 0
         self.curve: list[tuple[int, float]] = []  # (steps, test accuracy)
         self.weight_sum = torch.zeros(len(task.y), dtype=torch.float64)  # of n * w_i over the second half of the steps
@@ -54,7 +56,9 @@ class Run:
             self.weight_sum[index] += len(index) * w.double()
             self.times_seen[index] += 1
         if self.done or self.steps % math.ceil(self.settings.steps / EVALUATIONS) == 0:
-            self.curve.append((self.steps, (self.predictions() == self.task.y_test).double().mean().item()))
+            watched = slice(None) if self.done else self.watched
+            right = self.predictions(self.task.x_test[watched]) == self.task.y_test[watched]
+            self.curve.append((self.steps, right.double().mean().item()))
 
     def draw(self) -> tuple[Tensor, Batch, Batch]:
         """Indices [n] of a training batch, that batch, and m clean examples (all of them if they are at most n)."""
@@ -72,8 +76,8 @@ class Run:
         self.steps += 1
 
     @torch.no_grad()
-    def predictions(self) -> Tensor:
-        return torch.cat([self.model(x).argmax(1) for x in self.task.x_test.split(1000)])
+    def predictions(self, images: Tensor) -> Tensor:
+        return torch.cat([self.model(x).argmax(1) for x in images.split(1000)])
 
     def result(self) -> dict[str, Any]:
         """What is kept of a finished run.
@@ -90,7 +94,7 @@ class Run:
             "method": self.name,
             "seed": self.seed,
             "accuracy": self.curve[-1][1],
-            "balanced_accuracy": float(balanced_accuracy_score(self.task.y_test, self.predictions())),
+            "balanced_accuracy": float(balanced_accuracy_score(self.task.y_test, self.predictions(self.task.x_test))),
             "auc": float(roc_auc_score(~flipped[seen], weights[seen])) if both_kinds else None,
             "curve": self.curve,
             "weights": weights,

@@ -74,6 +74,9 @@ backends.register(
     reference=reference.gram_dot,
     triton=_triton,
     fake=_empty,
-    order={"cpu": ("cpp",), "cuda": ("triton", "cuda")},
+    order={
+        "cpu": ("cpp",),  # 0.4 to 0.8 of the reference's time on rows of real layers
+        "cuda": ("triton", "cuda"),  # by the roof: tensor cores, nothing of r x k in memory; not measured yet
+    },
     sample=_sample,
 )

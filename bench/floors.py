@@ -1,0 +1,54 @@
+"""The FLOPs each way of taking a step cannot do without, over those of a plain step: what a ratio is held against.
+
+Counted on the model itself: P a plain step, F its forward, W its weight gradient (as much as the products with
+parameters in F), so P - F is a backward and P - F - W one that stops at the layers' outputs. A tangent has one term
+for each term of the gradient, so riding on a recorded forward it costs P - F. An element-wise op counts as nothing."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench.models import Batch
+
+LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def floors(model: nn.Module, batch: Batch, val_batch: Batch) -> dict[str, float]:
+    """Ratio to a plain step, by what serves the step. Runs one step and leaves `.grad` empty."""
+    n, share = len(batch[1]), len(val_batch[1]) / len(batch[1])
+    rows: list[tuple[int, int, int]] = []  # r, p, q of each use of a layer
+
+    def see(layer: nn.Module, _inputs: tuple, output: Tensor) -> None:
+        q = layer.weight.shape[0]
+        rows.append((output.numel() // q, layer.weight.numel() // q, q))
+
+    hooks = [layer.register_forward_hook(see) for layer in model.modules() if isinstance(layer, LAYERS)]
+    forward, step = FlopCounterMode(display=False), FlopCounterMode(display=False)
+    try:
+        with step:
+            with forward:
+                loss = F.cross_entropy(model(batch[0]), batch[1])
+            loss.backward()
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.zero_grad()
+    plain, once = step.get_total_flops(), forward.get_total_flops()
+    backward, weight_gradient = plain - once, sum(2 * r * p * q for r, p, q in rows)
+    # the cheaper of gram (r x k, k validation rows) and project (a product like the forward's, and V before it)
+    scores = sum(min(2 * r * r * share * (p + q), (1 + share) * 2 * r * p * q) for r, p, q in rows)
+    layerwise = plain + backward - weight_gradient + share * (plain - weight_gradient) + scores
+    tangent = plain + backward + share * plain
+    per_example = plain + share * plain + 4 * n * sum(p.numel() for p in model.parameters())  # dot and combine
+    work = {
+        "forward": once,
+        "plain": plain,
+        "layerwise": layerwise,
+        "tangent": tangent,
+        "double_backward": tangent + backward,
+        "torch.func.jvp": tangent + once,
+        "vmap(grad)": per_example,
+    }
+    return {way: float(flops / plain) for way, flops in work.items()}

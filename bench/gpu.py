@@ -1,0 +1,148 @@
+"""python -m bench.gpu: everything that needs a GPU, in about ten minutes, into one JSON and one text file.
+
+GPU tests, compute-sanitizer on a small part of them, then all benches, each in a process and a time limit of its own.
+A part that fails is recorded and the rest goes on; the result is rewritten whole after every part, so that what is
+done survives whatever comes. Exit status: 0 when every part that could run passed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from bench import record
+
+PYTEST = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
+BENCH = [sys.executable, "-m", "bench"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A command, its time limit in seconds, and where it writes its JSON (if it does)."""
+
+    name: str
+    command: list[str]
+    limit: int
+    json: str | None = None  # the option that names its JSON file
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def parts(sanitizer: str | None) -> list[Part]:
+    """What is run, in order; the limits add up to less than ten minutes."""
+    return [
+        Part("info", [sys.executable, "-m", "fastrw", "info"], 20),
+        Part("tests", [*PYTEST, "tests"], 160),
+        *(sanitized(sanitizer, tool) for tool in ("memcheck", "racecheck", "initcheck", "synccheck") if sanitizer),
+        # torch.compile takes seconds a case, so it is held against the tensor cores alone
+        Part("gram_dot bfloat16", [*BENCH, "gram_dot", "--device", "cuda", "--dtype", "bfloat16"], 110, "--json"),
+        Part("gram_dot float32", [*BENCH, "gram_dot", "--device", "cuda", "--no-compile"], 40, "--json"),
+        Part("end_to_end", [*BENCH, "end_to_end", "--device", "cuda"], 90, "--json"),
+    ]
+
+
+def sanitized(sanitizer: str, tool: str) -> Part:
+    """A few tests of gram_dot under one tool: every layout in bfloat16, and NaN beside clean rows."""
+    few = ["tests/test_gram_dot_gpu.py", "-k", "layouts and bfloat16 or bad_row", "-x"]
+    # initcheck has to see every write, so other kernels are left out for the rest alone
+    ours = [] if tool == "initcheck" else ["--kernel-name", "kns=gram_dot"]
+    # every tensor its own allocation: inside a cached block a stray access stays unseen
+    bare = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "99", *ours, *PYTEST, *few]
+    return Part(f"sanitizer {tool}", command, 40, environment=bare)
+
+
+def main(argv: list[str] | None = None) -> int:
+    words = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
+    words.add_argument("--out", type=Path, default=record.ROOT / "bench" / "results", help="folder of the two files")
+    words.add_argument("--only", nargs="+", metavar="PART", help="the parts whose names begin so")
+    options = words.parse_args(argv)
+    console = Console(stderr=True, soft_wrap=True)
+    if not torch.cuda.is_available():
+        why = "this torch was built without CUDA" if torch.version.cuda is None else "torch sees no CUDA device"
+        console.print(f"bench.gpu: needs a GPU: {why} (torch {torch.__version__})")
+        return 1
+    sanitizer = tool("compute-sanitizer")
+    result = {"bench": "gpu", **record.header("cuda"), "missing": missing(), "parts": []}
+    name = f"{slug(result['machine']['gpu'])}-{slug(result['date'].partition('+')[0])}"
+    for part in parts(sanitizer):
+        if options.only and not part.name.startswith(tuple(options.only)):
+            continue
+        console.print(f"bench.gpu: {part.name} (limit {part.limit} s)")
+        found = run(part)
+        console.print(f"bench.gpu: {part.name}: {found['status']} after {found['seconds']:.0f} s")
+        result["parts"].append(found)
+        record.write_json(options.out / f"{name}.json", result)
+        record.write_whole(options.out / f"{name}.txt", text(result).encode())
+    console.print(f"bench.gpu: written {options.out / name}.json and .txt")
+    return 0 if all(part["status"] == "passed" for part in result["parts"]) else 1
+
+
+def tool(name: str) -> str | None:
+    """Where a tool of the CUDA toolkit is, or None."""
+    homes = [os.environ.get("CUDA_HOME", "/usr/local/cuda"), "/usr/local/cuda"]
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(f"{home}/bin" for home in homes))
+
+
+def missing() -> list[str]:
+    """The tools that are not here, and what that leaves out."""
+    lost = {"nvcc": "the CUDA backend cannot be built here", "compute-sanitizer": "no sanitizer was run"}
+    return [f"{name}: {loss}" for name, loss in lost.items() if tool(name) is None]
+
+
+def slug(words: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+
+
+def run(part: Part) -> dict:
+    """Run one part to its end or its limit; what it printed, what it wrote, and how it ended."""
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder, "result.json")
+        command = [*part.command, *([part.json, str(written)] if part.json else [])]
+        environment = {**os.environ, "COLUMNS": "170", **part.environment}
+        start = time.monotonic()
+        with open(Path(folder, "output"), "w+b") as output:
+            where = {"cwd": record.ROOT, "env": environment, "stdout": output, "stderr": subprocess.STDOUT}
+            process = subprocess.Popen(command, **where, start_new_session=True)
+            try:
+                code = process.wait(part.limit)
+                status = "passed" if code == 0 else f"failed with exit status {code}"
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                status = f"stopped at its limit of {part.limit} s"
+            output.seek(0)
+            said = output.read().decode(errors="replace")
+        return {
+            "name": part.name,
+            "status": status,
+            "seconds": time.monotonic() - start,
+            "command": record.command(part.command),
+            "output": said,
+            "result": json.loads(written.read_text()) if written.exists() else None,
+        }
+
+
+def text(result: dict) -> str:
+    """The same result to read."""
+    head = {key: result[key] for key in ("date", "command", "commit", "versions", "machine", "load", "missing")}
+    lines = [f"{key}: {value}" for key, value in head.items()]
+    for part in result["parts"]:
+        lines += ["", f"== {part['name']}: {part['status']}, {part['seconds']:.0f} s"]
+        lines += [part["command"], part["output"]]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""What every result carries (machine, versions, command, commit), and writing it whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def device() -> str:
+    """Where a bench runs unless told otherwise."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def known(words: ArgumentParser, names: list[str], every: Iterable[str]) -> None:
+    """End with a usage error where a name is not among those there are."""
+    if unknown := [name for name in names if name not in every]:
+        words.error(f"no such case: {unknown[0]!r}; there are {', '.join(every)}")
+
+
+def header(device: str) -> dict:
+    """Where, when and with what a figure was taken."""
+    return {
+        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": command([sys.executable, *sys.orig_argv[1:]]),
+        "commit": commit(),
+        "versions": versions(),
+        "machine": machine(device),
+        "load": os.getloadavg(),
+    }
+
+
+def command(words: Sequence[str]) -> str:
+    """As one would type it, wherever this Python lies."""
+    return " ".join("python" if word == sys.executable else word for word in words)
+
+
+def versions() -> dict:
+    try:
+        import triton
+
+        triton_version = triton.__version__
+    except ImportError:
+        triton_version = None
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "triton": triton_version,
+        "cuda": torch.version.cuda,
+    }
+
+
+def machine(device: str) -> dict:
+    found = {
+        "cpu": cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "mkl": torch.backends.mkl.is_available(),
+    }
+    if device.startswith("cuda"):
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return f"{fields.get('model name', platform.machine())} ({fields.get('vendor_id', 'vendor unknown')})"
+
+
+def commit() -> str | None:
+    """The commit of the tree that was measured, marked when the tree differs from it; None outside a clone."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None
+
+
+def console() -> Console:
+    """Where tables go: wide enough for them also where the output is a file."""
+    return Console(width=max(Console().width, 110))
+
+
+def caution(found: dict) -> str:
+    """Why a ratio taken here may not hold elsewhere; empty when nothing is known against it."""
+    if found["mkl"] and "AMD" in found["cpu"] and found["cpu_capability"] == "AVX512":
+        return (
+            "torch's MKL may run float32 products (torch.mm) of this AMD CPU below the rate of AVX-512; "
+            "a step whose other products run faster can then have a ratio below its FLOP floor."
+        )
+    return ""
+
+
+def write_whole(path: str | os.PathLike, content: bytes) -> None:
+    """Put `content` at `path` in one step: a reader sees the old file or the new one, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | os.PathLike, result: dict) -> None:
+    write_whole(path, (json.dumps(result, indent=1) + "\n").encode())

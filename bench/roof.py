@@ -1,0 +1,74 @@
+"""The ceilings of this machine, measured in the same run as the figures held against them, and an H100's on paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn import functional as F
+
+from bench import timing
+
+Rates = dict[torch.dtype, float]
+
+
+@dataclass(frozen=True)
+class Roof:
+    """Memory bandwidth in B/s; FLOP/s per dtype at best, and of torch.mm alone."""
+
+    bandwidth: float
+    flops: Rates
+    products: Rates = field(default_factory=dict)
+
+    def floor(self, flops: int, nbytes: int, dtype: torch.dtype) -> float:
+        """Seconds below which nothing that does this work can go."""
+        return max(flops / self.flops[dtype], nbytes / self.bandwidth)
+
+    def as_dict(self) -> dict:
+        named = {"flops": self.flops, "products": self.products}
+        rates = {key: {str(d).removeprefix("torch."): f for d, f in found.items()} for key, found in named.items()}
+        return {"bandwidth": self.bandwidth, **rates}
+
+    def __str__(self) -> str:
+        found = [f"memory {self.bandwidth / 1e9:.0f} GB/s"]
+        for dtype, rate in self.flops.items():
+            name = str(dtype).removeprefix("torch.")
+            found.append(f"{name} {rate / 1e9:.0f} GFLOP/s (torch.mm {self.products[dtype] / 1e9:.0f})")
+        return ", ".join(found)
+
+
+H100 = Roof(3.0e12, {torch.bfloat16: 790e12})
+
+
+def measure(device: str, dtypes: tuple[torch.dtype, ...], *, size: int | None = None, rounds: int = 7) -> Roof:
+    """Bandwidth by the better of a copy and a triad, FLOP/s by the better of a square product and a convolution.
+
+    A convolution, because on some CPUs torch's library of products does not reach what its other library does.
+    """
+    size = size or (8192 if device.startswith("cuda") else 2048)
+    products = {dtype: product(device, dtype, size, rounds) for dtype in dtypes}
+    best = {dtype: max(rate, convolution(device, dtype, size // 16, rounds)) for dtype, rate in products.items()}
+    return Roof(bandwidth(device, 16 * size * size, rounds), best, products)
+
+
+def bandwidth(device: str, nbytes: int, rounds: int) -> float:
+    """B/s, reads and writes counted; the buffers are larger than the last cache."""
+    x, y, z = (torch.randn(nbytes // 4, device=device) for _ in range(3))
+    ways = {"copy": lambda: z.copy_(x), "triad": lambda: torch.add(x, y, alpha=0.5, out=z)}
+    times = timing.interleave(ways, rounds, device)
+    return max(2 * nbytes / times["copy"].median, 3 * nbytes / times["triad"].median)
+
+
+def product(device: str, dtype: torch.dtype, size: int, rounds: int) -> float:
+    """FLOP/s of torch.mm on two random size x size matrices."""
+    x, y, out = (torch.randn(size, size, device=device).to(dtype) for _ in range(3))
+    times = timing.interleave({"product": lambda: torch.mm(x, y, out=out)}, rounds, device)
+    return 2 * size**3 / times["product"].median
+
+
+def convolution(device: str, dtype: torch.dtype, channels: int, rounds: int) -> float:
+    """FLOP/s of a 3 x 3 convolution of 16 random 56 x 56 images, channels last."""
+    shapes = (16, channels, 56, 56), (channels, channels, 3, 3)
+    x, weight = (torch.randn(s, device=device).to(dtype, memory_format=torch.channels_last) for s in shapes)
+    times = timing.interleave({"convolution": lambda: F.conv2d(x, weight, padding=1)}, rounds, device)
+    return 2 * 16 * 56 * 56 * 9 * channels**2 / times["convolution"].median

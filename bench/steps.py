@@ -1,0 +1,113 @@
+"""Every way to take one L2R step: fastrw's, and its peers as one would write them with torch alone.
+
+A step is called with (model, batch, val_batch) and leaves sum_i w_i grad f_i in `.grad`, w by Eq. 8-9 of Ren et al.
+(2018); it returns the scores s_i = grad f^v . grad f_i [n] and the name of what served, and knows how to refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp, vmap
+from torch.nn import functional as F
+
+import fastrw
+from bench.models import Batch
+from fastrw.methods import evaluate
+from fastrw.problem import Problem
+from fastrw.weights import rectify
+
+Step = Callable[[nn.Module, Batch, Batch], tuple[Tensor, str]]
+
+
+def losses(model: nn.Module, batch: Batch, state: dict[str, Tensor] | None = None) -> Tensor:
+    """f_i [n]; with `state`, at those parameters and buffers."""
+    inputs, targets = batch
+    output = model(inputs) if state is None else functional_call(model, state, (inputs,))
+    return F.cross_entropy(output, targets, reduction="none")
+
+
+def validation_gradient(model: nn.Module, val_batch: Batch) -> dict[str, Tensor]:
+    """V of the mean validation loss, by parameter; buffers are left as they were."""
+    state = {**parameters(model), **copied_buffers(model)}
+    found = torch.autograd.grad(losses(model, val_batch, state).mean(), list(model.parameters()))
+    return dict(zip(parameters(model), found, strict=True))
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.named_parameters())
+
+
+def copied_buffers(model: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in model.named_buffers()}
+
+
+def plain(model: nn.Module, batch: Batch, _val_batch: Batch) -> None:
+    losses(model, batch).mean().backward()
+
+
+def shared_forward(method: str, model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
+    """fastrw's scores, then an ordinary weighted backward through the very forward they were computed on."""
+    found = evaluate(Problem(model, batch, val_batch), method=method, keep_graph=True)
+    (rectify(found.scores) * found.losses).sum().backward()
+    return found.scores, found.method
+
+
+def drop_in(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
+    """What a user writes: the weights, then a weighted step with a forward of its own."""
+    weights, report = fastrw.meta_weights(model, batch, val_batch, return_report=True)
+    (weights * losses(model, batch)).sum().backward()
+    return report.scores, report.method
+
+
+def double_backward(model: nn.Module, batch: Batch, val_batch: Batch, rate: float = 0.1) -> tuple[Tensor, str]:
+    """Algorithm 1, literally: epsilon, one SGD step kept differentiable, the validation loss at its end."""
+    here = parameters(model)
+    f = losses(model, batch)
+    epsilon = torch.zeros_like(f, requires_grad=True)
+    gradient = torch.autograd.grad((epsilon * f).sum(), list(here.values()), create_graph=True)
+    ahead = {name: p - rate * d for (name, p), d in zip(here.items(), gradient, strict=True)}
+    val_loss = losses(model, val_batch, {**ahead, **copied_buffers(model)}).mean()
+    scores = -torch.autograd.grad(val_loss, epsilon, retain_graph=True)[0] / rate
+    (rectify(scores) * f).sum().backward()
+    return scores, "double_backward"
+
+
+def forward_mode(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
+    """torch.func.jvp of the losses along V, then a weighted step."""
+    here = {name: p.detach() for name, p in model.named_parameters()}
+    along = validation_gradient(model, val_batch)
+    with torch.no_grad():
+        _, scores = jvp(lambda p: losses(model, batch, {**p, **copied_buffers(model)}), (here,), (along,))
+    (rectify(scores) * losses(model, batch)).sum().backward()
+    return scores, "torch.func.jvp"
+
+
+def per_example(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
+    """vmap(grad): all n gradients in memory, dotted with V, then summed by weight."""
+    here = {name: p.detach() for name, p in model.named_parameters()}
+    along = validation_gradient(model, val_batch)
+
+    def loss(at: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return losses(model, (x[None], y[None]), at).squeeze(0)
+
+    gradients = vmap(grad(loss), (None, 0, 0))(here, *batch)
+    scores = sum(g.flatten(1) @ along[name].flatten() for name, g in gradients.items())
+    weights = rectify(scores).to(scores.dtype)
+    for name, p in model.named_parameters():
+        p.grad = torch.einsum("n,n...->...", weights, gradients[name])
+    return scores, "vmap(grad)"
+
+
+STEPS: dict[str, Step] = {
+    "plain": plain,
+    "layerwise": partial(shared_forward, "layerwise"),
+    "tangent": partial(shared_forward, "tangent"),
+    "auto": partial(shared_forward, "auto"),
+    "meta_weights": drop_in,
+    "torch.func.jvp": forward_mode,
+    "vmap(grad)": per_example,
+    "double_backward": double_backward,
+}

@@ -1,0 +1,100 @@
+"""How everything here is timed: interleaved in one process, rotated order, medians and quartiles, device waited for.
+
+The first call of each way is its cold time (compilation, caches of plans, first touch of memory) and is kept apart.
+The rounds that follow are warm: the inputs may lie in cache, as they do when a backward has just written them.
+With `cold_cache=True` a buffer larger than the last cache is written before every sample."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+Way = Callable[[], object]
+LARGER_THAN_CACHE = 256 * 2**20
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler, asked for memory, prints a line at each start and stop
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one way."""
+
+    cold: float
+    samples: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        if len(self.samples) < 2:
+            return self.median, self.median
+        low, _, high = statistics.quantiles(self.samples, n=4, method="inclusive")
+        return low, high
+
+    def as_dict(self) -> dict:
+        return {"median": self.median, "quartiles": self.quartiles, "cold": self.cold, "samples": self.samples}
+
+
+def wait(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize()
+
+
+def sample(way: Way, device: str, flush: torch.Tensor | None = None) -> float:
+    """Seconds of one call. On a GPU by events, so that a flush queued before hides the cost of the launch."""
+    wait(device)
+    if flush is not None:
+        flush.zero_()
+    if not device.startswith("cuda"):
+        start = time.perf_counter()
+        way()
+        return time.perf_counter() - start
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    way()
+    end.record()
+    wait(device)
+    return start.elapsed_time(end) / 1e3
+
+
+def interleave(
+    ways: dict[str, Way], rounds: int, device: str = "cpu", *, cold_cache: bool = False, warmup: int = 1
+) -> dict[str, Timing]:
+    """Time each way once a round, each round beginning with the next way."""
+    cold = {name: sample(way, device) for name, way in ways.items()}
+    for way in ways.values():
+        for _ in range(warmup):
+            way()
+    flush = torch.empty(LARGER_THAN_CACHE, dtype=torch.uint8, device=device) if cold_cache else None
+    samples: dict[str, list[float]] = {name: [] for name in ways}
+    names = list(ways)
+    for turn in range(rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            samples[name].append(sample(ways[name], device, flush))
+    return {name: Timing(cold[name], tuple(samples[name])) for name in names}
+
+
+def peak_memory(way: Way, device: str = "cpu") -> int:
+    """Bytes of tensors alive at the worst moment of one call, above those alive before it."""
+    if device.startswith("cuda"):
+        wait(device)
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        way()
+        wait(device)
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        way()
+    events = (event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]")
+    alive = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        alive += event.nbytes()
+        peak = max(peak, alive)
+    return peak
