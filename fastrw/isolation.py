@@ -17,7 +17,9 @@ class State:
     def __init__(self, model: nn.Module):
         self._owners = [(module._buffers, dict(module._buffers)) for module in model.modules()]
         tensors = [b for _, before in self._owners for b in before.values() if b is not None]
-        tensors += [m.weight for m in model.modules() if getattr(m, "max_norm", None) is not None]  # embeddings renormed in place
+        tensors += [
+            m.weight for m in model.modules() if getattr(m, "max_norm", None) is not None
+        ]  # embeddings renormed in place
         self._tensors = [(t, t.detach().clone()) for t in tensors]
         devices = {t.device for t in [*model.parameters(), *tensors] if t.device.type == "cuda"}
         self._cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]

@@ -52,7 +52,9 @@ def moves_of(function: Callable, args: tuple, kwargs: dict, known: dict) -> tupl
 
 def _indexed(x: Tensor, index: tuple, known: dict) -> Iterable[int]:
     def width(item) -> int:
-        return item.ndim if isinstance(item, Tensor) and item.dtype in (torch.bool, torch.uint8) else int(item is not None)
+        return (
+            item.ndim if isinstance(item, Tensor) and item.dtype in (torch.bool, torch.uint8) else int(item is not None)
+        )
 
     dim = 0
     for item in index:

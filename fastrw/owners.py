@@ -44,7 +44,9 @@ class Pattern:
 Record = Callable[[Any], tuple[Tape, Tensor]]  # a batch -> its tape and losses
 
 
-def measure(tape: Tape, n: int, record: Record, sub_batch: Callable[[int], Any], batch: Any) -> list[list[Pattern | None]]:
+def measure(
+    tape: Tape, n: int, record: Record, sub_batch: Callable[[int], Any], batch: Any
+) -> list[list[Pattern | None]]:
     """The pattern of every output of every use of `tape`, whose batch had n examples; None where no gradient flows yet.
 
     Raises CoupledExamples where an element has two owners, where owners follow no pattern, or where data may move
@@ -74,7 +76,9 @@ def _record_sub_batch(tape: Tape, record: Record, sub_batch, cut: int) -> tuple[
         return None
     try:
         small, losses = record(sub_batch(cut))
-    except Exception:  # the user's model on a batch that may be cut in the wrong place: whatever it raises, measure in full
+    except (
+        Exception
+    ):  # the user's model on a batch that may be cut in the wrong place: whatever it raises, measure in full
         return None
     alike = small.signature() == tape.signature() and len(small.sizes) == len(tape.sizes)
     return (small, losses) if len(losses) == cut and alike and len(small.moves) == len(tape.moves) else None
@@ -107,7 +111,9 @@ def _owners(tape: Tape, losses: Tensor) -> tuple[list[Tensor | None], list[Tenso
         return [None if edge is None else next(found) for _, edge in flat]
 
     ones = gradients(torch.ones_like(losses))
-    owners: list[Tensor | None] = [None if g is None else torch.zeros(g.shape, dtype=torch.long, device=g.device) for g in ones]
+    owners: list[Tensor | None] = [
+        None if g is None else torch.zeros(g.shape, dtype=torch.long, device=g.device) for g in ones
+    ]
     place, index = 1, torch.arange(n, device=losses.device)
     while place < n or place == 1:
         labelled = gradients(torch.pow(2.0, (index // place % BASE)).to(losses.dtype))
@@ -149,5 +155,7 @@ def _pattern(use, shape, full_shape, g, owner, size: int, n: int) -> Pattern | N
         raise Refused(f"fastrw: rows must have one owner, got {what} with gradients too sparse to tell")
     grown = [d for d, (a, b) in enumerate(zip(shape, full_shape, strict=True)) if a != b]
     if size != n and grown != [fits[0].dim]:
-        raise CoupledExamples(f"fastrw: rows must grow with the examples, got {what} {tuple(shape)} and {tuple(full_shape)}")
+        raise CoupledExamples(
+            f"fastrw: rows must grow with the examples, got {what} {tuple(shape)} and {tuple(full_shape)}"
+        )
     return fits[0]

@@ -164,7 +164,10 @@ def _losses(loss_fn: Callable, say: str, model: nn.Module, batch: Any) -> Tensor
         output = model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
     output = _logits(output)
     if isinstance(batch, Mapping) and isinstance(target, Tensor) and target.ndim > 1 and _is_causal(model):
-        output, target = output[:, :-1], target[:, 1:]  # a causal language model's logits at t predict the label at t + 1
+        output, target = (
+            output[:, :-1],
+            target[:, 1:],
+        )  # a causal language model's logits at t predict the label at t + 1
     return loss_fn(output, target)
 
 
@@ -192,7 +195,9 @@ def _cross_entropy(say: str, output: Any, target: Any) -> Tensor:
     if target.is_floating_point() and target.shape == output.shape and output.ndim >= 2:
         first, last = True, False  # class probabilities
     if first and last and output.ndim > 2:
-        raise ValueError(f"{say}the class dimension must be clear (else give loss_fn), got outputs {tuple(output.shape)}")
+        raise ValueError(
+            f"{say}the class dimension must be clear (else give loss_fn), got outputs {tuple(output.shape)}"
+        )
     if not (first or last) or output.ndim < 2:
         raise ValueError(
             f"{say}targets must be [n] or one per position of the output [n, C, ...] or [n, ..., C] (else give loss_fn), "

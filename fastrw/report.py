@@ -39,5 +39,7 @@ class Report:
             rows = [("op", "parameters", "rows", "form", "backend", "why")]
             rows += [(u.op, u.name, str(u.rows), u.form, u.backend, u.why) for u in self.uses]
             widths = [max(len(row[c]) for row in rows) for c in range(5)]
-            lines += ["  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in rows]
+            lines += [
+                "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in rows
+            ]
         return "\n".join(lines)

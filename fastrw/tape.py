@@ -28,8 +28,12 @@ PARAMETER, DERIVED, CONSTANT = "parameter", "derived", "constant"
 
 def without_override_check(function: Callable) -> Callable:
     """A copy of a composite Python function that does not ask for overrides again, so that the operations in it are seen."""
-    no = dict.fromkeys(("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), lambda *_: False)
-    copy = types.FunctionType(function.__code__, {**function.__globals__, **no}, function.__name__, function.__defaults__)
+    no = dict.fromkeys(
+        ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), lambda *_: False
+    )
+    copy = types.FunctionType(
+        function.__code__, {**function.__globals__, **no}, function.__name__, function.__defaults__
+    )
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
 
@@ -113,7 +117,9 @@ class Tape(Recorder):
     be moved or mixed, and the number of elements of every output.
     """
 
-    def __init__(self, params: dict[str, nn.Parameter], constants: list[Tensor], deterministic: frozenset = frozenset()):
+    def __init__(
+        self, params: dict[str, nn.Parameter], constants: list[Tensor], deterministic: frozenset = frozenset()
+    ):
         super().__init__()
         self._known = {id(c): Known(c, c._version, CONSTANT) for c in constants}
         self._params = [Known(p, p._version, PARAMETER, name) for name, p in params.items()]
@@ -159,7 +165,9 @@ class Tape(Recorder):
             if entry.version == t._version:
                 known[id(t)] = entry
             elif entry.kind is not CONSTANT:
-                raise UntracedUse(f"fastrw: {entry.name!r} or what is derived from it is changed in place in the forward")
+                raise UntracedUse(
+                    f"fastrw: {entry.name!r} or what is derived from it is changed in place in the forward"
+                )
         names = dict.fromkeys(entry.name for entry in known.values() if entry.kind is not CONSTANT)
         pure = all(id(t) in known for t in tensors)
         if names and not pure:

@@ -36,7 +36,11 @@ the columns:
 Images below 16x16 are learnt by a small net, grey ones by LeNet, colour ones by three convolutions with GroupNorm.
 Classes are thinned first (their shares fall geometrically from 1 to 1/imbalance, in a random order), then labels are
 flipped, each to any other class. The clean examples come out of the training set, never out of the test set. Points of
-the accuracy curve before the last are of at most 2000 test images."""
+the accuracy curve before the last are of at most 2000 test images.
+
+What to expect: weights help where training would learn the wrong labels by heart. On the digits that takes a few passes
+over the images. On a large set a few hundred steps are one or two passes, and plain training does as well or better
+(MNIST, seed 1, plain and fastrw: 96.2 and 93.3 % after 600 steps, 95.9 and 96.4 % after 4000): give it more --steps."""
 
 QUICK = {"steps": 12, "seeds": 1}
 SAVE_EVERY = 200  # steps
@@ -64,8 +68,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     quick = ", ".join(f"--{name} {value}" for name, value in QUICK.items())
     setting.add_argument("--quick", action="store_true", help=f"a trial run: {quick}; its numbers mean nothing")
     output = parser.add_argument_group("where results and state go")
-    output.add_argument("--out", type=Path, metavar="DIR", default=Path("demo-out"),
-                        help="folder for weights.png, accuracy.png and result.json (default: demo-out)")  # fmt: skip
+    output.add_argument("--out", type=Path, metavar="DIR", default=Path("demo_output"),
+                        help="folder for weights.png, accuracy.png and result.json (default: demo_output)")  # fmt: skip
     output.add_argument("--json", action="store_true", help="print result.json instead of the table")
     output.add_argument("--save", type=Path, metavar="FILE", help="save the state here as it goes and at "
                         "Ctrl-C (without it: at Ctrl-C only, to DIR/interrupted.pt)")  # fmt: skip

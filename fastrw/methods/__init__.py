@@ -70,5 +70,6 @@ def _say_cost(learned: dict, n: int, refused: dict[str, str]) -> None:
         learned["told"] = True
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
         warnings.warn(
-            f"fastrw: this model is scored by one backward pass per example ({n} a batch), because {reasons}", stacklevel=4
+            f"fastrw: this model is scored by one backward pass per example ({n} a batch), because {reasons}",
+            stacklevel=4,
         )

@@ -36,7 +36,9 @@ def scores(problem: Problem, state: State, options: Options) -> Scored:
         epsilon = torch.zeros_like(losses, requires_grad=True)
         buffers_after = State(problem.model)
         try:
-            grads = torch.autograd.grad((epsilon * losses).sum(), list(params.values()), create_graph=True, allow_unused=True)
+            grads = torch.autograd.grad(
+                (epsilon * losses).sum(), list(params.values()), create_graph=True, allow_unused=True
+            )
         except RuntimeError as error:
             raise _refusal(error) from error
         ahead = {k: p if g is None else p - g for (k, p), g in zip(params.items(), grads, strict=True)}

@@ -75,7 +75,9 @@ def _complete(problem: Problem, tape: Tape, losses: Tensor) -> set[Node]:
     return graph.walk(losses, problem.params, graph.Spans(tape.spans), graph.Spans(tape.derivations), marks)
 
 
-def _patterns(problem: Problem, state: State, tape: Tape, n: int, key: tuple) -> list[list[owners.Pattern | None]] | None:
+def _patterns(
+    problem: Problem, state: State, tape: Tape, n: int, key: tuple
+) -> list[list[owners.Pattern | None]] | None:
     """The owners' patterns, measured at the first call of this structure; None for one example, which owns everything."""
     if n == 1:
         return None
@@ -109,7 +111,9 @@ def _fits(patterns, tape: Tape, n: int) -> bool:
 def _validation(problem: Problem, tape: Tape, forms: list[plan.Form], val_tape: Tape, val_losses: Tensor):
     """One backward of the mean validation loss: the directions that project and generic uses need, and the validation
     rows of the gram uses. Returns (entry of a use -> its direction or None where it is 0, weight id -> (a_k, g_k))."""
-    by_gram = {id(plan.gram_operands(u).weight): u for u, form in zip(tape.uses, forms, strict=True) if form.name == "gram"}
+    by_gram = {
+        id(plan.gram_operands(u).weight): u for u, form in zip(tape.uses, forms, strict=True) if form.name == "gram"
+    }
     gram_params = {key for u in by_gram.values() for key in u.directed}
     params = [p for p in problem.params.values() if id(p) not in gram_params]
     twins = [u for u in val_tape.uses if not by_gram.keys().isdisjoint(u.directed)]
@@ -132,7 +136,12 @@ def _validation(problem: Problem, tape: Tape, forms: list[plan.Form], val_tape: 
         return derived[id(entry.tensor)]
 
     # a derived parameter's direction goes through its graph, which the training backward frees
-    directions = {id(e.tensor): direction(e) for use in tape.uses for e in use.directed.values() if id(e.tensor) not in gram_params}
+    directions = {
+        id(e.tensor): direction(e)
+        for use in tape.uses
+        for e in use.directed.values()
+        if id(e.tensor) not in gram_params
+    }
     return directions, rows
 
 
@@ -208,7 +217,7 @@ class _Scoring:
         dtype = self._options.score_dtype or self._dtype
         flat = [t.reshape(-1, t.shape[-1]).to(dtype) for t in (a, g, a_val, g_val)]
         dots = gram_dot(*flat, bias, backend=self._options.backend)
-        return dots.view(-1, self._n, inner // g.shape[-1]).sum((0, 2))
+        return self._own(dots, inner // g.shape[-1])
 
     def _live(self, use: Use) -> dict[int, Tensor]:
         """id of an argument -> its direction, where it is not 0."""
@@ -223,7 +232,13 @@ class _Scoring:
             t = next(iter(self._tangents(use)), None)
         elif live := self._live(use):
             args, kwargs = arguments(use, live, self._options.score_dtype or self._dtype)
-            t = RULES[use.function].tangent(*args, **kwargs)
+            rule = RULES[use.function]
+            if rule.dot is not None:
+                dots = rule.dot(g, *args, **kwargs)
+                block = g.numel() // len(dots)
+                if inner % block == 0:
+                    return self._own(dots, inner // block)
+            t = rule.tangent(*args, **kwargs)
         else:
             t = None
         return None if t is None else self._by_example(as_score(t), g, inner)
@@ -237,10 +252,11 @@ class _Scoring:
 
     def _by_example(self, t: Tensor, g: Tensor, inner: int) -> Tensor:
         """sum over the elements e of each example of t_e g_e."""
-        n = self._n
-        if t.shape == g.shape and n * inner == g.numel():
-            return torch.bmm(t.reshape(n, 1, inner), g.reshape(n, inner, 1)).view(n)
-        return (t * g).reshape(-1, n, inner).sum((0, 2))
+        return self._own((t * g).reshape(-1, inner).sum(1), 1)
+
+    def _own(self, parts: Tensor, each: int) -> Tensor:
+        """[outer * n * each], in the order of the elements -> [n]."""
+        return parts.view(-1, self._n, each).sum((0, 2)) if len(parts) != self._n else parts
 
     def _report(self, use: Use, form: plan.Form) -> UseReport:
         shape = use.shapes[0]

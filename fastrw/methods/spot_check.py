@@ -25,7 +25,7 @@ def spot_check(problem: Problem, state: State, scored: Scored, name: str) -> boo
     losses = problem.losses(problem.batch)
     after.rewind()
     wanted, dtype = list(V), losses.dtype
-    lowest = max((RELATIVE[d] for d in {dtype, *(p.dtype for p in wanted), _autocast_dtype(losses)} if d in RELATIVE))
+    lowest = max(RELATIVE[d] for d in {dtype, *(p.dtype for p in wanted), _autocast_dtype(losses)} if d in RELATIVE)
     finite = losses.detach().isfinite().nonzero().flatten().tolist()
     picked = sorted({finite[round(j * (len(finite) - 1) / (EXAMPLES - 1))] for j in range(EXAMPLES)}) if finite else []
     if not picked or not V:

@@ -75,7 +75,9 @@ class Tangents(Recorder):
             return out
         written = [t for t, v in zip(tensors, versions, strict=True) if t._version != v]
         if any(t is not call.original for t in written):
-            raise UntracedUse(f"fastrw.tangent: {function_name(function)} writes into an argument and cannot be replayed")
+            raise UntracedUse(
+                f"fastrw.tangent: {function_name(function)} writes into an argument and cannot be replayed"
+            )
         if before.moved():
             call.random = before
         self._carry(outputs, jvp(call, tangents))

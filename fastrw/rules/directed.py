@@ -23,12 +23,17 @@ class Rule:
     """`tangent(*args, **kwargs)` takes the operation's arguments with `Directed` in place of parameters and returns the
     output's derivative along the directions, broadcastable to the output.
 
-    It serves where every `Directed` stands at one of `slots` (names of arguments) and, if `native`, where no argument
-    has to be cast.
+    `dot(g, *args, **kwargs)`, where there is one, gives the sums of tangent * g over blocks of neighbouring elements
+    without forming the tangent: [rows], in the order of the elements.
+
+    The rule serves where every `Directed` stands at one of `slots` (names of arguments) and, if `native`, where no
+    argument has to be cast.
     """
 
-    def __init__(self, tangent: Callable[..., Tensor], *slots: str, native: bool = False):
-        self.tangent, self.native = tangent, native
+    def __init__(
+        self, tangent: Callable[..., Tensor], *slots: str, dot: Callable[..., Tensor] | None = None, native=False
+    ):
+        self.tangent, self.dot, self.native = tangent, dot, native
         self._served = [name in slots for name in inspect.signature(tangent).parameters]
         self._slots = slots
 

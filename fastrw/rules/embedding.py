@@ -31,7 +31,9 @@ def embedding_bag(input, weight, offsets=None, max_norm=None, norm_type=2.0, sca
         offsets = torch.arange(0, input.numel(), input.shape[1], device=input.device)
     if padding_idx is not None and padding_idx < 0:
         padding_idx += len(weight.value)
-    found = torch.embedding_bag(weight.value, input.flatten(), offsets, False, 2, False, None, include_last_offset, padding_idx)
+    found = torch.embedding_bag(
+        weight.value, input.flatten(), offsets, False, 2, False, None, include_last_offset, padding_idx
+    )
     values, _, sizes, winners = found
     bags = len(values)
     return weight.direction.gather(0, winners[:bags].clamp(min=0)).masked_fill((sizes[:bags] == 0).unsqueeze(-1), 0)

@@ -1,7 +1,6 @@
 """The rule for every operation that has no rule: its own directional derivative, from forward-mode AD, or from two
 reverse passes where an operation has no forward mode (float32 LSTM, embedding_bag, `_weight_norm`, ctc_loss, ...)."""
 
-
 import warnings
 from contextlib import nullcontext
 from functools import cache
@@ -46,7 +45,10 @@ def _forward_mode(call: Call, directions: dict[int, Tensor]) -> list[Tensor | No
 
     _load_decompositions()
     with torch.no_grad(), forward_ad.dual_level():
-        return [forward_ad.unpack_dual(o).tangent if o.is_floating_point() or o.is_complex() else None for o in call.replay(dual)]
+        return [
+            forward_ad.unpack_dual(o).tangent if o.is_floating_point() or o.is_complex() else None
+            for o in call.replay(dual)
+        ]
 
 
 @cache
@@ -87,5 +89,3 @@ def derived_direction(derived: Tensor, params: dict[Tensor, Tensor]) -> Tensor:
         return torch.zeros_like(derived)
     (found,) = torch.autograd.grad([b for b, _ in pairs], [u], [d for _, d in pairs], retain_graph=True)
     return found
-
-

@@ -54,7 +54,8 @@ def both(function, args, kwargs, tangents: Tangents):
         tx, ty = (tangents.get(id(a)) for a in args)
         rule = RULES[function].tangent
         t = total(
-            None if tx is None else rule(Directed(x, tx), y, **kwargs), None if ty is None else rule(x, Directed(y, ty), **kwargs)
+            None if tx is None else rule(Directed(x, tx), y, **kwargs),
+            None if ty is None else rule(x, Directed(y, ty), **kwargs),
         )
         return out, [t if t.shape == out.shape else t.expand(out.shape)]
 
@@ -105,12 +106,19 @@ def max_pool2d(function, args, kwargs, tangents: Tangents):
 def batch_norm(function, args, kwargs, tangents: Tangents):
     """y = (x - mean) rstd gamma + beta, with the statistics of the batch (which move with x) or the running ones."""
     names = ("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
-    given = dict.fromkeys(names) | {"training": False, "momentum": 0.1, "eps": 1e-5} | dict(zip(names, args, strict=False)) | kwargs
+    given = (
+        dict.fromkeys(names)
+        | {"training": False, "momentum": 0.1, "eps": 1e-5}
+        | dict(zip(names, args, strict=False))
+        | kwargs
+    )
     x, mean, var, weight, bias, training, momentum, eps = given.values()
     if x.dtype not in (torch.float32, torch.float64):
         return None
     if training:
-        out, mean, rstd = torch.native_batch_norm(x, weight, bias, mean, var, True, 0.0 if momentum is None else momentum, eps)
+        out, mean, rstd = torch.native_batch_norm(
+            x, weight, bias, mean, var, True, 0.0 if momentum is None else momentum, eps
+        )
     else:
         out, rstd = F.batch_norm(x, mean, var, weight, bias, False, momentum, eps), (var.detach() + eps).rsqrt()
     with torch.no_grad():
@@ -137,7 +145,9 @@ _STRUCTURAL = ("view", "reshape", "flatten", "permute", "transpose", "mean", "su
 Rule = Callable[[Callable, tuple, dict, Tangents], tuple | None]
 TANGENT_RULES: dict[object, Rule] = {
     **dict.fromkeys([F.linear, *convolution.RULES], product),
-    **dict.fromkeys([f for f in (*elementwise.RULES, *linear.RULES) if f in elementwise.RULES or "matmul" in f.__name__], both),
+    **dict.fromkeys(
+        [f for f in (*elementwise.RULES, *linear.RULES) if f in elementwise.RULES or "matmul" in f.__name__], both
+    ),
     **dict.fromkeys(embedding.RULES, lookup),
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu, torch.relu_, Tensor.relu_), relu),
     **dict.fromkeys((getattr(Tensor, name) for name in _STRUCTURAL), structural),
