@@ -14,16 +14,15 @@ from torch.overrides import resolve_name
 def tensors_in(tree: Any) -> list[Tensor]:
     """The tensors in nested tuples, lists and mappings, in order. (pytree does the same at four times the cost.)"""
     found: list[Tensor] = []
-    _collect(tree, found)
+    for item in tree.values() if type(tree) is dict else tree:
+        if isinstance(item, Tensor):
+            found.append(item)
+        elif item and isinstance(item, _NESTS):
+            found += tensors_in(item)
     return found
 
 
-def _collect(tree: Any, found: list[Tensor]) -> None:
-    for item in tree.values() if isinstance(tree, dict) else tree:
-        if isinstance(item, Tensor):
-            found.append(item)
-        elif isinstance(item, tuple | list | dict):
-            _collect(item, found)
+_NESTS = (tuple, list, dict)
 
 
 def substituted(tree: Any, new: Callable[[Tensor], Any]) -> Any:

@@ -2,12 +2,12 @@
 
 
 class Refused(ValueError):
-    """A method or backend cannot serve this model exactly. The text names the operation, the parameter and the way out."""
+    """A method or backend cannot serve this model exactly. The text names what is in the way, and the way out."""
 
 
 class UntracedUse(Refused):
-    """A parameter meets the batch where the recording cannot see it (a custom autograd.Function, a compiled submodule)."""
+    """A parameter meets the batch where the recording cannot see it (a custom autograd.Function, compiled code)."""
 
 
 class CoupledExamples(Refused):
-    """The examples of the batch influence each other (BatchNorm in training, in-batch losses): Eq. 12 row by row is wrong."""
+    """The examples of the batch influence each other (BatchNorm in training, in-batch losses), so Eq. 12 is wrong."""

@@ -10,6 +10,8 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from fastrw.errors import UntracedUse
 
+_Leaf = type(get_gradient_edge(torch.empty(0, requires_grad=True)).node)  # AccumulateGrad
+
 
 class Spans:
     """Ranges of autograd sequence numbers, in rising order. (Nested calls give nested spans; the outer one is kept.)"""
@@ -31,39 +33,44 @@ def walk(losses: Tensor, params: dict[str, Tensor], seen: Spans, derived: Spans,
     """Walks the graph of `losses` once.
 
     Raises UntracedUse where a node outside `seen` leads into a parameter or into a node of `derived`.
-    Returns the nodes of `marks` from which no other node of `marks` can be reached: a backward that asks for these alone
-    passes all the others.
+    Returns the nodes of `marks` from which no other node of `marks` can be reached: a backward that asks for these
+    alone passes all the others.
     """
-    leaves = {get_gradient_edge(p).node: name for name, p in params.items()}
+    names = {id(p): name for name, p in params.items()}
+    protected: set[Node] = set()  # what only recorded operations may lead to
     above: dict[Node, bool] = {}  # node -> does a marked node lie strictly below it?
-    stack = [(losses.grad_fn, False)]
+    stack = [(losses.grad_fn, None)]
     while stack:
-        node, left = stack.pop()
-        children = [child for child, _ in node.next_functions if child is not None]
-        if left:
-            above[node] = any(above[c] or c in marks for c in children)
+        node, children = stack.pop()
+        if children is not None:  # all below it is known
+            above[node] = any(above[child] or child in marks for child in children)
             continue
         if node in above:
             continue
         above[node] = False
-        number = node._sequence_nr()
-        stack.append((node, True))
+        children = [child for child, _ in node.next_functions if child is not None]
+        stack.append((node, children))
         for child in children:
-            name = leaves.get(child)
-            if name is not None or child._sequence_nr() in derived:
-                if number not in seen:
+            if child in above and child not in protected:
+                continue
+            leaf = type(child) is _Leaf
+            name = names.get(id(child.variable)) if leaf else None
+            if name is not None or (not leaf and child._sequence_nr() in derived):
+                protected.add(child)
+                if node._sequence_nr() not in seen:
+                    what = repr(name) if name else "a tensor derived from a parameter"
                     raise UntracedUse(
-                        f"fastrw: every operation on a parameter must be recorded, got {node.name()} on "
-                        f"{name or 'a tensor derived from a parameter'!r} unseen (a custom autograd.Function or compiled code)"
+                        f"fastrw: every operation on a parameter must be recorded, got {node.name()} on {what} unseen "
+                        "(a custom autograd.Function or compiled code)"
                     )
             if child not in above:
-                stack.append((child, False))
+                stack.append((child, None))
     return {node for node in marks if node in above and not above[node]}
 
 
-def is_compiled(model: torch.nn.Module) -> str | None:
-    """The name of a submodule that torch.compile has replaced, or None: what runs in it cannot be recorded."""
-    for name, module in model.named_modules():
+def compiled(modules: dict[str, torch.nn.Module]) -> str | None:
+    """The name of a module that torch.compile has replaced, or None: what runs in it cannot be recorded."""
+    for name, module in modules.items():
         if getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod"):
             return name or type(module).__name__
     return None

@@ -4,7 +4,8 @@ import random
 import sys
 
 import torch
-from torch import nn
+
+from fastrw.problem import Problem
 
 
 class State:
@@ -14,14 +15,13 @@ class State:
     or a graph that is still alive would refuse its backward.
     """
 
-    def __init__(self, model: nn.Module):
-        self._owners = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    def __init__(self, problem: Problem):
+        modules = problem.modules.values()
+        self._owners = [(module._buffers, dict(module._buffers)) for module in modules]
         tensors = [b for _, before in self._owners for b in before.values() if b is not None]
-        tensors += [
-            m.weight for m in model.modules() if getattr(m, "max_norm", None) is not None
-        ]  # embeddings renormed in place
+        tensors += [m.weight for m in modules if getattr(m, "max_norm", None) is not None]  # renormed in place
         self._tensors = [(t, t.detach().clone()) for t in tensors]
-        devices = {t.device for t in [*model.parameters(), *tensors] if t.device.type == "cuda"}
+        devices = {t.device for t in (*problem.params.values(), *tensors) if t.is_cuda}
         self._cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]
         self._cpu, self._python = torch.get_rng_state(), random.getstate()
         self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None

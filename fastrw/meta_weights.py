@@ -93,7 +93,7 @@ def _report(caller, model, batch, val_batch, loss_fn, losses_fn, params, method,
     if score_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"fastrw.{caller}: score_dtype must be None or a float dtype, got {score_dtype!r}")
     problem = Problem(model, batch, val_batch, loss_fn=loss_fn, losses_fn=losses_fn, params=params, caller=caller)
-    state = State(model)
+    state = State(problem)
     try:
         scored = evaluate(problem, method=method, backend=backend, score_dtype=score_dtype)
     finally:

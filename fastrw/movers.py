@@ -13,23 +13,25 @@ from fastrw.calls import tensors_in
 STATIC = frozenset({torch.arange, torch.zeros, torch.ones, torch.eye, torch.full, torch.empty, torch.linspace})
 
 
-def _both(*names: str) -> frozenset:
+def _both(names: str) -> frozenset:
     """The functions of these names, as torch.name and as Tensor.name."""
-    return frozenset(f for name in names for home in (torch, Tensor) if (f := getattr(home, name, None)) is not None)
+    return frozenset(
+        f for name in names.split() for home in (torch, Tensor) if (f := getattr(home, name, None)) is not None
+    )
 
 
 ALONG_DIM = _both(
-    "index_select", "gather", "scatter", "scatter_", "scatter_add", "scatter_add_", "scatter_reduce", "scatter_reduce_",
-    "index_add", "index_add_", "index_copy", "index_copy_", "index_fill", "index_fill_", "sort", "argsort", "topk", "msort",
-    "kthvalue", "cummax", "cummin", "cumsum", "cumprod", "logcumsumexp", "repeat_interleave", "softmax", "log_softmax",
-) | {F.softmax, F.log_softmax, F.normalize, F.cosine_similarity}  # fmt: skip
-ALONG_DIMS = _both("roll", "flip", "rot90")
+    """index_select gather scatter scatter_ scatter_add scatter_add_ scatter_reduce scatter_reduce_ index_add index_add_
+    index_copy index_copy_ index_fill index_fill_ sort argsort topk msort kthvalue cummax cummin cumsum cumprod
+    logcumsumexp repeat_interleave softmax log_softmax"""
+) | {F.softmax, F.log_softmax, F.normalize, F.cosine_similarity}
+ALONG_DIMS = _both("roll flip rot90")
 ALONG_ALL = _both(
-    "masked_select", "masked_scatter", "masked_scatter_", "take", "take_along_dim", "index_put", "index_put_", "put",
-    "nonzero", "argwhere", "unique", "unique_consecutive", "tensordot", "kron", "cdist", "_pack_padded_sequence",
-)  # fmt: skip
-PRODUCTS = _both("matmul", "__matmul__", "__rmatmul__", "mm", "bmm")
-ADDED_PRODUCTS = _both("baddbmm", "addmm")
+    """masked_select masked_scatter masked_scatter_ take take_along_dim index_put index_put_ put nonzero argwhere
+    unique unique_consecutive tensordot kron cdist _pack_padded_sequence"""
+)
+PRODUCTS = _both("matmul __matmul__ __rmatmul__ mm bmm")
+ADDED_PRODUCTS = _both("baddbmm addmm")
 
 
 def is_random(function: Callable) -> bool:

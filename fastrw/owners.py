@@ -1,8 +1,8 @@
 """Which example does each element of a use's output belong to? Measured on the model as it runs, never guessed.
 
-The backward of sum_i c_i f_i, divided element by element by the backward of sum_i f_i, is c of the element's owner. With
-powers of two for c the division is exact in every floating point type, and an element that two examples share shows.
-What is found is a pattern, owner(e) = (e // inner) mod n over the flattened output, which serves every n.
+The backward of sum_i c_i f_i, divided element by element by the backward of sum_i f_i, is c of the element's owner.
+With powers of two for c the division is exact in every floating point type, and an element that two examples share
+shows. What is found is a pattern, owner(e) = (e // inner) mod n over the flattened output, which serves every n.
 """
 
 import math
@@ -96,7 +96,7 @@ def _check_structure(tape: Tape, n: int, small: tuple[Tape, Tensor] | None, cut:
     for (name, size), (_, small_size) in zip(tape.sizes, before.sizes, strict=True):
         if size * cut != small_size * n:
             raise CoupledExamples(
-                f"fastrw: examples must stay apart, got {name} with {small_size} elements for {cut} examples and {size} for {n}"
+                f"fastrw: examples must stay apart, got {name} of {small_size} elements at n = {cut}, {size} at n = {n}"
             )
 
 
@@ -125,8 +125,7 @@ def _owners(tape: Tape, losses: Tensor) -> tuple[list[Tensor | None], list[Tenso
             if wrong.any():
                 raise CoupledExamples(
                     f"fastrw: examples must stay apart, got {function_name(use.function)} of {use.name!r} with "
-                    f"{wrong.float().mean().item():.0%} of its elements shared between examples (BatchNorm in training, a "
-                    "loss over the batch)"
+                    f"{wrong.float().mean().item():.0%} of its elements shared (BatchNorm in training, in-batch losses)"
                 )
             owner += digit.long() * place
         place *= BASE

@@ -1,6 +1,7 @@
 """The question as the user puts it (model, two batches, a loss, some parameters), checked and made one callable."""
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
 from functools import partial
 from types import CellType, FunctionType
@@ -11,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
+_NO_MODE = nullcontext()
+
 
 class Problem:
-    """`losses(batch)` gives the [n] losses f_i of a batch with their graph; `params` are the selected parameters by name.
+    """`losses(batch)` gives the [n] losses f_i of a batch with their graph; `params` holds the selected parameters.
 
     Raises TypeError or ValueError, before the model has run, where an argument breaks a rule.
     """
@@ -31,17 +34,18 @@ class Problem:
         if torch.is_inference_mode_enabled():
             raise ValueError(f"{self._say}gradients are needed, got a call under torch.inference_mode()")
         self.model, self.batch, self.val_batch = model, batch, val_batch
-        self.params = select(model, params, self._say)
+        self.modules = dict(model.named_modules())
+        self.params = select(self.modules, params, self._say)
         self.key = (fingerprint(loss_fn), fingerprint(losses_fn), *map(id, self.params.values()))
         self._losses = losses_fn or partial(_losses, loss_fn or partial(_cross_entropy, self._say), self._say)
         if losses_fn is None:
             for name, b in (("batch", batch), ("val_batch", val_batch)):
                 self._check_batch(name, b)
 
-    def losses(self, batch: Any, model: nn.Module | None = None) -> Tensor:
-        """f_i for i in the batch: [n], with its graph. `model` may stand in for the user's (other parameter values)."""
-        with torch.enable_grad():
-            losses = self._losses(model or self.model, batch)
+    def losses(self, batch: Any, mode: AbstractContextManager = _NO_MODE) -> Tensor:
+        """f_i for i in the batch: [n], with its graph; the model and the loss run under `mode`."""
+        with torch.enable_grad(), mode:
+            losses = self._losses(self.model, batch)
         word = "val_batch" if batch is self.val_batch else "batch"
         if not isinstance(losses, Tensor):
             raise TypeError(f"{self._say}the loss must return a tensor [n], got {type(losses).__name__}")
@@ -86,7 +90,7 @@ class Problem:
             raise TypeError(f"{self._say}{rule}, got {got}")
         if self._size(batch) == 0:
             raise ValueError(f"{self._say}{name} must hold at least one example, got 0")
-        homes = {p.device for p in self.model.parameters()}
+        homes = {p.device for p in self.params.values()}
         for leaf in tree_leaves(batch):
             if isinstance(leaf, Tensor) and leaf.ndim and leaf.device not in homes:
                 home = ", ".join(map(str, homes))
@@ -94,8 +98,8 @@ class Problem:
 
 
 def fingerprint(value: Any) -> Any:
-    """What stands for a loss function among the things learned of a model: its code and the plain values bound to it. Not
-    the function itself, which may be made anew at every step, and whose closure would keep the model alive."""
+    """What stands for a loss function among the things learned of a model: its code and the plain values bound to it.
+    Not the function itself, which may be made anew at every step, and whose closure would keep the model alive."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, partial):
@@ -109,14 +113,19 @@ def fingerprint(value: Any) -> Any:
 _EMPTY_CELL = CellType()
 
 
-def select(model: nn.Module, params: Any, say: str = "fastrw: ") -> dict[str, nn.Parameter]:
+def select(modules: dict[str, nn.Module], params: Any, say: str) -> dict[str, nn.Parameter]:
     """The selected parameters by name: None all that require grad, "last" those of the last layer (in the order of
     `model.modules()`) that has any, names with wildcards, or parameters of the model."""
-    every = dict(model.named_parameters())
+    named: dict[int, tuple[str, nn.Parameter]] = {}  # a shared parameter goes by its first name
+    for prefix, module in modules.items():
+        for name, p in module._parameters.items():
+            if p is not None:
+                named.setdefault(id(p), (f"{prefix}.{name}" if prefix else name, p))
+    every = dict(named.values())
     if params is None or params == "last":
         chosen = {k: p for k, p in every.items() if p.requires_grad}
         if params == "last":
-            layers = [own for m in model.modules() if (own := [p for p in m._parameters.values() if p is not None])]
+            layers = [own for m in modules.values() if (own := [p for p in m._parameters.values() if p is not None])]
             last = next((own for own in reversed(layers) if any(p.requires_grad for p in own)), [])
             chosen = {k: p for k, p in chosen.items() if any(p is q for q in last)}
         if not chosen:
@@ -164,10 +173,7 @@ def _losses(loss_fn: Callable, say: str, model: nn.Module, batch: Any) -> Tensor
         output = model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
     output = _logits(output)
     if isinstance(batch, Mapping) and isinstance(target, Tensor) and target.ndim > 1 and _is_causal(model):
-        output, target = (
-            output[:, :-1],
-            target[:, 1:],
-        )  # a causal language model's logits at t predict the label at t + 1
+        output, target = output[:, :-1], target[:, 1:]  # a causal model's logits at t predict the label at t + 1
     return loss_fn(output, target)
 
 
@@ -185,12 +191,27 @@ def _is_causal(model: nn.Module) -> bool:
 
 
 def _cross_entropy(say: str, output: Any, target: Any) -> Tensor:
-    """Cross-entropy per example, averaged over an example's positions whose target is not -100 (0 where there are none)."""
+    """Cross-entropy per example, averaged over its positions whose target is not -100 (0 where there are none)."""
     if not isinstance(output, Tensor) or not isinstance(target, Tensor):
         raise TypeError(
             f"{say}the default loss needs tensors (else give loss_fn), got an output of type {type(output).__name__} "
             f"and a target of type {type(target).__name__}"
         )
+    with torch._C.DisableTorchFunction():  # a recording need not see shapes
+        last = _class_is_last(say, output, target)
+    if last:
+        output = output.movedim(-1, 1)
+    losses = F.cross_entropy(output, target, reduction="none")
+    if output.ndim == 2:
+        return losses
+    losses = losses.flatten(1)
+    if target.is_floating_point():
+        return losses.mean(1)
+    return losses.sum(1) / (target != -100).flatten(1).sum(1).clamp(min=1)
+
+
+def _class_is_last(say: str, output: Tensor, target: Tensor) -> bool:
+    """Are the logits [n, ..., C] (and not [n, C, ...])?"""
     first, last = target.shape == (*output.shape[:1], *output.shape[2:]), target.shape == output.shape[:-1]
     if target.is_floating_point() and target.shape == output.shape and output.ndim >= 2:
         first, last = True, False  # class probabilities
@@ -200,16 +221,7 @@ def _cross_entropy(say: str, output: Any, target: Any) -> Tensor:
         )
     if not (first or last) or output.ndim < 2:
         raise ValueError(
-            f"{say}targets must be [n] or one per position of the output [n, C, ...] or [n, ..., C] (else give loss_fn), "
-            f"got an output {tuple(output.shape)} and targets {tuple(target.shape)}"
+            f"{say}targets must be [n] or one per position of the output [n, C, ...] or [n, ..., C] (else give "
+            f"loss_fn), got an output {tuple(output.shape)} and targets {tuple(target.shape)}"
         )
-    if last and not first:
-        output = output.movedim(-1, 1)
-    losses = F.cross_entropy(output, target, reduction="none")
-    if losses.ndim == 1:
-        return losses
-    losses = losses.flatten(1)
-    if target.is_floating_point():
-        return losses.mean(1)
-    valid = (target != -100).flatten(1).sum(1)
-    return losses.sum(1) / valid.clamp(min=1)
+    return last and not first

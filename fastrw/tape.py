@@ -1,8 +1,8 @@
 """Reading a model as it runs: which operations take a parameter, without wrappers, layer lists or module names.
 
 A `TorchFunctionMode` sees every torch function of the forward. Tensors made of selected parameters and constants alone
-are *derived* parameters. An operation that takes a parameter, or a derived one, together with the batch is a *use*: it is
-kept with the gradient edge of its output, which no later in-place operation can move.
+are *derived* parameters. An operation that takes a parameter, or a derived one, together with the batch is a *use*: it
+is kept with the gradient edge of its output, which no later in-place operation can move.
 """
 
 import types
@@ -27,7 +27,7 @@ PARAMETER, DERIVED, CONSTANT = "parameter", "derived", "constant"
 
 
 def without_override_check(function: Callable) -> Callable:
-    """A copy of a composite Python function that does not ask for overrides again, so that the operations in it are seen."""
+    """A copy of a composite Python function that does not ask for overrides again: the operations in it are seen."""
     no = dict.fromkeys(
         ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic"), lambda *_: False
     )
@@ -44,6 +44,10 @@ COMPOSITES = {F.multi_head_attention_forward: without_override_check(F.multi_hea
 UNSEEABLE = {torch.autograd.grad, torch.autograd.backward, Tensor.backward}
 
 
+# attributes of a tensor that are tensors with a graph
+MAKING = {Tensor.T, Tensor.mT, Tensor.H, Tensor.mH, Tensor.real, Tensor.imag}
+
+
 class Recorder(TorchFunctionMode):
     """Sees every call; `spans` are the autograd sequence numbers of the calls it recorded (see `graph`)."""
 
@@ -52,6 +56,10 @@ class Recorder(TorchFunctionMode):
         self.spans: list[tuple[int, int]] = []
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
+        if (
+            getattr(function, "__name__", "") == "__get__" and function.__self__ not in MAKING
+        ):  # shape, dtype, device, ...
+            return function(*args)
         kwargs = kwargs or {}
         tensors = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
         if not self.concerns(tensors):
@@ -219,8 +227,8 @@ class Tape(Recorder):
         if call.in_place and id(call.original) in directed:
             raise UntracedUse(f"fastrw: {what} writes the batch into a parameter")
         if len(outputs) > 1:
-            # one output may be made from another inside the operation (the h and c of an LSTM cell): an alias has an edge
-            # that only its users reach
+            # one output may be made from another inside the operation (the h and c of an LSTM cell): an alias has an
+            # edge that only its users reach
             out = substituted(out, lambda o: o.view_as(o) if o.requires_grad else o)
             outputs = outputs_of(out)
         edges = [get_gradient_edge(o) if o.requires_grad else None for o in outputs]

@@ -19,7 +19,7 @@ METHODS = {
     "per_example": per_example.scores,
 }
 
-# model -> what was learned about it: method -> why it was refused for good, and which methods the spot check has passed.
+# model -> what was learned of it: why a method was refused for good, and which methods the spot check has passed
 _learned: WeakKeyDictionary = WeakKeyDictionary()
 
 
@@ -28,15 +28,16 @@ def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", s
              keep_graph: bool = False) -> Scored:  # fmt: skip
     """Scores and losses of the training batch by the named method, or by the first of METHODS that is exact.
 
-    Buffers and random states are left as one training forward leaves them. With `keep_graph` the losses keep their graph.
+    Buffers and random states are left as one training forward leaves them. With `keep_graph` the losses keep their
+    graph.
     Raises Refused where the named method (or every method) cannot serve.
     """
     options = Options(backend, score_dtype, keep_graph)
     learned = _learned.setdefault(problem.model, {})
-    training = tuple(module.training for module in problem.model.modules())
+    training = tuple(module.training for module in problem.modules.values())
     key = (problem.key, training, torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))
     refusals, passed = learned.setdefault(key, ({}, set()))
-    state = State(problem.model)
+    state = State(problem)
     refused = {}
     for name in METHODS if method == "auto" else [method]:
         if method == "auto" and name in refusals:

@@ -34,7 +34,7 @@ def as_score(t: Tensor) -> Tensor:
 
 
 def validation_gradient(problem: Problem, state: State) -> dict[nn.Parameter, Tensor]:
-    """V = grad of the mean validation loss; the state is rewound afterwards, so that training starts where it would have.
+    """V = grad of the mean validation loss. The state is rewound afterwards: training starts where it would have.
 
     Parameters that the validation loss does not reach are left out: their product is 0.
     """

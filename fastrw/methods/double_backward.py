@@ -1,5 +1,5 @@
 """Algorithm 1 of Ren et al. 2018, literally: the gradient of the validation loss at the looked-ahead parameters with
-respect to the example weights, through a backward pass that is itself differentiated. The reference; about 3-4 x a step."""
+respect to the example weights, through a backward pass that is itself differentiated. The reference: 3-4 x a step."""
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ class _Losses(nn.Module):
         self._problem = problem
 
     def forward(self, batch) -> Tensor:
-        return self._problem.losses(batch, self.model)
+        return self._problem.losses(batch)
 
 
 def scores(problem: Problem, state: State, options: Options) -> Scored:
@@ -34,7 +34,7 @@ def scores(problem: Problem, state: State, options: Options) -> Scored:
     with sdpa_kernel(SDPBackend.MATH):  # the other attention kernels have no second derivative
         losses = problem.losses(problem.batch)
         epsilon = torch.zeros_like(losses, requires_grad=True)
-        buffers_after = State(problem.model)
+        buffers_after = State(problem)
         try:
             grads = torch.autograd.grad(
                 (epsilon * losses).sum(), list(params.values()), create_graph=True, allow_unused=True

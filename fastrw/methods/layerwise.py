@@ -32,7 +32,7 @@ _measured: WeakKeyDictionary = WeakKeyDictionary()
 
 def scores(problem: Problem, state: State, options: Options) -> Scored:
     """s_i by Eq. 12 of Ren et al. 2018, with rows for examples. Raises Refused where it would not be exact."""
-    if (name := graph.is_compiled(problem.model)) is not None:
+    if (name := graph.compiled(problem.modules)) is not None:
         raise UntracedUse(f"fastrw.layerwise: compiled code cannot be recorded, got the compiled module {name!r}")
     if hooked := [k for k, p in problem.params.items() if p._backward_hooks]:
         raise UntracedUse(f"fastrw.layerwise: parameters must have no gradient hooks, got hooks on {hooked[0]!r}")
@@ -63,10 +63,9 @@ class _OwnersUnknown(Refused):
 
 def record(problem: Problem, batch) -> tuple[Tape, Tensor]:
     """One forward under the tape."""
-    tape = Tape(problem.params, list(problem.model.buffers()), DETERMINISTIC)
-    with tape:
-        losses = problem.losses(batch)
-    return tape, losses
+    buffers = [b for module in problem.modules.values() for b in module._buffers.values() if b is not None]
+    tape = Tape(problem.params, buffers, DETERMINISTIC)
+    return tape, problem.losses(batch, tape)
 
 
 def _complete(problem: Problem, tape: Tape, losses: Tensor) -> set[Node]:
@@ -78,13 +77,13 @@ def _complete(problem: Problem, tape: Tape, losses: Tensor) -> set[Node]:
 def _patterns(
     problem: Problem, state: State, tape: Tape, n: int, key: tuple
 ) -> list[list[owners.Pattern | None]] | None:
-    """The owners' patterns, measured at the first call of this structure; None for one example, which owns everything."""
+    """The owners' patterns, measured at the first call of this structure; None for one example, which owns all."""
     if n == 1:
         return None
     known = _measured.setdefault(problem.model, {})
     found = known.get(key)
     if found is None or not _fits(found, tape, n):
-        after = State(problem.model)
+        after = State(problem)
 
         def fresh(batch):
             state.rewind()
@@ -190,8 +189,8 @@ class _Scoring:
         if inner is None:
             if bool((g != 0).any()):
                 raise _OwnersUnknown(
-                    f"fastrw.layerwise: rows must have a known owner, got {function_name(use.function)} of {use.name!r} "
-                    "whose gradients were all 0 when owners were measured"
+                    f"fastrw.layerwise: rows must have a known owner, got {function_name(use.function)} of "
+                    f"{use.name!r} whose gradients were all 0 when owners were measured"
                 )
             return
         use.check_arguments()

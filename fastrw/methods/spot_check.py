@@ -16,10 +16,10 @@ RELATIVE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.bfloat16: 1e-1, torc
 def spot_check(problem: Problem, state: State, scored: Scored, name: str) -> bool:
     """Raises Refused where a score of `scored` is not that of its example's own gradient.
 
-    Returns whether this batch could tell: one whose numbers are not finite, or all 0, vouches for nothing. Leaves buffers
-    and random states as it found them.
+    Returns whether this batch could tell: one whose numbers are not finite, or all 0, vouches for nothing. Leaves
+    buffers and random states as it found them.
     """
-    after = State(problem.model)
+    after = State(problem)
     state.rewind()
     V = validation_gradient(problem, state)
     losses = problem.losses(problem.batch)

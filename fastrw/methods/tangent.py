@@ -96,14 +96,13 @@ def _attention_that_drops(function, args: tuple, kwargs: dict) -> bool:
 
 def scores(problem: Problem, state: State, options: Options) -> Scored:
     """s = d losses(theta + t V) / dt at t = 0: [n]. Source: Ren et al. 2018, Eq. 7, the derivative taken along V."""
-    if (name := graph.is_compiled(problem.model)) is not None:
+    if (name := graph.compiled(problem.modules)) is not None:
         raise UntracedUse(f"fastrw.tangent: compiled code cannot be recorded, got the compiled module {name!r}")
     if hooked := [k for k, p in problem.params.items() if p._backward_hooks]:
         raise UntracedUse(f"fastrw.tangent: parameters must have no gradient hooks, got hooks on {hooked[0]!r}")
     V = validation_gradient(problem, state)
     mode = Tangents(V)
-    with mode:
-        losses = problem.losses(problem.batch)
+    losses = problem.losses(problem.batch, mode)
     params = {name: p for name, p in problem.params.items() if p in V}
     spans = graph.Spans(mode.spans)
     graph.walk(losses, params, spans, spans, set())

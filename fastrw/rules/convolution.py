@@ -1,4 +1,4 @@
-"""Convolutions are linear in weight and bias: T = conv(x, D_W) + d_b, with every stride, padding, dilation and group."""
+"""Convolutions are linear in weight and bias: T = conv(x, D_W) + d_b, at any stride, padding, dilation and groups."""
 
 import torch
 

@@ -1,5 +1,5 @@
-"""Forward-mode rules of the operations where time goes: the primal is computed once, with its graph, and the tangent from
-what it left behind. Every other operation is served by `generic.jvp`, which computes its primal a second time.
+"""Forward-mode rules of the operations where time goes: the primal is computed once, with its graph, and the tangent
+from what it left behind. Every other operation is served by `generic.jvp`, which computes its primal a second time.
 
 A rule takes the call and the tangents of its arguments (id -> tangent) and returns (what the call returns, the tangents
 of the tensors in it), or None where it does not serve this call."""
@@ -139,8 +139,10 @@ def batch_norm(function, args, kwargs, tangents: Tangents):
         return out, [t if tx is None else t.addcmul_(tx, scale.view(channel))]
 
 
-_STRUCTURAL = ("view", "reshape", "flatten", "permute", "transpose", "mean", "sum", "__getitem__", "unsqueeze", "squeeze",
-               "expand", "contiguous", "chunk", "split", "unbind", "clone", "neg", "to", "float")  # fmt: skip
+_STRUCTURAL = (
+    "view reshape flatten permute transpose mean sum __getitem__ unsqueeze squeeze expand contiguous chunk split "
+    "unbind clone neg to float"
+)
 
 Rule = Callable[[Callable, tuple, dict, Tangents], tuple | None]
 TANGENT_RULES: dict[object, Rule] = {
@@ -150,7 +152,7 @@ TANGENT_RULES: dict[object, Rule] = {
     ),
     **dict.fromkeys(embedding.RULES, lookup),
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu, torch.relu_, Tensor.relu_), relu),
-    **dict.fromkeys((getattr(Tensor, name) for name in _STRUCTURAL), structural),
+    **dict.fromkeys((getattr(Tensor, name) for name in _STRUCTURAL.split()), structural),
     **dict.fromkeys((torch.flatten, F.avg_pool2d, F.adaptive_avg_pool2d, F.pad), structural),
     F.max_pool2d: max_pool2d,
     F.batch_norm: batch_norm,
