@@ -1,12 +1,14 @@
 """Forward mode: the tangent along V rides on the very forward pass that autograd records. Exact also where examples
 meet (BatchNorm in training, in-batch losses), at about (5 + 3 m/n)/3 of a plain step with the weighted backward."""
 
+import weakref
 from contextlib import nullcontext
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastrw import graph
@@ -22,44 +24,73 @@ from fastrw.tape import Recorder
 
 @dataclass(slots=True)
 class _Carried:
-    """A tensor, its version when its tangent was found, and the tangent."""
+    """A tensor, its version when its tangent was found, and the tangent; both are let go after its last read."""
 
-    tensor: Tensor
+    tensor: Tensor | None
     version: int
-    tangent: Tensor
+    tangent: Tensor | None
+    born: int  # the how-manieth tangent it is
+    itself: weakref.ref  # tells the tensor from a later one with the same id
 
 
 class Tangents(Recorder):
-    """Carries tangents from the parameters' directions to every tensor that autograd would reach."""
+    """Carries tangents from the parameters' directions to every tensor that autograd would reach.
 
-    def __init__(self, directions: dict[Tensor, Tensor]):
+    last_reads: for every tangent, in order of birth, the call that read it last when this model ran before: it is let
+    go there. A tangent that is read after all raises `_LetGo`, and the caller runs again without.
+    """
+
+    def __init__(self, directions: dict[Tensor, Tensor], last_reads: list[int] | None):
         super().__init__()
-        self._carried = {id(p): _Carried(p, p._version, v) for p, v in directions.items()}
+        self._carried: dict[int, _Carried] = {}
+        self._born: list[_Carried] = []
+        self._now = 0
+        self.reads: list[int] = []
+        self._carry(list(directions), list(directions.values()))
+        self._ends: dict[int, list[int]] = {}
+        for born, end in enumerate(last_reads or ()):
+            self._ends.setdefault(end, []).append(born)
+        self._ends.pop(0, None)  # parameters that are never read: their directions are the caller's
 
     def of(self, t: Tensor) -> Tensor | None:
         entry = self._carried.get(id(t))
-        if entry is None:
+        if entry is None or entry.itself() is not t:
             return None
+        if entry.tangent is None:
+            raise _LetGo
         if entry.version != t._version:
             raise UntracedUse("fastrw.tangent: a tensor was changed in place through another view of it")
+        self.reads[entry.born] = self._now
         return entry.tangent
 
+    def at_the_end(self, t: Tensor) -> Tensor | None:
+        """The tangent of what the forward returned: a read after every call."""
+        self._now += 1
+        return self.of(t)
+
     def concerns(self, tensors):
-        return any(id(t) in self._carried for t in tensors)
+        carried = self._carried
+        return any((entry := carried.get(id(t))) is not None and entry.itself() is t for t in tensors)
 
     def pass_by(self, function, args, kwargs, tensors):
         return function(*args, **kwargs)
 
     def record(self, function, args, kwargs, tensors):
+        self._now += 1
         if not torch.is_grad_enabled():  # autograd takes what comes out for a constant, and so do we
             return function(*args, **kwargs)
         tangents = {id(t): tangent for t in tensors if (tangent := self.of(t)) is not None}
         rule = TANGENT_RULES.get(function)
         found = rule(function, args, kwargs, tangents) if rule is not None else None
         if found is None:
-            return self._generic(function, args, kwargs, tensors, tangents)
-        out, ts = found
-        self._carry(outputs_of(out), ts)
+            out = self._generic(function, args, kwargs, tensors, tangents)
+        else:
+            out, ts = found
+            self._carry(outputs_of(out), ts)
+        for born in self._ends.get(self._now, ()):
+            if born < len(self._born):
+                entry = self._born[born]
+                entry.tensor = entry.tangent = None
         return out
 
     def _generic(self, function, args, kwargs, tensors, tangents):
@@ -86,7 +117,19 @@ class Tangents(Recorder):
     def _carry(self, outputs: list[Tensor], tangents: list[Tensor | None]) -> None:
         for o, t in zip(outputs, tangents, strict=True):
             if o.requires_grad:
-                self._carried[id(o)] = _Carried(o, o._version, torch.zeros_like(o).detach() if t is None else t)
+                t = torch.zeros_like(o).detach() if t is None else t
+                entry = _Carried(o, o._version, t, len(self._born), weakref.ref(o))
+                self._carried[id(o)] = entry
+                self._born.append(entry)
+                self.reads.append(self._now)
+
+
+class _LetGo(Exception):
+    """A tangent was read after its last read of the run before."""
+
+
+# model -> what was asked -> Tangents.reads of an earlier run
+_last_reads: WeakKeyDictionary = WeakKeyDictionary()
 
 
 def _attention_that_drops(function, args: tuple, kwargs: dict) -> bool:
@@ -101,10 +144,22 @@ def scores(problem: Problem, state: State, options: Options) -> Scored:
     if hooked := [k for k, p in problem.params.items() if p._backward_hooks]:
         raise UntracedUse(f"fastrw.tangent: parameters must have no gradient hooks, got hooks on {hooked[0]!r}")
     V = validation_gradient(problem, state)
-    mode = Tangents(V)
+    known = _last_reads.setdefault(problem.model, {})
+    try:
+        return _along(problem, V, known)
+    except _LetGo:
+        known.pop(problem.key)
+        state.rewind()
+        return _along(problem, V, known)
+
+
+def _along(problem: Problem, V: dict[nn.Parameter, Tensor], known: dict) -> Scored:
+    """Losses and scores of one forward, each tangent let go as the run before teaches."""
+    mode = Tangents(V, known.get(problem.key))
     losses = problem.losses(problem.batch, mode)
     params = {name: p for name, p in problem.params.items() if p in V}
     spans = graph.Spans(mode.spans)
     graph.walk(losses, params, spans, spans, set())
-    s = mode.of(losses)
+    s = mode.at_the_end(losses)
+    known.setdefault(problem.key, mode.reads)
     return Scored(as_score(torch.zeros_like(losses) if s is None else s).detach(), losses)
