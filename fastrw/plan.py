@@ -19,15 +19,29 @@ from fastrw.tape import PARAMETER, Tape, Use
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a product costs: FLOP/s of a matrix product and bytes/s of memory, as measured on one machine of the kind.
-    Only the ratio matters, and forms do not change between runs, so the numbers are fixed here."""
+    """What the forms cost. Fixed numbers, so that a form never changes between runs: fitted to the times of 16 shapes,
+    from (64, 8, 128, 2) to (2048, 256, 1024, 1024), where they choose the faster form or one within a fifth of it."""
 
-    flops: float
-    gram_flops: float  # of the fused gram form, whose products are short
-    bytes: float
+    flops: float  # of a matrix product, per second
+    bytes: float  # of the project form's passes over rows and V, per second
+    gram_flops: float  # of the fused gram form, per second
+    pair: float  # seconds that a pair of rows costs besides its FLOPs
+    gram_call: float  # seconds of one call of the gram form above one of the project form
+
+    def gram(self, r: int, k: int, p: int, q: int) -> float:
+        """Seconds of the gram form."""
+        return self.gram_call + r * k * (2 * (p + q) / self.gram_flops + self.pair)
+
+    def project(self, r: int, k: int, p: int, q: int) -> float:
+        """Seconds of the project form, V included."""
+        moved = 4 * ((r + k) * (p + 3 * q) + 3 * p * q)
+        return max(2 * (r + k) * p * q / self.flops, moved / self.bytes)
 
 
-MACHINES = {"cpu": Machine(200e9, 120e9, 15e9), "cuda": Machine(50e12, 20e12, 3.0e12)}
+MACHINES = {
+    "cpu": Machine(210e9, 12e9, 300e9, 2.5e-9, 3e-6),  # two cores with AVX-512
+    "cuda": Machine(50e12, 3e12, 20e12, 1e-12, 0.0),  # by the data sheet of an H100 and no measurement
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +94,7 @@ def choose(use: Use, tape: Tape, val_tape: Tape, dtype: torch.dtype) -> Form:
         return Form("project", "the validation batch uses the matrix otherwise")
     p, q = operands.a.shape[-1], use.shapes[0][-1]
     r, k = use.shapes[0].numel() // max(q, 1), twin.shapes[0].numel() // max(q, 1)
-    machine, size = MACHINES.get(operands.a.device.type, MACHINES["cuda"]), 4
-    gram = max(2 * r * k * (p + q) / machine.gram_flops, size * (r + k) * (p + q) / machine.bytes)
-    product = 2 * (r + k) * p * q / machine.flops
-    project = max(product, size * ((r + k) * (p + 3 * q) + 3 * p * q) / machine.bytes)
-    sizes = f"r={r} k={k} p={p} q={q}: {gram * 1e6:.0f} us by gram, {project * 1e6:.0f} us by project (model)"
-    return Form("gram" if gram < project else "project", sizes)
+    machine = MACHINES.get(operands.a.device.type, MACHINES["cuda"])
+    gram, project = machine.gram(r, k, p, q), machine.project(r, k, p, q)
+    why = f"r={r} k={k} p={p} q={q}: gram {gram * 1e6:.3g} us, project {project * 1e6:.3g} us by the cost model"
+    return Form("gram" if gram < project else "project", why)

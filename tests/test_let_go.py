@@ -1,4 +1,4 @@
-"""The tangent method lets each tangent go after its last read, as the run before taught it: never too early for good."""
+"""The tangent method lets each tangent go after its last read, as the run before taught it: never too early."""
 
 import oracle
 import pytest
