@@ -19,8 +19,8 @@ from fastrw.tape import PARAMETER, Tape, Use
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the forms cost. Fixed numbers, so that a form never changes between runs: fitted to the times of 16 shapes,
-    from (64, 8, 128, 2) to (2048, 256, 1024, 1024), where they choose the faster form or one within a fifth of it."""
+    """What the forms cost. Fixed numbers, so that a form never changes between runs: fitted to the times of 17 shapes,
+    from (64, 8, 128, 2) to (2048, 256, 1024, 1024), in each of which they choose the faster form."""
 
     flops: float  # of a matrix product, per second
     bytes: float  # of the project form's passes over rows and V, per second
