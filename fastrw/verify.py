@@ -141,7 +141,7 @@ def _draws(problem: Problem) -> bool:
         return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
 
     devices = {p.device for p in problem.params.values() if p.is_cuda}
-    state, before = State(problem.model), states()
+    state, before = State(problem), states()
     try:
         problem.losses(problem.batch)
         return not all(map(torch.equal, before, states()))

@@ -10,6 +10,7 @@ from fastrw.isolation import State
 from fastrw.methods import double_backward, layerwise, per_example, tangent
 from fastrw.methods.common import Options, Scored
 from fastrw.methods.spot_check import spot_check
+from fastrw.ops import backends
 from fastrw.problem import Problem
 
 METHODS = {
@@ -33,6 +34,9 @@ def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", s
     Raises Refused where the named method (or every method) cannot serve.
     """
     options = Options(backend, score_dtype, keep_graph)
+    if backend != "auto":
+        p = next(iter(problem.params.values()))
+        backends.require(backend, p.device, score_dtype or torch.promote_types(p.dtype, torch.float32))
     learned = _learned.setdefault(problem.model, {})
     training = tuple(module.training for module in problem.modules.values())
     key = (problem.key, training, torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))

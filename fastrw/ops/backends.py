@@ -111,6 +111,18 @@ def choose(op: str, backend: str, *tensors: Tensor) -> Backend:
     return entry.backends[backend]
 
 
+def require(backend: str, device: torch.device, dtype: torch.dtype) -> None:
+    """Raises fastrw.Refused unless the backend of that name serves some op on this device and dtype."""
+    probe = [torch.empty(0, 0, device=device, dtype=dtype)] * 4
+    for op in _ops:
+        try:
+            choose(op, backend, *probe)
+            return
+        except Refused as refusal:
+            refused = refusal
+    raise refused
+
+
 def status() -> list[Status]:
     """Every backend of every op: whether it serves float32 on a device of this machine, and if not why not."""
     devices = [torch.device("cpu")] + [torch.device("cuda", 0)] * torch.cuda.is_available()
