@@ -23,7 +23,7 @@ CPU_SOURCES = sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("csrc/*.cpp")
 SIMD_SOURCES = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cpu/simd/*.cpp"))
 CUDA_SOURCES = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cuda/*.cu"))
 
-MODULE = "module.cpp"  # the one that is told how it was built
+MODULE = "csrc/module.cpp"  # the one that is told how it was built, and sees no header of torch but its pybind11
 
 CXX_FLAGS = ["-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wno-psabi"]
 NVCC_FLAGS = ["-O3", "-std=c++20", "-lineinfo", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
@@ -103,7 +103,8 @@ class Build(build_ext):
         from torch.utils.cpp_extension import include_paths
 
         archs = os.environ.get("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
-        defines = [STABLE_ABI, *(["-DUSE_CUDA"] if self.cuda else [])]
+        cuda = ["-DUSE_CUDA"] if self.cuda else []
+        defines = [STABLE_ABI, *cuda]
         includes = [f"-I{p}" for p in [*include_paths(), sysconfig.get_paths()["include"]]]
         facts = {
             "COMPILER": said(*self.cxx, "--version").splitlines()[0],
@@ -116,8 +117,8 @@ class Build(build_ext):
 
         jobs = []  # (source, name of the object, command)
         for source in CPU_SOURCES:
-            told = [f'-DFASTRW_{name}="{value}"' for name, value in facts.items()] if source.endswith(MODULE) else []
-            jobs.append((source, source, [*self.cxx, *CXX_FLAGS, *defines, *includes, *told]))
+            told = [*cuda, *(f'-DFASTRW_{name}="{value}"' for name, value in facts.items())]
+            jobs.append((source, source, [*self.cxx, *CXX_FLAGS, *includes, *(told if source == MODULE else defines)]))
         for source in SIMD_SOURCES:
             jobs += [(source, f"{source}.{level}", [*self.cxx, *CXX_FLAGS, *f]) for level, f in LEVELS.items()]
         for source in CUDA_SOURCES if self.cuda else []:

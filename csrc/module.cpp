@@ -1,26 +1,15 @@
 // The Python side of the library: build_info(), and nothing else. The ops are reached through torch.ops.fastrw.
+// Compiled without torch's stable ABI, under which torch's own copy of pybind11 refuses to be included.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
-#include <torch/csrc/stable/ops.h>
 
-#include <set>
-#include <thread>
+#include <string>
 #include <vector>
 
 #include "cpu/isa.h"
+#include "cpu/pool.h"
 
 namespace py = pybind11;
-
-// Threads that a parallel_for really runs on: a serial stand-in gives right results at half the speed, and no error.
-static size_t pool_threads() {
-  const int64_t threads = torch::stable::get_num_threads();
-  std::vector<std::thread::id> seen(threads);
-  std::thread::id* ids = seen.data();
-  torch::stable::parallel_for(0, threads, 1, [=](int64_t first, int64_t last) {
-    for (int64_t i = first; i < last; ++i) ids[i] = std::this_thread::get_id();
-  });
-  return std::set<std::thread::id>(seen.begin(), seen.end()).size();
-}
 
 static py::dict build_info() {
   py::dict info;
@@ -40,7 +29,7 @@ static py::dict build_info() {
   info["isa_levels"] = std::vector<std::string>{"baseline"};
 #endif
   info["isa"] = fastrw::isa_name(fastrw::isa());
-  info["pool_threads"] = pool_threads();
+  info["pool_threads"] = fastrw::pool_threads();
   return info;
 }
 
