@@ -39,17 +39,36 @@ def is_random(function: Callable) -> bool:
     return "rand" in name or name in ("bernoulli", "multinomial", "normal", "poisson", "dropout")
 
 
-def moves_of(function: Callable, args: tuple, kwargs: dict, known: dict) -> tuple[list[tuple[str, int]], tuple]:
-    """(operation, size) of every dimension that this call may move or mix rows along, and the plain integers of an
-    indexing call, which belong into the signature. Calls on `known` tensors (id -> Known) alone move no example."""
+# whose numbers are sizes or values: they may grow with the batch, and say nothing of which dimension is meant
+_SIZED = """view reshape expand repeat tile broadcast_to arange zeros ones empty full eye linspace narrow split
+tensor_split split_with_sizes unflatten as_strided resize_ interpolate one_hot bincount add add_ sub sub_ mul mul_ div
+div_ pow pow_ __rsub__ __rdiv__ __rpow__ __rtruediv__ floor_divide remainder clamp clip lt le gt ge eq ne tensor"""
+_SIZED_NAMES = frozenset(_SIZED.split())
+
+
+def plain_arguments(function: Callable, args: tuple, kwargs: dict) -> list:
+    """The words, flags and dimensions of a call, which belong into a signature: `mean(0)` is not `mean(1)`."""
+    name = getattr(function, "__name__", "")
+    plain = (bool, str) if name in _SIZED_NAMES or name.startswith("new_") or is_random(function) else (bool, str, int)
+    found = []
+    for a in (*args, *kwargs.values()):
+        if type(a) in plain:
+            found.append(a)
+        elif type(a) in (tuple, list):
+            found += [x for x in a if type(x) in plain]
+    return found
+
+
+def moves_of(function: Callable, args: tuple, kwargs: dict, known: dict) -> list[tuple[str, int]]:
+    """(operation, size) of every dimension that this call may move or mix rows along. Calls on `known` tensors (id ->
+    Known) alone move no example."""
     if function is Tensor.__getitem__ or function is Tensor.__setitem__:
         index = args[1] if isinstance(args[1], tuple) else (args[1],)
-        plain = tuple(i for i in index if type(i) is int)
-        return ([] if id(args[0]) in known else [("indexing", d) for d in _indexed(args[0], index, known)]), plain
+        return [] if id(args[0]) in known else [("indexing", d) for d in _indexed(args[0], index, known)]
     finder = _FINDERS.get(function)
     if finder is None or not args or id(args[0]) in known:
-        return [], ()
-    return [(function.__name__, size) for size in finder(args, kwargs, known)], ()
+        return []
+    return [(function.__name__, size) for size in finder(args, kwargs, known)]
 
 
 def _indexed(x: Tensor, index: tuple, known: dict) -> Iterable[int]:

@@ -44,21 +44,15 @@ class Pattern:
 Record = Callable[[Any], tuple[Tape, Tensor]]  # a batch -> its tape and losses
 
 
-def measure(
-    tape: Tape, n: int, record: Record, sub_batch: Callable[[int], Any], batch: Any
-) -> list[list[Pattern | None]]:
+def measure(tape: Tape, n: int, record: Record, sub_batch: Callable, batch: Any) -> list[list[Pattern | None]]:
     """The pattern of every output of every use of `tape`, whose batch had n examples; None where no gradient flows yet.
 
-    Raises CoupledExamples where an element has two owners, where owners follow no pattern, or where data may move
-    examples from one batch to the next.
+    `sub_batch(size, which)` cuts the batch. Raises CoupledExamples where an element has two owners, where owners follow
+    no pattern, or where data may move examples from one batch to the next.
     """
-    cut = SAMPLE if n > SAMPLE else n - 1
-    small = _record_sub_batch(tape, record, sub_batch, cut)
-    _check_structure(tape, n, small, cut)
-    if small is not None and n > SAMPLE:
-        sample, losses = small
-    else:
-        sample, losses = record(batch)
+    small, losses = _smaller(tape, n, record, sub_batch)
+    _check_structure(tape, n, small, len(losses))
+    sample, losses = (small, losses) if len(losses) >= SAMPLE else record(batch)
     size = len(losses)
     gradients, owners = _owners(sample, losses)
     patterns = []
@@ -70,30 +64,29 @@ def measure(
     return patterns
 
 
-def _record_sub_batch(tape: Tape, record: Record, sub_batch, cut: int) -> tuple[Tape, Tensor] | None:
-    """The tape of the first examples, or None where the batch cannot be cut or the model then runs differently."""
-    if cut < 1:
-        return None
-    try:
-        small, losses = record(sub_batch(cut))
-    except (
-        Exception
-    ):  # the user's model on a batch that may be cut in the wrong place: whatever it raises, measure in full
-        return None
-    alike = small.signature() == tape.signature() and len(small.sizes) == len(tape.sizes)
-    return (small, losses) if len(losses) == cut and alike and len(small.moves) == len(tape.moves) else None
+def _smaller(tape: Tape, n: int, record: Record, sub_batch: Callable) -> tuple[Tape, Tensor]:
+    """The tape and losses of the first examples alone, in which the model runs as it does in the batch."""
+    for cut in (SAMPLE, n - 1) if n > SAMPLE + 1 else (n - 1,):
+        for which in (0, 1):
+            try:
+                small, losses = record(sub_batch(cut, which))
+            except Exception:  # whatever a model raises on a batch that was cut in the wrong place
+                continue
+            alike = small.signature() == tape.signature() and len(small.sizes) == len(tape.sizes)
+            if len(losses) == cut and alike and len(small.moves) == len(tape.moves):
+                return small, losses
+    raise CoupledExamples(
+        "fastrw: the first examples alone must run as the whole batch, to tell that examples stay apart, got a batch "
+        "that cannot be cut or a forward that depends on its size"
+    )
 
 
-def _check_structure(tape: Tape, n: int, small: tuple[Tape, Tensor] | None, cut: int) -> None:
+def _check_structure(tape: Tape, n: int, small: Tape, cut: int) -> None:
     """Rows may be moved or mixed only along dimensions that do not grow with n; outputs grow like n or not at all."""
-    before = small[0] if small is not None else None
-    pairs = zip(tape.moves, before.moves, strict=True) if before else ((move, None) for move in tape.moves)
-    for (name, size), other in pairs:
-        if size != other[1] if other else size % n == 0:
+    for (name, size), (_, small_size) in zip(tape.moves, small.moves, strict=True):
+        if size != small_size:
             raise CoupledExamples(f"fastrw: examples must stay apart, got {name} along a dimension that holds them")
-    if before is None:
-        return
-    for (name, size), (_, small_size) in zip(tape.sizes, before.sizes, strict=True):
+    for (name, size), (_, small_size) in zip(tape.sizes, small.sizes, strict=True):
         if size * cut != small_size * n:
             raise CoupledExamples(
                 f"fastrw: examples must stay apart, got {name} of {small_size} elements at n = {cut}, {size} at n = {n}"

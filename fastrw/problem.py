@@ -63,13 +63,15 @@ class Problem:
             raise ValueError(f"{self._say}the losses of {word} must depend on a parameter, got losses without a graph")
         return losses
 
-    def sub_batch(self, n: int, size: int) -> Any:
-        """The first `size` of n examples: a tensor is cut along the first dimension of length n, the rest is kept."""
+    def sub_batch(self, n: int, size: int, which: int) -> Any:
+        """The first `size` of n examples. A tensor is cut along a dimension of length n: where several have that
+        length, the first (`which` = 0) or the second (1). What has no such dimension is kept."""
 
         def cut(t: Any) -> Any:
             if not isinstance(t, Tensor) or n not in t.shape:
                 return t
-            return t.narrow(list(t.shape).index(n), 0, size)
+            dims = [dim for dim, length in enumerate(t.shape) if length == n]
+            return t.narrow(dims[min(which, len(dims) - 1)], 0, size)
 
         return tree_map(cut, self.batch)
 

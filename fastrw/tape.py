@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from fastrw.calls import Call, RandomState, function_name, outputs_of, substituted, tensors_in
 from fastrw.errors import UntracedUse
-from fastrw.movers import STATIC, is_random, moves_of
+from fastrw.movers import STATIC, is_random, moves_of, plain_arguments
 
 PARAMETER, DERIVED, CONSTANT = "parameter", "derived", "constant"
 
@@ -241,9 +241,7 @@ class Tape(Recorder):
 
     def _note(self, function, args, kwargs, outputs) -> None:
         self._ran.append(function)
-        self._ran += [a for a in (*args, *kwargs.values()) if type(a) is bool]
-        moved, plain = moves_of(function, args, kwargs, self._known)
-        self._ran += plain
+        self._ran += plain_arguments(function, args, kwargs)
         if self.uses:
-            self.moves += moved
+            self.moves += moves_of(function, args, kwargs, self._known)
             self.sizes += [(function.__name__, o.numel()) for o in outputs if o.requires_grad]

@@ -167,3 +167,80 @@ def test_a_first_batch_that_is_not_finite_vouches_for_nothing(name):
     fastrw.meta_weights(model, batch, val_batch)
     model.load_state_dict(kept)
     check(model, batch, val_batch)
+
+
+class Between(nn.Module):
+    """`between(model, h)` acts on the hidden rows; `dim` and `margin` change the mathematics, not the operations."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.enter, self.head, self.between = nn.Linear(6, 6), nn.Linear(6, 4), between
+        self.dim, self.margin = 1, -1e3
+
+    def forward(self, x):
+        return self.head(self.between(self, self.enter(x)))
+
+
+def hinge(distance):
+    """Pushes examples apart once they are nearer than the margin: no gradient, and no coupling to see, before."""
+    return lambda net, h: h + F.relu(net.margin - distance(h)).unsqueeze(1)
+
+
+PAIRS = {
+    "rolled": lambda h: (h - h.roll(1, 0)).pow(2).sum(1),
+    "flipped": lambda h: (h - h.flip(0)).pow(2).sum(1),
+    "shifted": lambda h: (h - torch.cat([h[1:], h[:1]])).pow(2).sum(1),
+    "shuffled": lambda h: (h - h[torch.randperm(len(h))]).pow(2).sum(1),
+    "halves": lambda h: (h - torch.cat(h.view(2, -1, 6).unbind()[::-1])).pow(2).sum(1),
+    "all": lambda h: torch.cdist(h, h).sum(1),
+    "product": lambda h: (h @ h.T).sum(1),
+    "centre": lambda h: (h - h.mean(0)).pow(2).sum(1),
+    "normed": lambda h: F.batch_norm(h, None, None, training=True).sum(1),
+    "softmax": lambda h: h.softmax(0).sum(1),
+    "cumulative": lambda h: h.cumsum(0).sum(1),
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS)
+def test_pairs_that_do_not_act_at_first(pair):
+    torch.manual_seed(0)
+    model = Between(hinge(PAIRS[pair])).double()
+    batch, val_batch = ((torch.randn(n, 6).double(), torch.randint(0, 4, (n,))) for n in (10, 4))
+    for model.margin in (-1e3, 1e3):
+        check(model, batch, val_batch)
+
+
+@pytest.mark.parametrize("name", ("mean", "logsumexp", "amax"))
+def test_a_dimension_that_is_another_at_the_second_call(name):
+    torch.manual_seed(0)
+    model = Between(lambda net, h: h * getattr(torch, name)(h, net.dim, keepdim=True)).double()
+    batch, val_batch = ((torch.randn(n, 6).double(), torch.randint(0, 4, (n,))) for n in (9, 4))
+    for model.dim in (1, 0, 1):
+        check(model, batch, val_batch)
+
+
+def test_experts_that_all_rows_reach_at_first():
+    """Dispatch by products with a 0/1 matrix: the first batch is in order, as if nothing was routed."""
+
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gate, self.head = nn.Linear(6, 3), nn.Linear(6, 4)
+            self.experts = nn.ModuleList(nn.Linear(6, 6) for _ in range(3))
+
+        def forward(self, x):
+            p = self.gate(x).softmax(1)
+            chosen = F.one_hot(p.argmax(1), 3)
+            place = F.one_hot((chosen.cumsum(0) - 1).clamp(min=0), len(x))
+            sent = (chosen.unsqueeze(2) * place).to(x.dtype)  # [n, expert, place]
+            rows = torch.einsum("nec,nd->ecd", sent, x)
+            done = torch.stack([expert(rows[e]) for e, expert in enumerate(self.experts)])
+            return self.head(x + torch.einsum("nec,ecd->nd", sent * p.amax(1).view(-1, 1, 1), done))
+
+    torch.manual_seed(0)
+    model = Experts().double()
+    batch, val_batch = ((torch.randn(n, 6).double(), torch.randint(0, 4, (n,))) for n in (9, 4))
+    nn.init.zeros_(model.gate.weight)
+    check(model, batch, val_batch)
+    nn.init.normal_(model.gate.weight)
+    check(model, batch, val_batch)
