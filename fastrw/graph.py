@@ -60,7 +60,7 @@ def walk(losses: Tensor, params: dict[str, Tensor], seen: Spans, derived: Spans,
                 if node._sequence_nr() not in seen:
                     what = repr(name) if name else "a tensor derived from a parameter"
                     raise UntracedUse(
-                        f"fastrw: every operation on a parameter must be recorded, got {node.name()} on {what} unseen "
+                        f"fastrw.graph: every operation on a parameter must be seen, got {node.name()} on {what} "
                         "(a custom autograd.Function or compiled code)"
                     )
             if child not in above:

@@ -76,8 +76,8 @@ def _smaller(tape: Tape, n: int, record: Record, sub_batch: Callable) -> tuple[T
             if len(losses) == cut and alike and len(small.moves) == len(tape.moves):
                 return small, losses
     raise CoupledExamples(
-        "fastrw: the first examples alone must run as the whole batch, to tell that examples stay apart, got a batch "
-        "that cannot be cut or a forward that depends on its size"
+        "fastrw.owners: the first examples alone must run as the whole batch, to tell that examples stay apart, got "
+        "a batch that cannot be cut or a forward that depends on its size"
     )
 
 
@@ -85,11 +85,13 @@ def _check_structure(tape: Tape, n: int, small: Tape, cut: int) -> None:
     """Rows may be moved or mixed only along dimensions that do not grow with n; outputs grow like n or not at all."""
     for (name, size), (_, small_size) in zip(tape.moves, small.moves, strict=True):
         if size != small_size:
-            raise CoupledExamples(f"fastrw: examples must stay apart, got {name} along a dimension that holds them")
+            raise CoupledExamples(
+                f"fastrw.owners: examples must stay apart, got {name} along a dimension that holds them"
+            )
     for (name, size), (_, small_size) in zip(tape.sizes, small.sizes, strict=True):
         if size * cut != small_size * n:
             raise CoupledExamples(
-                f"fastrw: examples must stay apart, got {name} of {small_size} elements at n = {cut}, {size} at n = {n}"
+                f"fastrw.owners: examples must stay apart, got {name} of {small_size} values at n = {cut}, {size} at {n}"
             )
 
 
@@ -117,7 +119,7 @@ def _owners(tape: Tape, losses: Tensor) -> tuple[list[Tensor | None], list[Tenso
             wrong = (c - g * torch.pow(2.0, digit)).abs() > TOLERANCE * torch.finfo(g.dtype).eps * c.abs().amax()
             if wrong.any():
                 raise CoupledExamples(
-                    f"fastrw: examples must stay apart, got {function_name(use.function)} of {use.name!r} with "
+                    f"fastrw.owners: examples must stay apart, got {function_name(use.function)} of {use.name!r} with "
                     f"{wrong.float().mean().item():.0%} of its elements shared (BatchNorm in training, in-batch losses)"
                 )
             owner += digit.long() * place
@@ -142,12 +144,14 @@ def _pattern(use, shape, full_shape, g, owner, size: int, n: int) -> Pattern | N
                 fits.append(Pattern(dim, per, whole=per == length // size))
     what = f"{function_name(use.function)} of {use.name!r}"
     if not fits:
-        raise CoupledExamples(f"fastrw: rows must be laid out by example, got {what} with rows in no fixed order")
+        raise CoupledExamples(
+            f"fastrw.owners: rows must be laid out by example, got {what} with rows in no fixed order"
+        )
     if len(fits) > 1:
-        raise Refused(f"fastrw: rows must have one owner, got {what} with gradients too sparse to tell")
+        raise Refused(f"fastrw.owners: rows must have one owner, got {what} with gradients too sparse to tell")
     grown = [d for d, (a, b) in enumerate(zip(shape, full_shape, strict=True)) if a != b]
     if size != n and grown != [fits[0].dim]:
         raise CoupledExamples(
-            f"fastrw: rows must grow with the examples, got {what} {tuple(shape)} and {tuple(full_shape)}"
+            f"fastrw.owners: rows must grow with the examples, got {what} {tuple(shape)} and {tuple(full_shape)}"
         )
     return fits[0]

@@ -92,7 +92,7 @@ class Problem:
             raise TypeError(f"{self._say}{rule}, got {got}")
         if self._size(batch) == 0:
             raise ValueError(f"{self._say}{name} must hold at least one example, got 0")
-        homes = {p.device for p in self.params.values()}
+        homes = {p.device for m in self.modules.values() for p in m._parameters.values() if p is not None}
         for leaf in tree_leaves(batch):
             if isinstance(leaf, Tensor) and leaf.ndim and leaf.device not in homes:
                 home = ", ".join(map(str, homes))

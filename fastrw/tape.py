@@ -68,7 +68,7 @@ class Recorder(TorchFunctionMode):
             with self:
                 return COMPOSITES[function](*args, **kwargs)
         if function in UNSEEABLE:
-            raise UntracedUse(f"fastrw: {function_name(function)} inside the forward cannot be recorded")
+            raise UntracedUse(f"fastrw.tape: a forward must take no gradients, got {function_name(function)} in it")
         start = _get_sequence_nr()
         out = self.record(function, args, kwargs, tensors)
         if (end := _get_sequence_nr()) > start:
@@ -112,7 +112,7 @@ class Use:
         for tensor, version in self.batch:
             if tensor._version != version:
                 raise UntracedUse(
-                    f"fastrw: the input of {function_name(self.function)} of {self.name!r} is changed in place later on"
+                    f"fastrw.tape: inputs must stay, got {function_name(self.function)} of {self.name!r} changed"
                 )
 
 
@@ -148,7 +148,9 @@ class Tape(Recorder):
         if raised[0] is None:
             for entry in self._params:
                 if entry.tensor._version != entry.version:
-                    raise UntracedUse(f"fastrw: parameters must stay in a forward, got {entry.name!r} changed in place")
+                    raise UntracedUse(
+                        f"fastrw.tape: parameters must stay in a forward, got {entry.name!r} changed in place"
+                    )
 
     def concerns(self, tensors):
         known = self._known
@@ -173,9 +175,7 @@ class Tape(Recorder):
             if entry.version == t._version:
                 known[id(t)] = entry
             elif entry.kind is not CONSTANT:
-                raise UntracedUse(
-                    f"fastrw: {entry.name!r} or what is derived from it is changed in place in the forward"
-                )
+                raise UntracedUse(f"fastrw.tape: parameters must stay in a forward, got {entry.name!r} changed")
         names = dict.fromkeys(entry.name for entry in known.values() if entry.kind is not CONSTANT)
         pure = all(id(t) in known for t in tensors)
         if names and not pure:
@@ -211,21 +211,23 @@ class Tape(Recorder):
         what = f"{function_name(function)} of {name!r}"
         if before is not None and before.moved():
             if function is F.scaled_dot_product_attention:
-                raise UntracedUse(f"fastrw: {what} drops, and its derivative would draw otherwise")
+                raise UntracedUse(f"fastrw.tape: a use must be repeatable, got {what} that drops")
             call.random = before
         if any(is_functorch_wrapped_tensor(o) or o.is_nested for o in outputs):
-            raise UntracedUse(f"fastrw: {what} runs on torch.func's or nested tensors and cannot be recorded")
+            raise UntracedUse(f"fastrw.tape: a use must give plain tensors, got {what} on torch.func's or nested ones")
         written = [t for t, v in zip(tensors, versions, strict=True) if t._version != v]
         if any(o.is_complex() for o in outputs):
-            raise UntracedUse(f"fastrw: {what} gives complex numbers, which rows cannot be formed of")
+            raise UntracedUse(f"fastrw.tape: a use must give real numbers, got {what} that gives complex ones")
         if function in self._deterministic:  # running statistics, which its rule does not read
             written = [t for t in written if id(t) not in known]
         if written and (not call.in_place or any(t is not call.original or t._is_view() for t in written)):
-            raise UntracedUse(f"fastrw: {what} writes into one of its arguments in a way that cannot be replayed")
+            raise UntracedUse(f"fastrw.tape: a use must leave its arguments, got {what} that writes into one")
         self._touch(known)
         directed = {key: entry for key, entry in known.items() if entry.kind is not CONSTANT}
         if call.in_place and id(call.original) in directed:
-            raise UntracedUse(f"fastrw: {what} writes the batch into a parameter")
+            raise UntracedUse(
+                f"fastrw.tape: parameters must stay in a forward, got {what} that writes the batch into one"
+            )
         if len(outputs) > 1:
             # one output may be made from another inside the operation (the h and c of an LSTM cell): an alias has an
             # edge that only its users reach

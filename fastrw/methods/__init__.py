@@ -66,7 +66,10 @@ def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", s
         if not keep_graph:
             scored.losses = scored.losses.detach()
         return scored
-    raise Refused("fastrw: no method is exact for this model: " + "; ".join(f"{k}: {v}" for k, v in refused.items()))
+    raise Refused(
+        "fastrw.evaluate: some method must be exact for the model, got "
+        + "; ".join(f"{k}: {v}" for k, v in refused.items())
+    )
 
 
 def _say_cost(learned: dict, n: int, refused: dict[str, str]) -> None:

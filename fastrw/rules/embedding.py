@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from fastrw.errors import UntracedUse
 from fastrw.rules.directed import Rule
 
-SCALED = "fastrw: with scale_grad_by_freq a table's gradient is not that of the loss: rows cannot be formed"
+SCALED = "fastrw.rules: a table's gradient must be that of the loss, got scale_grad_by_freq=True"
 
 
 def embedding(input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, sparse=False):

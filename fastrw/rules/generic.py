@@ -35,7 +35,7 @@ def jvp(call: Call, directions: dict[int, Tensor]) -> list[Tensor | None]:
                 raise
             reason = str(error).strip().splitlines()[0]
             name = function_name(call.function)
-            raise Refused(f"fastrw: {name} must have a forward or a second derivative, got {reason}") from error
+            raise Refused(f"fastrw.rules: {name} must have a forward or a second derivative, got {reason}") from error
 
 
 def _forward_mode(call: Call, directions: dict[int, Tensor]) -> list[Tensor | None]:
