@@ -91,7 +91,7 @@ def _check_structure(tape: Tape, n: int, small: Tape, cut: int) -> None:
     for (name, size), (_, small_size) in zip(tape.sizes, small.sizes, strict=True):
         if size * cut != small_size * n:
             raise CoupledExamples(
-                f"fastrw.owners: examples must stay apart, got {name} of {small_size} values at n = {cut}, {size} at {n}"
+                f"fastrw.owners: examples must stay apart, got {name} of {small_size} values at {cut}, {size} at {n}"
             )
 
 
