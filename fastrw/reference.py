@@ -1,26 +1,39 @@
-"""What each op computes, in a few einsum lines: the spec that every backend is tested against.
+"""What each op computes, in a few lines of torch: the spec that every backend is tested against.
 
 Any floating dtype on any device; sums are kept in float32, in float64 for float64. Autocast does not reach them.
+Legend: n train examples, m validation examples, r train rows, k validation rows, p in-features, q out-features,
+a and x inputs, g output-gradients, V validation gradient, C and O channels, S positions, G groups, w weights.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+NARROW = (torch.bfloat16, torch.float16)
+Ints = Sequence[int]
 
-def _wide(spec: Callable[..., Tensor]) -> Callable[..., Tensor]:
+
+def _wide(spec: Callable) -> Callable:
     """Hand the spec its tensors in the dtype that its sums are kept in."""
+
+    def widen(x):
+        if isinstance(x, list) and x and isinstance(x[0], Tensor):
+            return [widen(t) for t in x]
+        return x.float() if isinstance(x, Tensor) and x.dtype in NARROW else x
 
     @functools.wraps(spec)
     def run(*args, **options):
-        narrow = (torch.bfloat16, torch.float16)
-        with torch.autocast(args[0].device.type, enabled=False):
-            wide = (x.float() if isinstance(x, Tensor) and x.dtype in narrow else x for x in args)
-            return spec(*wide, **options)
+        first = args[0][0] if isinstance(args[0], list) else args[0]
+        with torch.autocast(first.device.type, enabled=False):
+            return spec(*map(widen, args), **{name: widen(x) for name, x in options.items()})
 
     return run
+
+
+# ---- rows: a linear use
 
 
 @_wide
@@ -29,3 +42,242 @@ def gram_dot(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float = 1
     inputs = torch.einsum("rp,kp->rk", a, a_val) + bias
     gradients = torch.einsum("rq,kq->rk", g, g_val)
     return torch.einsum("rk,rk->r", inputs, gradients)
+
+
+@_wide
+def grouped_gram_dot(
+    a: list[Tensor], g: list[Tensor], a_val: list[Tensor], g_val: list[Tensor], bias: list[float], n: int
+) -> tuple[Tensor, Tensor]:
+    """s_i = sum_uses sum_{r owned by i} s_r and the weights of Eq. 8-9; rows of an example are neighbours."""
+    s = sum(gram_dot(*use).reshape(n, -1).sum(1) for use in zip(a, g, a_val, g_val, bias, strict=True))
+    return s, rectify_normalize(s)
+
+
+@_wide
+def project_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None) -> Tensor:
+    """s_r = g_r . (V a_r + v_b):  a [r, p], g [r, q], V [q, p], v_b [q] -> [r]"""
+    s = torch.einsum("rq,rq->r", g, torch.einsum("rp,qp->rq", a, V))
+    return s if v_b is None else s + torch.einsum("rq,q->r", g, v_b)
+
+
+@_wide
+def instance_dot(
+    a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None, keep: bool = False
+) -> tuple[Tensor, Tensor]:
+    """G_i = sum_t g_it a_it^T, s_i = <G_i, V> + <sum_t g_it, v_b>:  a [n, t, p], g [n, t, q] -> s [n], G [n, q, p]
+
+    Without `keep` the second result is empty: [0, q, p].
+    """
+    G = torch.einsum("ntq,ntp->nqp", g, a)
+    s = torch.einsum("nqp,qp->n", G, V)
+    s = s if v_b is None else s + torch.einsum("ntq,q->n", g, v_b)
+    return s, G if keep else G[:0].clone()
+
+
+@_wide
+def weighted_outer(a: Tensor, g: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """W = sum_r w_r g_r a_r^T and b = sum_r w_r g_r:  a [r, p], g [r, q], w [r] (None: ones) -> [q, p], [q]
+
+    A row of weight 0 adds nothing, whatever it holds.
+    """
+    if w is not None:
+        a, g = _masked(w, a, g)
+        g = g * w[:, None]
+    return torch.einsum("rq,rp->qp", g, a), g.sum(0)
+
+
+# ---- convolutions: x [n, C, *size], g [n, O, *size out], V [O, C / groups, *kernel]; stride, padding and dilation one
+# ---- number a dimension
+
+
+@_wide
+def conv_dot(
+    x: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    """s_i = <g_i, conv(x, V)_i + v_b> -> [n]"""
+    return (_conv(x, V, v_b, stride, padding, dilation, groups) * g).flatten(1).sum(1)
+
+
+@_wide
+def conv_outer(
+    x: Tensor, g: Tensor, w: Tensor | None, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    """sum_i w_i G_i, G_i the weight gradient of example i: w [n] (None: ones) -> [O, C / groups, *kernel]
+
+    An example of weight 0 adds nothing, whatever it holds.
+    """
+    if w is not None:
+        x, g = _masked(w, x, g)
+        g = g * w.view(-1, *[1] * (g.ndim - 1))
+    return _conv_instances(x, g, kernel, stride, padding, dilation, groups).sum(0)
+
+
+@_wide
+def conv_instance(
+    x: Tensor,
+    g: Tensor,
+    n: int,
+    V: Tensor | None,
+    kernel: Ints,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """G_i of examples i < n, s_i = <G_i, V> and V = sum_{j >= n} G_j unless it is given.
+
+    -> s [n], G [n, O, C / groups, *kernel] (any strides), V [O, C / groups, *kernel]
+    """
+    options = (kernel, stride, padding, dilation, groups)
+    V = _conv_instances(x[n:], g[n:], *options).sum(0) if V is None else V.clone()
+    G = _conv_instances(x[:n], g[:n], *options)
+    return (G * V).flatten(1).sum(1), G, V
+
+
+@_wide
+def combine(G: Tensor, w: Tensor) -> Tensor:
+    """sum_i w_i G_i: G [n, ...], w [n] -> [...]. An example of weight 0 adds nothing, whatever it holds."""
+    (G,) = _masked(w, G)
+    return torch.einsum("n...,n->...", G, w)
+
+
+@_wide
+def conv_tangent(
+    x: Tensor,
+    V: Tensor,
+    v_b: Tensor | None,
+    t: Tensor | None,
+    W: Tensor | None,
+    y: Tensor,
+    stride: Ints,
+    padding: Ints,
+    dilation: Ints,
+    groups: int,
+) -> tuple[Tensor, Tensor]:
+    """t_y = conv(x, V) + v_b + conv(t, W), the tangent of y = conv(x, W), and the sums over examples and positions that a
+    BatchNorm after it asks for: -> t_y like y, sums [2, O] = (sum t_y, sum t_y y)"""
+    t_y = _conv(x, V, v_b, stride, padding, dilation, groups)
+    if t is not None:
+        t_y = t_y + _conv(t, W, None, stride, padding, dilation, groups)
+    over = [0, *range(2, y.ndim)]
+    return t_y, torch.stack([t_y.sum(over), (t_y * y).sum(over)])
+
+
+# ---- norms: x, g [n, S, C] (a group norm's [n, C, S] transposed), mean and rstd [n, S, G] with G groups of C / G
+# ---- neighbouring channels, either expanded where they do not vary; mean None: nothing is subtracted (RMS norm)
+
+
+def _normalized(x: Tensor, mean: Tensor | None, rstd: Tensor) -> Tensor:
+    grouped = x.unflatten(2, (rstd.shape[2], -1))
+    centred = grouped if mean is None else grouped - mean.unsqueeze(3)
+    return (centred * rstd.unsqueeze(3)).flatten(2)
+
+
+@_wide
+def norm_dot(
+    x: Tensor, g: Tensor, mean: Tensor | None, rstd: Tensor, V_gamma: Tensor | None, V_beta: Tensor | None
+) -> Tensor:
+    """s_i = sum_S sum_C g (x_hat V_gamma + V_beta), x_hat = (x - mean) rstd -> [n]"""
+    s = 0 if V_gamma is None else torch.einsum("nsc,nsc,c->n", g, _normalized(x, mean, rstd), V_gamma)
+    return s if V_beta is None else s + torch.einsum("nsc,c->n", g, V_beta)
+
+
+@_wide
+def norm_instance(x: Tensor, g: Tensor, mean: Tensor | None, rstd: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of gamma and beta of each example: sum_S g x_hat and sum_S g -> [n, C], [n, C]"""
+    return (g * _normalized(x, mean, rstd)).sum(1), g.sum(1)
+
+
+# ---- the rest
+
+
+@_wide
+def embedding_dot(idx: Tensor, g: Tensor, V: Tensor, padding_idx: int = -1) -> Tensor:
+    """s_r = g_r . V[idx_r], 0 where idx_r is the padding (-1: there is none):  idx [r], g [r, q], V [v, q] -> [r]"""
+    s = torch.einsum("rq,rq->r", g, V[idx])
+    return torch.where(idx == padding_idx, 0, s)
+
+
+@_wide
+def rectify_normalize(s: Tensor) -> Tensor:
+    """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta), Eq. 8-9 of Ren et al. 2018; a score that is not finite gets 0."""
+    w = torch.where(torch.isfinite(s), s, 0).clamp(min=0)
+    top = w.max() if len(w) else w.sum()  # dividing by the largest first keeps the sum finite
+    w = w / torch.where(top > 0, top, 1)
+    total = w.sum()
+    return w / torch.where(total > 0, total, 1)
+
+
+@_wide
+def batch_norm_tangent(
+    x: Tensor,
+    t: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    d_weight: Tensor | None,
+    d_bias: Tensor | None,
+    residual: Tensor | None,
+    output: Tensor | None,
+    sums: Tensor | None,
+) -> Tensor:
+    """The tangent of BatchNorm in training, of the residual added to it and of the ReLU after both, like x [n, C, ...]:
+
+        weight rstd (t - mean(t) - x_hat mean(x_hat t)) + d_weight x_hat + d_bias + residual    where output > 0, else 0
+
+    with x_hat = (x - mean) rstd and means over examples and positions. t is the tangent of x (None: 0), d_weight and
+    d_bias those of weight and bias [C], residual the tangent of what is added; output that of the ReLU (None: no ReLU).
+    sums [2, C], where they are known: sum of t and of t x over examples and positions.
+    """
+    over, channel = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
+    x_hat = (x - mean.view(channel)) * rstd.view(channel)
+    out = torch.zeros_like(x_hat)
+    if t is not None:
+        count = max(x.numel() // max(x.shape[1], 1), 1)
+        t_sum, tx_sum = (t.sum(over), (t * x).sum(over)) if sums is None else sums
+        turn = (tx_sum - mean * t_sum) * rstd / count
+        scale = rstd if weight is None else rstd * weight
+        out = scale.view(channel) * (t - (t_sum / count).view(channel) - x_hat * turn.view(channel))
+    if d_weight is not None:
+        out = out + x_hat * d_weight.view(channel)
+    if d_bias is not None:
+        out = out + d_bias.view(channel)
+    if residual is not None:
+        out = out + residual
+    return out if output is None else torch.where(output > 0, out, 0)
+
+
+@_wide
+def relu_tangent(t: Tensor, output: Tensor) -> Tensor:
+    """The tangent of ReLU: t where its output is positive, else 0. Like t."""
+    return torch.where(output > 0, t, 0)
+
+
+def _masked(w: Tensor, *tensors: Tensor) -> list[Tensor]:
+    """Examples of weight 0 that are not finite, replaced by 0: they shall add nothing, and 0 times them is nan."""
+    finite = torch.stack([t.flatten(1).isfinite().all(1) for t in tensors]).all(0)
+    dead = (w == 0) & ~finite
+    return [torch.where(dead.view(-1, *[1] * (t.ndim - 1)), 0, t) for t in tensors]
+
+
+def _conv(x: Tensor, V: Tensor, v_b: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int) -> Tensor:
+    convolution = (F.conv1d, F.conv2d, F.conv3d)[x.ndim - 3]
+    return convolution(x, V, v_b, tuple(stride), tuple(padding), tuple(dilation), groups)
+
+
+def _conv_instances(
+    x: Tensor, g: Tensor, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
+) -> Tensor:
+    """The weight gradient of each example, one product a tap: [n, O, C / groups, *kernel]."""
+    padded = F.pad(x, [side for p in reversed(padding) for side in (p, p)])
+    grouped = padded.unflatten(1, (groups, -1))
+    g = g.unflatten(1, (groups, -1)).flatten(3)  # [n, groups, O / groups, S]
+    taps = []
+    for tap in torch.cartesian_prod(*map(torch.arange, kernel)).view(-1, len(kernel)).tolist():
+        seen = grouped
+        for dim, (k, d, s) in enumerate(zip(tap, dilation, stride, strict=True)):
+            size = (padded.shape[2 + dim] - d * (kernel[dim] - 1) - 1) // s + 1
+            seen = seen.narrow(3 + dim, k * d, (size - 1) * s + 1)
+            seen = seen[(slice(None),) * (3 + dim) + (slice(None, None, s),)]
+        taps.append(torch.einsum("ngos,ngcs->ngoc", g, seen.flatten(3)))
+    return torch.stack(taps, -1).flatten(1, 2).unflatten(-1, tuple(kernel))
