@@ -154,8 +154,8 @@ def conv_tangent(
     dilation: Ints,
     groups: int,
 ) -> tuple[Tensor, Tensor]:
-    """t_y = conv(x, V) + v_b + conv(t, W), the tangent of y = conv(x, W), and the sums over examples and positions that a
-    BatchNorm after it asks for: -> t_y like y, sums [2, O] = (sum t_y, sum t_y y)"""
+    """t_y = conv(x, V) + v_b + conv(t, W), the tangent of y = conv(x, W), with the sums over examples and positions
+    that a BatchNorm after it asks for: -> t_y like y, sums [2, O] = (sum t_y, sum t_y y)"""
     t_y = _conv(x, V, v_b, stride, padding, dilation, groups)
     if t is not None:
         t_y = t_y + _conv(t, W, None, stride, padding, dilation, groups)
@@ -200,7 +200,7 @@ def embedding_dot(idx: Tensor, g: Tensor, V: Tensor, padding_idx: int = -1) -> T
 
 @_wide
 def rectify_normalize(s: Tensor) -> Tensor:
-    """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta), Eq. 8-9 of Ren et al. 2018; a score that is not finite gets 0."""
+    """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta), Eq. 8-9 of Ren et al. 2018; one not finite gets 0."""
     w = torch.where(torch.isfinite(s), s, 0).clamp(min=0)
     top = w.max() if len(w) else w.sum()  # dividing by the largest first keeps the sum finite
     w = w / torch.where(top > 0, top, 1)
