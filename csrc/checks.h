@@ -6,6 +6,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 
 #include <initializer_list>
+#include <optional>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -48,23 +49,66 @@ inline std::string dtype(const Tensor& t) {
 // Rows of unit inner stride, at any row stride: a copy is made only where the inner stride is another.
 inline Tensor rows(const Tensor& t) { return t.size(1) <= 1 || t.stride(1) == 1 ? t : torch::stable::contiguous(t); }
 
-inline void check_gram_dot(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val) {
-  const char* names[] = {"a", "g", "a_val", "g_val"};
-  const char* shapes[] = {"[r, p]", "[r, q]", "[k, p]", "[k, q]"};
-  int i = 0;
-  for (const Tensor* t : {&a, &g, &a_val, &g_val}) {
-    check(t->dim() == 2, "gram_dot: ", names[i], " must be a matrix ", shapes[i], ", got shape ", shape(*t));
-    check(t->scalar_type() == a.scalar_type(), "gram_dot: ", names[i], " must have the dtype of a, got ", dtype(*t),
-          " and ", dtype(a));
-    check(t->device() == a.device(), "gram_dot: ", names[i], " must be on the device of a, got another");
-    ++i;
+// An argument and its letters: {"a", "rp", &a} is a [r, p]; "nC*" has any further dimensions; a null tensor was left
+// out.
+struct Spelled {
+  const char* name;
+  std::string letters;
+  const Tensor* tensor;
+  enum Kind { same, wide, index } kind = same;  // wide: of the dtype of the sums, or of the others'
+};
+
+inline const Tensor* maybe(const std::optional<Tensor>& t) { return t.has_value() ? &*t : nullptr; }
+
+inline std::string shape(const std::string& letters) {
+  std::string text = "[";
+  for (char letter : letters) text += (text.size() > 1 ? ", " : "") + (letter == '*' ? "..." : std::string(1, letter));
+  return text + "]";
+}
+
+inline ScalarType sums(ScalarType dtype) { return dtype == ScalarType::Double ? dtype : ScalarType::Float; }
+
+// One device, one dtype, and letters that agree.
+inline void check_tensors(const char* op, std::initializer_list<Spelled> arguments) {
+  const Spelled* lead = nullptr;
+  for (const Spelled& x : arguments)
+    if (lead == nullptr && x.tensor != nullptr && x.kind != Spelled::index) lead = &x;
+  const Tensor& first = *lead->tensor;
+  for (const auto& [name, letters, tensor, kind] : arguments) {
+    if (tensor == nullptr) continue;
+    const bool open = letters.back() == '*';
+    const int64_t least = int64_t(letters.size()) - open;
+    check(tensor->dim() == least || (open && tensor->dim() > least), op, ": ", name, " must be ", shape(letters),
+          ", got shape ", shape(*tensor));
+    if (kind == Spelled::index)
+      check(tensor->scalar_type() == ScalarType::Long || tensor->scalar_type() == ScalarType::Int, op, ": ", name,
+            " must be int64 or int32, got ", dtype(*tensor));
+    else
+      check(tensor->scalar_type() == first.scalar_type() ||
+                (kind == Spelled::wide && tensor->scalar_type() == sums(first.scalar_type())),
+            op, ": ", name, " must have the dtype of ", lead->name, ", got ", dtype(*tensor), " and ", dtype(first));
+    check(tensor->device() == first.device(), op, ": ", name, " must be on the device of ", lead->name,
+          ", got another");
   }
-  const auto same = [](const char* rule, int64_t expected, int64_t size) {
-    check(size == expected, "gram_dot: ", rule, ", got ", expected, " and ", size);
-  };
-  same("a and g must have the same rows r", a.size(0), g.size(0));
-  same("a and a_val must have the same columns p", a.size(1), a_val.size(1));
-  same("a_val and g_val must have the same rows k", a_val.size(0), g_val.size(0));
-  same("g and g_val must have the same columns q", g.size(1), g_val.size(1));
+  const ScalarType type = first.scalar_type();
+  check(type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
+            type == ScalarType::Half,
+        op, ": the dtype must be float32, float64, bfloat16 or float16, got ", dtype(first));
+  for (const Spelled& x : arguments) {
+    if (x.tensor == nullptr) continue;
+    for (size_t i = 0; i < x.letters.size() && x.letters[i] != '*'; ++i)
+      for (const Spelled& owner : arguments) {
+        const size_t at = owner.tensor == nullptr ? std::string::npos : owner.letters.find(x.letters[i]);
+        if (at == std::string::npos) continue;
+        check(owner.tensor->size(at) == x.tensor->size(i), op, ": ", owner.name, ' ', shape(owner.letters), " and ",
+              x.name, ' ', shape(x.letters), " must have the same ", x.letters[i], ", got ", owner.tensor->size(at),
+              " and ", x.tensor->size(i));
+        break;  // the first that has the letter is the one to agree with
+      }
+  }
+}
+
+inline void check_gram_dot(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val) {
+  check_tensors("gram_dot", {{"a", "rp", &a}, {"g", "rq", &g}, {"a_val", "kp", &a_val}, {"g_val", "kq", &g_val}});
 }
 }  // namespace fastrw

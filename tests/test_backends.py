@@ -5,15 +5,14 @@ import torch
 
 from fastrw.errors import Refused
 from fastrw.ops import backends, gram_dot, self_test
-from tests.gram_dot_cases import matrices
+from tests.op_cases.gram_dot import matrices
 
 
 def plant(monkeypatch, run, can=lambda *tensors: None):
     """gram_dot with one more backend, "planted", that auto would take first."""
     served = backends.get("gram_dot")
     planted = {**served.backends, "planted": backends.Backend("planted", can, run)}
-    order = {device: ("planted", *names) for device, names in served.order.items()}
-    op = backends.Op("gram_dot", planted, order, served.sample)
+    op = backends.Op("gram_dot", planted, lambda *args: ("planted", *served.order(*args)), served.sample)
     monkeypatch.setitem(backends._ops, "gram_dot", op)
     return op
 
@@ -53,7 +52,7 @@ def test_a_backend_proves_itself_once_per_device_and_dtype(monkeypatch):
 
     plant(monkeypatch, counted)
     for dtype in (torch.float32, torch.float32, torch.bfloat16):
-        assert backends.choose("gram_dot", "auto", *matrices(2, 2, 2, 2, dtype)).name == "planted"
+        assert backends.choose("gram_dot", "auto", *matrices(2, 2, 2, 2, dtype=dtype)).name == "planted"
     assert calls == [torch.float32, torch.bfloat16]
 
 
@@ -83,7 +82,7 @@ def test_the_self_test_waits_for_the_end_of_a_capture(monkeypatch):
 
 def test_auto_falls_to_the_reference_when_nothing_faster_can(monkeypatch):
     op = plant(monkeypatch, right, can=lambda *tensors: "is closed")
-    closed = backends.Op("gram_dot", op.backends, {"cpu": ("planted",)}, op.sample)
+    closed = backends.Op("gram_dot", op.backends, lambda *args: ("planted",), op.sample)
     monkeypatch.setitem(backends._ops, "gram_dot", closed)
     assert backends.choose("gram_dot", "auto", *matrices(2, 2, 2, 2)).name == "reference"
     with pytest.raises(Refused, match="got 'planted', which is closed"):
@@ -102,7 +101,7 @@ def test_cuda_refuses_cpu_tensors():
 
 def test_triton_refuses_float64():
     with pytest.raises(Refused, match=r"'triton', which serves float32, bfloat16 and float16, got torch.float64"):
-        gram_dot(*matrices(2, 2, 2, 2, torch.float64), backend="triton")
+        gram_dot(*matrices(2, 2, 2, 2, dtype=torch.float64), backend="triton")
 
 
 @pytest.mark.filterwarnings("ignore::fastrw.ops.self_test.BrokenBackend")

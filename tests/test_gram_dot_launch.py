@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from fastrw import reference
 from fastrw.tolerance import bound, relative_error
 from tests import interpreter
-from tests.gram_dot_cases import LAYOUTS, NAN, matrices
+from tests.op_cases.draw import LAYOUTS, NAN
+from tests.op_cases.gram_dot import matrices
 
 if not interpreter.INTERPRETED:
     pytest.skip("kernels run on the GPU here, or Triton is not installed", allow_module_level=True)
@@ -31,7 +32,7 @@ def test_every_config_is_right_in_every_split(family, config, tiles):
     dtype = torch.bfloat16 if family == "half" else torch.float32
     for layout in ("aligned margin", "margin"):
         r, k, p, q = 130, 67, 72, 16
-        tensors = matrices(r, k, p, q, dtype, layout)
+        tensors = matrices(r, k, p, q, dtype=dtype, layout=layout)
         partial = torch.full((-(-k // split), r), NAN)
         run_gram_dot(*tensors, partial, 0.5, split, "tf32" if family == "tf32" else "ieee", config)
         if family == "tf32":

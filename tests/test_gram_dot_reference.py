@@ -7,7 +7,7 @@ import torch
 
 from fastrw import reference
 from fastrw.tolerance import SCORE_GOAL, bound, relative_error
-from tests.gram_dot_cases import SIZES, matrices
+from tests.op_cases.gram_dot import CASE, matrices
 
 
 def by_loops(a, g, a_val, g_val, bias):
@@ -24,16 +24,16 @@ def by_loops(a, g, a_val, g_val, bias):
 
 
 @pytest.mark.parametrize("bias", [1.0, 0.0, -2.5])
-@pytest.mark.parametrize("sizes", [(5, 3, 4, 2), *SIZES[2:]], ids=str)
+@pytest.mark.parametrize("sizes", [(5, 3, 4, 2), *(sizes[:4] for sizes in CASE.sizes[3:])], ids=str)
 def test_reference_is_eq_12(sizes, bias):
-    tensors = matrices(*sizes, torch.float64)
+    tensors = matrices(*sizes, dtype=torch.float64)
     error = relative_error(reference.gram_dot(*tensors, bias), by_loops(*tensors, bias))
     assert error <= bound(torch.float64, 0.0, sizes[1] * (sizes[2] + sizes[3]))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_reference_sums_in_float32(dtype):
-    tensors = matrices(6, 5, 40, 30, dtype)
+    tensors = matrices(6, 5, 40, 30, dtype=dtype)
     s = reference.gram_dot(*tensors)
     assert s.dtype == torch.float32
     assert relative_error(s, by_loops(*tensors, 1.0)) <= bound(torch.float32, 0.0, 5 * 70)

@@ -11,6 +11,8 @@ self_test.py. Nothing falls back in silence: a backend asked for by name serves 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -22,6 +24,8 @@ from fastrw.errors import Refused
 from . import library, self_test
 
 Sample = Callable[[torch.device, torch.dtype], tuple]
+Reason = Callable[..., str | None]
+_ANYTHING: Mapping[str, Reason] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +33,8 @@ class Backend:
     """One way to compute an op."""
 
     name: str
-    can: Callable[..., str | None]  # why it cannot serve these tensors; None when it can
-    run: Callable[..., Tensor]
+    can: Reason  # why it cannot serve these arguments; None when it can
+    run: Callable
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,14 +43,15 @@ class Op:
 
     name: str
     backends: Mapping[str, Backend]
-    order: Mapping[str, tuple[str, ...]]  # device type -> what "auto" tries, fastest first
+    order: Callable[..., tuple[str, ...]]  # arguments -> what "auto" tries, fastest first
     sample: Sample  # tiny inputs on which every backend must equal the reference, bit for bit
 
-    def refusal(self, backend: Backend, *tensors: Tensor) -> str | None:
-        """Why the backend cannot serve these tensors; None when it can and has proved itself."""
-        reason = backend.can(*tensors)
+    def refusal(self, backend: Backend, *args) -> str | None:
+        """Why the backend cannot serve these arguments; None when it can and has proved itself."""
+        reason = backend.can(*args)
         if reason is None and backend.name != "reference":
-            reason = self_test.verdict(self, backend, tensors[0].device, tensors[0].dtype)
+            lead = leading(args)
+            reason = self_test.verdict(self, backend, lead.device, lead.dtype)
         return reason
 
 
@@ -66,23 +71,35 @@ def register(
     op: str,
     *,
     schema: str,
-    reference: Callable[..., Tensor],
-    triton: Callable[..., Tensor],
-    fake: Callable[..., Tensor],
-    order: Mapping[str, tuple[str, ...]],
+    reference: Callable,
+    fake: Callable,
     sample: Sample,
+    order: Mapping[str, tuple[str, ...]] | Callable[..., tuple[str, ...]],
+    triton: Callable | None = None,
+    unfit: Mapping[str, Reason] = _ANYTHING,
 ) -> None:
-    """Enter an op under its four backends; the two compiled ones are torch.ops.fastrw.<op>, as its schema says."""
-    library.define(f"{op}_triton", schema, triton)
-    launched = library.complete(f"{op}_triton", fake)
-    compiled = library.complete(op, fake) if extension.reason is None else launched
-    served = (
-        Backend("reference", lambda *tensors: None, reference),
-        Backend("cpp", lambda *tensors: _compiled_refusal(op, "cpu", tensors[0]), compiled),
-        Backend("cuda", lambda *tensors: _compiled_refusal(op, "cuda", tensors[0]), compiled),
-        Backend("triton", kernels.refusal, launched),
-    )
-    _ops[op] = Op(op, {backend.name: backend for backend in served}, order, sample)
+    """Enter an op under its backends; the compiled ones are torch.ops.fastrw.<op>, as its schema says.
+
+    order: device type -> what "auto" tries, fastest first; or a function of the arguments, where the best depends on
+    sizes. unfit: backend -> why it cannot serve these arguments, where device and dtype do not tell.
+    """
+    backends = {"reference": Backend("reference", lambda *args: None, reference)}
+    compiled = _missing
+    if extension.reason is None and hasattr(torch.ops.fastrw, op):
+        compiled = library.complete(op, fake)
+    for name, device in (("cpp", "cpu"), ("cuda", "cuda")):
+        backends[name] = Backend(name, _first(_compiled(op, device), unfit.get(name)), compiled)
+    if triton is None:
+        backends["triton"] = Backend("triton", lambda *args: f"has no kernel of {op}", _missing)
+    else:
+        library.define(f"{op}_triton", schema, triton)
+        launched = library.complete(f"{op}_triton", fake)
+        backends["triton"] = Backend("triton", _first(_triton, unfit.get("triton")), launched)
+
+    def by_device(*args):
+        return order.get(leading(args).device.type, ())
+
+    _ops[op] = Op(op, backends, order if callable(order) else by_device, sample)
 
 
 def get(op: str) -> Op:
@@ -90,33 +107,48 @@ def get(op: str) -> Op:
     return _ops[op]
 
 
-def choose(op: str, backend: str, *tensors: Tensor) -> Backend:
-    """The backend of that name; for "auto", the first in the op's order for this device that can serve.
+def names() -> tuple[str, ...]:
+    """Every op."""
+    return tuple(_ops)
+
+
+def leading(args: tuple) -> Tensor:
+    """The first floating point tensor: its device and dtype are those of the call."""
+    return next(x for x in args if isinstance(x, Tensor) and x.dtype.is_floating_point)
+
+
+def choose(op: str, backend: str, *args) -> Backend:
+    """The backend of that name; for "auto", the first in the op's order for these arguments that can serve.
 
     Raises:
         ValueError: no backend has that name.
-        fastrw.Refused: that backend cannot serve these tensors; the text says why.
+        fastrw.Refused: that backend cannot serve these arguments; the text says why.
     """
     entry = _ops[op]
     if backend == "auto":
-        for name in entry.order.get(tensors[0].device.type, ()):
-            if entry.refusal(entry.backends[name], *tensors) is None:
+        for name in entry.order(*args):
+            if entry.refusal(entry.backends[name], *args) is None:
                 return entry.backends[name]
         return entry.backends["reference"]
-    if backend not in entry.backends:
-        raise ValueError(f"fastrw.{op}: backend must be one of auto, {', '.join(entry.backends)}, got {backend!r}")
-    reason = entry.refusal(entry.backends[backend], *tensors)
+    known(op, backend)
+    reason = entry.refusal(entry.backends[backend], *args)
     if reason is not None:
         raise Refused(f"fastrw.{op}: backend must be able to serve these tensors, got {backend!r}, which {reason}")
     return entry.backends[backend]
 
 
+def known(op: str, backend: str) -> None:
+    """Raises ValueError where no backend has that name."""
+    names = _ops[op].backends
+    if backend != "auto" and backend not in names:
+        raise ValueError(f"fastrw.{op}: backend must be one of auto, {', '.join(names)}, got {backend!r}")
+
+
 def require(backend: str, device: torch.device, dtype: torch.dtype) -> None:
     """Raises fastrw.Refused unless the backend of that name serves some op on this device and dtype."""
-    probe = [torch.empty(0, 0, device=device, dtype=dtype)] * 4
-    for op in _ops:
+    for entry in _ops.values():
         try:
-            choose(op, backend, *probe)
+            choose(entry.name, backend, *entry.sample(device, dtype))
             return
         except Refused as refusal:
             refused = refusal
@@ -128,21 +160,45 @@ def status() -> list[Status]:
     devices = [torch.device("cpu")] + [torch.device("cuda", 0)] * torch.cuda.is_available()
     rows = []
     for entry in _ops.values():
-        samples = [[x for x in entry.sample(d, torch.float32) if isinstance(x, Tensor)] for d in devices]
+        samples = [entry.sample(d, torch.float32) for d in devices]
         for backend in entry.backends.values():
-            reasons = [entry.refusal(backend, *tensors) for tensors in samples]
+            reasons = [entry.refusal(backend, *args) for args in samples]
             serves = None in reasons
             rows.append(Status(entry.name, backend.name, serves, None if serves else reasons[-1]))
     return rows
 
 
-def _compiled_refusal(op: str, device: str, tensor: Tensor) -> str | None:
-    if extension.reason is not None:
-        return f"needs the compiled extension: {extension.reason}"
-    if not torch._C._dispatch_has_kernel_for_dispatch_key(f"fastrw::{op}", device.upper()):
-        return f"needs {device.upper()} code, which the compiled extension was built without"
-    if tensor.device.type != device:
-        return f"serves {device} tensors, got {tensor.device}"
-    if device == "cuda" and tensor.dtype == torch.float64:
-        return "serves float32, bfloat16 and float16, got torch.float64"
-    return None
+def _missing(*args):
+    raise NotImplementedError("fastrw.ops: there is no such kernel")
+
+
+def _first(can: Reason, unfit: Reason | None) -> Reason:
+    """The first of two reasons."""
+    return can if unfit is None else lambda *args: can(*args) or unfit(*args)
+
+
+def _triton(*args) -> str | None:
+    return kernels.refusal(leading(args))
+
+
+@cache
+def _has_kernel(op: str, device: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"fastrw::{op}", device.upper())
+
+
+def _compiled(op: str, device: str) -> Reason:
+    def can(*args) -> str | None:
+        if extension.reason is not None:
+            return f"needs the compiled extension: {extension.reason}"
+        if not hasattr(torch.ops.fastrw, op) or not _has_kernel(op, device):
+            if not _has_kernel("gram_dot", device):
+                return f"needs {device.upper()} code, which the compiled extension was built without"
+            return f"has no kernel of {op}"
+        lead = leading(args)
+        if lead.device.type != device:
+            return f"serves {device} tensors, got {lead.device}"
+        if device == "cuda" and lead.dtype == torch.float64:
+            return "serves float32, bfloat16 and float16, got torch.float64"
+        return None
+
+    return can

@@ -1,36 +1,71 @@
 """The rules that the inputs of an op keep, and the words said when they do not; csrc/checks.h says the same words."""
 
+from collections.abc import Collection, Mapping
+
 import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+INDICES = (torch.int64, torch.int32)
 
 
-def matrices(op: str, spelled: dict[str, str], **tensors: Tensor) -> None:
-    """Matrices of one known dtype on one device, whose letters agree: {"a": "rp", "g": "rq"} is a [r, p], g [r, q]."""
-    lead, first = next(iter(tensors.items()))
-    for name, x in tensors.items():
+def tensors(
+    op: str, spelled: Mapping[str, str], *, wide: Collection[str] = (), index: Collection[str] = (), **given
+) -> None:
+    """Tensors on one device whose letters agree: {"a": "rp", "g": "rq"} is a [r, p], g [r, q]; "nC*" has any further
+    dimensions. None is an argument left out.
+
+    All have the dtype of the first that is no index; those of `wide` may have that of its sums instead, those of
+    `index` are int64 or int32.
+    """
+    here = {name: x for name, x in given.items() if x is not None}
+    for name, x in here.items():
         if not isinstance(x, Tensor):
             raise TypeError(f"fastrw.{op}: {name} must be a tensor, got {type(x).__name__}")
-        if x.dim() != 2:
-            letters = ", ".join(spelled[name])
-            raise ValueError(f"fastrw.{op}: {name} must be a matrix [{letters}], got shape {tuple(x.shape)}")
-        if x.dtype != first.dtype:
+    lead, first = next((name, x) for name, x in here.items() if name not in index)
+    seen: dict[str, tuple[str, int]] = {}
+    for name, x in here.items():
+        letters = spelled[name].rstrip("*")
+        if x.dim() < len(letters) or (x.dim() > len(letters) and letters == spelled[name]):
+            raise ValueError(f"fastrw.{op}: {name} must be {shape(spelled[name])}, got shape {tuple(x.shape)}")
+        if name in index:
+            if x.dtype not in INDICES:
+                raise ValueError(f"fastrw.{op}: {name} must be int64 or int32, got {x.dtype}")
+        elif x.dtype != first.dtype and not (name in wide and x.dtype == sums(first.dtype)):
             raise ValueError(f"fastrw.{op}: {name} must have the dtype of {lead}, got {x.dtype} and {first.dtype}")
         if x.device != first.device:
             raise ValueError(f"fastrw.{op}: {name} must be on the device of {lead}, got {x.device} and {first.device}")
     if first.dtype not in DTYPES:
         raise ValueError(f"fastrw.{op}: the dtype must be float32, float64, bfloat16 or float16, got {first.dtype}")
-    seen: dict[str, tuple[str, int]] = {}
-    for name, letters in spelled.items():
-        for side, letter, size in zip(("rows", "columns"), letters, tensors[name].shape, strict=True):
+    for name, x in here.items():
+        for letter, size in zip(spelled[name].rstrip("*"), x.shape, strict=False):
             owner, expected = seen.setdefault(letter, (name, size))
             if size != expected:
-                rule = f"{owner} and {name} must have the same {side} {letter}"
-                raise ValueError(f"fastrw.{op}: {rule}, got {expected} and {size}")
+                both = f"{owner} {shape(spelled[owner])} and {name} {shape(spelled[name])}"
+                raise ValueError(f"fastrw.{op}: {both} must have the same {letter}, got {expected} and {size}")
+
+
+def shape(letters: str) -> str:
+    """ "rp" as [r, p], "nC*" as [n, C, ...]"""
+    return f"[{', '.join(letters.replace('*', '…'))}]".replace("…", "...")
+
+
+def sums(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that sums are kept in."""
+    return torch.promote_types(dtype, torch.float32)
 
 
 def number(op: str, name: str, x: float) -> None:
     """A plain number: neither a tensor, whose gradient would be lost, nor a flag."""
     if isinstance(x, bool) or not isinstance(x, (int, float)):
         raise TypeError(f"fastrw.{op}: {name} must be a number, got {type(x).__name__}")
+
+
+def integers(op: str, least: int, count: int, **given) -> None:
+    """Sequences of `count` integers that are at least `least`."""
+    for name, x in given.items():
+        if not isinstance(x, (tuple, list)) or any(isinstance(i, bool) or not isinstance(i, int) for i in x):
+            raise TypeError(f"fastrw.{op}: {name} must be a sequence of integers, got {x!r}")
+        if len(x) != count or any(i < least for i in x):
+            rule = f"{name} must be {count} integers of {least} or more"
+            raise ValueError(f"fastrw.{op}: {rule}, got {list(x)}")

@@ -10,9 +10,10 @@ import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from . import backends
+from .self_test import as_tuple
 
 
-def call(op: str, backend: str, *args) -> Tensor:
+def call(op: str, backend: str, *args):
     """The op on the backend that serves it, differentiable in each of its tensors."""
     if torch.compiler.is_dynamo_compiling():
         from .in_graph import apply  # imports torch._dynamo: a second that only torch.compile is to pay
@@ -21,17 +22,20 @@ def call(op: str, backend: str, *args) -> Tensor:
     return apply_eagerly(op, backend, *args)
 
 
-def apply_eagerly(op: str, backend: str, *args) -> Tensor:
+def apply_eagerly(op: str, backend: str, *args):
     """Choose the backend, then run it inside the Function."""
-    chosen = backends.choose(op, backend, *(x for x in args if isinstance(x, Tensor)))
-    if _nothing_to_differentiate():  # the Function's own cost is ten times that of a small op
+    chosen = backends.choose(op, backend, *args)
+    if not wanted(args):  # the Function's own cost is ten times that of a small op
         return chosen.run(*args)
     return _Op.apply(op, chosen.name, *args)
 
 
-def _nothing_to_differentiate() -> bool:
+def wanted(args) -> bool:
+    """Whether anyone may ask for a derivative."""
     transformed = forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
-    return not transformed and not torch.is_grad_enabled()
+    if transformed:
+        return True
+    return torch.is_grad_enabled() and any(isinstance(x, Tensor) and x.requires_grad for x in args)
 
 
 class _Op(torch.autograd.Function):
@@ -50,30 +54,47 @@ class _Op(torch.autograd.Function):
         ctx.save_for_forward(*tensors)
 
     @staticmethod
-    def backward(ctx, cotangent):
-        gradients = iter(_vjp(ctx)[1](cotangent))
-        return None, None, *(next(gradients) if is_tensor else None for is_tensor in ctx.is_tensor)
+    def backward(ctx, *cotangents):
+        found, tensors = iter(_vjp(ctx)[1](cotangents)), iter(ctx.saved_tensors)
+        floating = [is_tensor and next(tensors).is_floating_point() for is_tensor in ctx.is_tensor]
+        return None, None, *(next(found) if x else None for x in floating)
 
     @staticmethod
     def jvp(ctx, _op, _backend, *tangents):
         # The product with the Jacobian is the transpose of the vjp, which is linear: forward AD cannot be nested here.
-        tangents = tuple(t for t, is_tensor in zip(tangents, ctx.is_tensor, strict=True) if is_tensor)
-        output, vjp = _vjp(ctx)
-        return torch.func.vjp(vjp, torch.zeros_like(output))[1](tangents)[0]
+        tensors = [x for x in ctx.saved_tensors if x.is_floating_point()]
+        tangents = [t for t, is_tensor in zip(tangents, ctx.is_tensor, strict=True) if is_tensor]
+        tangents = [t for t, x in zip(tangents, ctx.saved_tensors, strict=True) if x.is_floating_point()]
+        tangents = tuple(torch.zeros_like(x) if t is None else t for t, x in zip(tangents, tensors, strict=True))
+        outputs, vjp = _vjp(ctx)
+        found = torch.func.vjp(vjp, tuple(torch.zeros_like(o) for o in outputs))[1](tangents)[0]
+        return found if ctx.several else found[0]
 
     @staticmethod
     def vmap(info, in_dims, op, backend, *args):
         # One call an item, on the backend that was asked for.
         items = [
-            [x if dim is None else x.select(dim, i) for x, dim in zip(args, in_dims[2:], strict=True)]
+            [x.select(d, i) if isinstance(d, int) else x for x, d in zip(args, in_dims[2:], strict=True)]
             for i in range(info.batch_size)
         ]
-        return torch.stack([_Op.apply(op, backend, *item) for item in items]), 0
+        outputs = [_Op.apply(op, backend, *item) for item in items]
+        if isinstance(outputs[0], Tensor):
+            return torch.stack(outputs), 0
+        return tuple(map(torch.stack, zip(*outputs, strict=True))), (0,) * len(outputs[0])
 
 
 def _vjp(ctx):
-    def value(*tensors):
-        tensors, constants = iter(tensors), iter(ctx.constants)
-        return ctx.reference(*(next(tensors if is_tensor else constants) for is_tensor in ctx.is_tensor))
+    """The outputs of the reference as a tuple, and its vjp in the tensors that are no indices."""
+    saved = ctx.saved_tensors
 
-    return torch.func.vjp(value, *ctx.saved_tensors)
+    def value(*floating):
+        floating, tensors, constants = iter(floating), iter(saved), iter(ctx.constants)
+        args = []
+        for is_tensor in ctx.is_tensor:
+            x = next(tensors if is_tensor else constants)
+            args.append(next(floating) if is_tensor and x.is_floating_point() else x)
+        outputs = ctx.reference(*args)
+        ctx.several = isinstance(outputs, tuple)
+        return as_tuple(outputs)
+
+    return torch.func.vjp(value, *(x for x in saved if x.is_floating_point()))

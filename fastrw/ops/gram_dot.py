@@ -41,7 +41,7 @@ def gram_dot(
         ValueError: dtypes, devices or shapes break the rules above, or no backend has that name.
         fastrw.Refused: the backend asked for cannot serve these tensors; the text says why.
     """
-    checks.matrices("gram_dot", _LETTERS, a=a, g=g, a_val=a_val, g_val=g_val)
+    checks.tensors("gram_dot", _LETTERS, a=a, g=g, a_val=a_val, g_val=g_val)
     checks.number("gram_dot", "bias", bias)
     return call("gram_dot", backend, a, g, a_val, g_val, float(bias))
 
@@ -64,7 +64,7 @@ def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
 
 
 def _empty(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float) -> Tensor:
-    checks.matrices("gram_dot", _LETTERS, a=a, g=g, a_val=a_val, g_val=g_val)
+    checks.tensors("gram_dot", _LETTERS, a=a, g=g, a_val=a_val, g_val=g_val)
     return a.new_empty(a.shape[0], dtype=torch.promote_types(a.dtype, torch.float32))
 
 

@@ -39,13 +39,19 @@ def verdict(op: Op, backend: Backend, device: torch.device, dtype: torch.dtype) 
 def _try(op: Op, backend: Backend, device: torch.device, dtype: torch.dtype) -> str | None:
     with unset_fake_temporarily(), torch.no_grad():  # real numbers, also while torch.compile traces
         args = op.sample(device, dtype)
-        want = op.backends["reference"].run(*args)
+        wanted = as_tuple(op.backends["reference"].run(*args))
         try:
-            got = backend.run(*args)
+            found = as_tuple(backend.run(*args))
         except Exception as error:  # whatever it is, this backend does not work here
             return f"failed its self-test on {device}: {type(error).__name__}: {error}"
-        if got.dtype != want.dtype or got.shape != want.shape:
-            return f"failed its self-test on {device}: returned {got.dtype} {tuple(got.shape)}"
-        if not torch.equal(got, want):
-            return f"failed its self-test on {device}: its relative error is {relative_error(got, want):.1e}"
+        for got, want in zip(found, wanted, strict=True):
+            if got.dtype != want.dtype or got.shape != want.shape:
+                return f"failed its self-test on {device}: returned {got.dtype} {tuple(got.shape)}"
+            if not torch.equal(got, want):
+                return f"failed its self-test on {device}: its relative error is {relative_error(got, want):.1e}"
     return None
+
+
+def as_tuple(outputs) -> tuple:
+    """The outputs of an op that returns one tensor or several."""
+    return outputs if isinstance(outputs, tuple) else (outputs,)

@@ -1,0 +1,114 @@
+"""What the tests need to know of each op: one file an op, read by every test_op_*.py."""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastrw import ops, reference
+from fastrw.ops import backends
+from fastrw.ops.self_test import as_tuple
+from fastrw.tolerance import bound, relative_error
+
+from .draw import LAYOUTS, Draw
+
+ALL = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+Rule = tuple[dict[str, object], str]  # what replaces which arguments, and the words that follow "fastrw.<op>: "
+
+
+@dataclass(frozen=True)
+class OpCase:
+    """An op, what it is called with, and what it refuses."""
+
+    op: str
+    names: Sequence[str]  # of its arguments, in order
+    make: Callable[..., tuple]  # (draw, *sizes) -> its arguments, in order
+    sizes: Sequence[tuple]  # one of everything, odd ones, empty ones, several blocks
+    fuzz: tuple  # a hypothesis strategy a size
+    terms: Callable[..., int]  # sizes -> the terms that a result sums
+    small: tuple  # sizes few enough for finite differences
+    rules: Sequence[Rule] = ()  # bad arguments at `small`: ValueError
+    types: Sequence[Rule] = ()  # bad arguments at `small`: TypeError, of the Python word alone
+    large: Sequence[tuple] = ()  # sizes for a GPU
+    dtypes: Sequence[torch.dtype] = ALL
+    layouts: Sequence[str] = tuple(LAYOUTS)
+    derivatives: bool = True
+    compiled: dict = field(default_factory=dict)  # options of torch.compile's test
+
+    def args(self, sizes: tuple, dtype=torch.float32, layout="plain", seed=0, device="cpu", positive=False) -> list:
+        return list(self.make(Draw(dtype, layout, seed, device, positive), *sizes))
+
+    def run(self, args, backend: str = "auto"):
+        """The public word."""
+        return getattr(ops, self.op)(*args, backend=backend)
+
+    @property
+    def reference(self) -> Callable:
+        return getattr(reference, self.op)
+
+
+CASES: dict[str, OpCase] = {}
+for _module in sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "draw"):
+    _case = importlib.import_module(f"{__name__}.{_module}").CASE
+    CASES[_case.op] = _case
+
+
+def _serves(op: str, backend: str, dtype: torch.dtype) -> bool:
+    return backend != "triton" or (dtype != torch.float64 and hasattr(torch.ops.fastrw, f"{op}_triton"))
+
+
+SERVED = [  # op, backend, dtype: all that may serve on a CPU
+    (op, backend, dtype)
+    for op, case in CASES.items()
+    for backend in ("reference", "cpp", "triton")
+    for dtype in case.dtypes
+    if _serves(op, backend, dtype)
+]
+OF_CPU = sorted({(op, backend) for op, backend, _ in SERVED})
+
+
+def need(op: str, backend: str, args) -> None:
+    """Skip where the backend cannot serve, with its reason; one that fails its self-test is to fail the test too."""
+    reason = backends.get(op).backends[backend].can(*args)
+    if reason is not None:
+        pytest.skip(f"{backend} {reason}")
+
+
+def check(
+    op, sizes, *, dtype=torch.float32, layout="plain", backend="auto", seed=0, device="cpu", positive=False
+) -> None:
+    """The backend is right by the rule of fastrw.tolerance, gives the same bits twice, and writes every element.
+
+    positive: numbers that cannot cancel, so that the rule, which is relative, holds for a sum of any size.
+    """
+    case = CASES[op]
+    args = case.args(sizes, dtype, layout, seed, device, positive)
+    need(op, backend if backend != "auto" else "reference", args)
+    kept = [x.clone() if isinstance(x, Tensor) else x for x in args]
+    wide = [x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args]
+    truths, plains = as_tuple(case.reference(*wide)), as_tuple(case.reference(*args))
+    first = as_tuple(case.run(args, backend))
+    with nullcontext() if device == "cuda" and backend in ("auto", "reference") else memory_of_nan():
+        second = as_tuple(case.run(args, backend))
+    assert len(first) == len(plains)
+    for got, again, plain, truth in zip(first, second, plains, truths, strict=True):
+        assert (got.dtype, got.device, got.shape) == (plain.dtype, plain.device, plain.shape)
+        assert torch.equal(got, again)
+        assert relative_error(got, truth) <= bound(got.dtype, relative_error(plain, truth), case.terms(*sizes))
+    for x, before in zip(args, kept, strict=True):
+        assert not isinstance(x, Tensor) or torch.equal(x, before), "an argument was written to"
+
+
+@contextmanager
+def memory_of_nan():
+    """Inside it torch.empty returns memory full of NaN; cuBLAS would refuse to run."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)

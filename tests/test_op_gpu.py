@@ -1,0 +1,110 @@
+"""Every op on a GPU, CUDA and Triton: right, bit-equal in every run, inside a CUDA graph, on any device and stream."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from fastrw.ops import backends
+from fastrw.ops.self_test import as_tuple
+from tests.op_cases import CASES, check, need
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated"),  # torch's own, at the first tangent
+]
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+each = pytest.mark.parametrize(("op", "backend"), [(op, backend) for op in CASES for backend in ("cuda", "triton")])
+
+
+def arguments(op, backend, which=0, **options):
+    args = CASES[op].args(CASES[op].sizes[which], device="cuda", **options)
+    need(op, backend, args)
+    return args
+
+
+def equal(got, expected):
+    return all(torch.equal(x, y) for x, y in zip(as_tuple(got), as_tuple(expected), strict=True))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@each
+def test_values(op, backend, dtype):
+    arguments(op, backend, dtype=dtype)
+    for sizes in (*CASES[op].sizes, *CASES[op].large):
+        check(op, sizes, dtype=dtype, backend=backend, device="cuda")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@each
+def test_layouts(op, backend, dtype):
+    arguments(op, backend, dtype=dtype)
+    for layout in CASES[op].layouts:
+        for sizes in CASES[op].sizes[:2]:
+            check(op, sizes, dtype=dtype, layout=layout, backend=backend, device="cuda")
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@each
+def test_the_self_test_passes(op, backend, dtype):
+    served = backends.get(op)
+    assert served.refusal(served.backends[backend], *arguments(op, backend, dtype=dtype)) is None
+
+
+@each
+def test_a_cuda_graph_replays_it_on_new_numbers(op, backend):
+    args, fresh = arguments(op, backend), arguments(op, backend, seed=1)
+    CASES[op].run(args, backend)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        outputs = CASES[op].run(args, backend)
+    for x, y in zip(args, fresh, strict=True):
+        if isinstance(x, Tensor):
+            x.copy_(y)
+    graph.replay()
+    assert equal(outputs, CASES[op].run(fresh, backend))
+
+
+@each
+def test_it_runs_on_the_current_stream(op, backend):
+    args = arguments(op, backend)
+    expected, stream = CASES[op].run(args, backend), torch.cuda.Stream()
+    late = [torch.zeros_like(x) if isinstance(x, Tensor) else x for x in args]
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(10_000_000)
+        for x, y in zip(late, args, strict=True):
+            if isinstance(x, Tensor):
+                x.copy_(y)
+        outputs = CASES[op].run(late, backend)
+    stream.synchronize()
+    assert equal(outputs, expected)
+
+
+@each
+def test_derivatives_are_those_of_the_reference(op, backend):
+    if not CASES[op].derivatives:
+        pytest.skip("the op has none")
+    results = []
+    for name in (backend, "reference"):
+        args = arguments(op, backend)
+        leaves = [x.requires_grad_() for x in args if isinstance(x, Tensor) and x.is_floating_point()]
+        total = sum(o.sum() for o in as_tuple(CASES[op].run(args, name)))
+        results.append(torch.autograd.grad(total, leaves))
+    assert equal(*results)
+
+
+@each
+def test_torch_compile_keeps_it_whole(op, backend):
+    args = arguments(op, backend)
+    compiled = torch.compile(lambda *x: CASES[op].run(x, backend), fullgraph=True, backend="aot_eager")
+    assert equal(compiled(*args), CASES[op].run(args, backend))
+
+
+@each
+def test_float64_is_refused_by_name_and_served_by_auto(op, backend):
+    arguments(op, backend)
+    args = CASES[op].args(CASES[op].sizes[0], torch.float64, device="cuda")
+    with pytest.raises(ValueError, match=r"float32, bfloat16 and float16, got torch.float64"):
+        CASES[op].run(args, backend)
+    assert backends.choose(op, "auto", *args).name == "reference"
+    check(op, CASES[op].sizes[0], dtype=torch.float64, device="cuda")

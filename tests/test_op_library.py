@@ -1,0 +1,71 @@
+"""torch.ops.fastrw.* in torch's own machinery: opcheck, torch.compile, and no silent derivative."""
+
+import pytest
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+from torch.library import opcheck
+
+from fastrw.ops import self_test
+from fastrw.ops.self_test import as_tuple
+from tests.op_cases import CASES, OF_CPU, SERVED, need
+
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at the first tangent
+KERNELS = [pair for pair in OF_CPU if pair[1] != "reference"]
+
+
+def bare(op, backend):
+    return getattr(torch.ops.fastrw, op if backend == "cpp" else f"{op}_{backend}")
+
+
+@pytest.mark.parametrize(("op", "backend", "dtype"), [x for x in SERVED if x[1] != "reference"], ids=str)
+def test_opcheck(op, backend, dtype):
+    case = CASES[op]
+    for layout in ("plain", "margin", "transposed"):
+        if layout in case.layouts:
+            for sizes in (case.sizes[0], *case.sizes[-2:]):
+                args = case.args(sizes, dtype, layout)
+                need(op, backend, args)
+                opcheck(bare(op, backend).default, tuple(args))
+
+
+@pytest.mark.parametrize(("op", "backend"), OF_CPU)
+def test_compile_keeps_values_and_derivatives(monkeypatch, op, backend):
+    case = CASES[op]
+    need(op, backend, case.args(case.small))
+    monkeypatch.setattr(self_test, "_verdicts", {})
+
+    def word(*args):
+        return sum(o.sin().sum() for o in as_tuple(case.run(args, backend)))
+
+    compiled = torch.compile(word, fullgraph=True, backend="aot_eager", dynamic=False)
+    for sizes in case.sizes[:2]:
+        args = case.args(sizes)
+        tensors = [x.requires_grad_() for x in args if isinstance(x, Tensor) and x.is_floating_point()]
+        s, expected = compiled(*args), word(*args)
+        assert torch.equal(s, expected)
+        if case.derivatives:
+            gradients, wanted = (torch.autograd.grad(x, tensors) for x in (s, expected))
+            assert all(torch.equal(x, y) for x, y in zip(gradients, wanted, strict=True))
+
+
+@pytest.mark.parametrize(("op", "backend"), KERNELS)
+def test_the_bare_op_refuses_to_be_differentiated(op, backend):
+    case = CASES[op]
+    args = case.args(case.small)
+    need(op, backend, args)
+    run = bare(op, backend)
+    refused = pytest.raises(RuntimeError, match=f"torch.ops.fastrw.{run.__name__} has no derivatives")
+    first = next(i for i, x in enumerate(args) if isinstance(x, Tensor) and x.is_floating_point())
+
+    def of_first(x):
+        return run(*args[:first], x, *args[first + 1 :])
+
+    with refused:
+        of_first(args[first].clone().requires_grad_())
+    with refused:
+        torch.func.jvp(of_first, (args[first],), (args[first],))
+    with refused, forward_ad.dual_level():
+        of_first(forward_ad.make_dual(args[first], args[first]))
+    pairs = zip(as_tuple(run(*args)), as_tuple(case.run(args, backend)), strict=True)
+    assert all(torch.equal(x, y) for x, y in pairs)
