@@ -109,7 +109,9 @@ def conv_outer(
     if w is not None:
         x, g = _masked(w, x, g)
         g = g * w.view(-1, *[1] * (g.ndim - 1))
-    return _conv_instances(x, g, kernel, stride, padding, dilation, groups).sum(0)
+    like = x.new_empty(g.shape[1], x.shape[1] // groups, *kernel)
+    options = (list(stride), list(padding), list(dilation), False, [0] * len(kernel), groups)
+    return torch.ops.aten.convolution_backward(g, x, like, None, *options, [False, True, False])[1]
 
 
 @_wide
@@ -129,7 +131,7 @@ def conv_instance(
     -> s [n], G [n, O, C / groups, *kernel] (any strides), V [O, C / groups, *kernel]
     """
     options = (kernel, stride, padding, dilation, groups)
-    V = _conv_instances(x[n:], g[n:], *options).sum(0) if V is None else V.clone()
+    V = conv_outer(x[n:], g[n:], None, *options) if V is None else V.clone()
     G = _conv_instances(x[:n], g[:n], *options)
     return (G * V).flatten(1).sum(1), G, V
 
@@ -268,16 +270,12 @@ def _conv(x: Tensor, V: Tensor, v_b: Tensor | None, stride: Ints, padding: Ints,
 def _conv_instances(
     x: Tensor, g: Tensor, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
 ) -> Tensor:
-    """The weight gradient of each example, one product a tap: [n, O, C / groups, *kernel]."""
-    padded = F.pad(x, [side for p in reversed(padding) for side in (p, p)])
-    grouped = padded.unflatten(1, (groups, -1))
-    g = g.unflatten(1, (groups, -1)).flatten(3)  # [n, groups, O / groups, S]
-    taps = []
-    for tap in torch.cartesian_prod(*map(torch.arange, kernel)).view(-1, len(kernel)).tolist():
-        seen = grouped
-        for dim, (k, d, s) in enumerate(zip(tap, dilation, stride, strict=True)):
-            size = (padded.shape[2 + dim] - d * (kernel[dim] - 1) - 1) // s + 1
-            seen = seen.narrow(3 + dim, k * d, (size - 1) * s + 1)
-            seen = seen[(slice(None),) * (3 + dim) + (slice(None, None, s),)]
-        taps.append(torch.einsum("ngos,ngcs->ngoc", g, seen.flatten(3)))
-    return torch.stack(taps, -1).flatten(1, 2).unflatten(-1, tuple(kernel))
+    """The weight gradient of each example, [n, O, C / groups, *kernel]: examples as groups of one convolution."""
+    n, O, C = len(x), g.shape[1], x.shape[1]
+    if n == 0:
+        return x.new_zeros(0, O, C // groups, *kernel)
+    like = x.new_empty(n * O, C // groups, *kernel)
+    x, g = (t.reshape(1, -1, *t.shape[2:]) for t in (x, g))
+    options = (list(stride), list(padding), list(dilation), False, [0] * len(kernel), n * groups)
+    _, G, _ = torch.ops.aten.convolution_backward(g, x, like, None, *options, [False, True, False])
+    return G.unflatten(0, (n, O))
