@@ -111,4 +111,20 @@ inline void check_tensors(const char* op, std::initializer_list<Spelled> argumen
 inline void check_gram_dot(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val) {
   check_tensors("gram_dot", {{"a", "rp", &a}, {"g", "rq", &g}, {"a_val", "kp", &a_val}, {"g_val", "kq", &g_val}});
 }
+
+inline void check_project_dot(const Tensor& a, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b) {
+  check_tensors(
+      "project_dot",
+      {{"a", "rp", &a}, {"g", "rq", &g}, {"V", "qp", &V, Spelled::wide}, {"v_b", "q", maybe(v_b), Spelled::wide}});
+}
+
+inline void check_instance_dot(const Tensor& a, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b) {
+  check_tensors(
+      "instance_dot",
+      {{"a", "ntp", &a}, {"g", "ntq", &g}, {"V", "qp", &V, Spelled::wide}, {"v_b", "q", maybe(v_b), Spelled::wide}});
+}
+
+inline void check_weighted_outer(const Tensor& a, const Tensor& g, const std::optional<Tensor>& w) {
+  check_tensors("weighted_outer", {{"a", "rp", &a}, {"g", "rq", &g}, {"w", "r", maybe(w), Spelled::wide}});
+}
 }  // namespace fastrw

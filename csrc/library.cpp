@@ -5,9 +5,17 @@
 
 STABLE_TORCH_LIBRARY(fastrw, m) {
   m.def("gram_dot(Tensor a, Tensor g, Tensor a_val, Tensor g_val, float bias) -> Tensor");
+  m.def("project_dot(Tensor a, Tensor g, Tensor V, Tensor? v_b) -> Tensor");
+  m.def("instance_dot(Tensor a, Tensor g, Tensor V, Tensor? v_b, bool keep) -> (Tensor, Tensor)");
+  m.def("weighted_outer(Tensor a, Tensor g, Tensor? w) -> (Tensor, Tensor)");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) { m.impl("gram_dot", TORCH_BOX(&fastrw::gram_dot_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
+  m.impl("gram_dot", TORCH_BOX(&fastrw::gram_dot_cpu));
+  m.impl("project_dot", TORCH_BOX(&fastrw::project_dot_cpu));
+  m.impl("instance_dot", TORCH_BOX(&fastrw::instance_dot_cpu));
+  m.impl("weighted_outer", TORCH_BOX(&fastrw::weighted_outer_cpu));
+}
 
 #ifdef USE_CUDA
 STABLE_TORCH_LIBRARY_IMPL(fastrw, CUDA, m) { m.impl("gram_dot", TORCH_BOX(&fastrw::gram_dot_cuda)); }

@@ -3,10 +3,24 @@
 #pragma once
 #include <torch/csrc/stable/tensor.h>
 
+#include <optional>
+#include <tuple>
+
 namespace fastrw {
 using torch::stable::Tensor;
 
 // s_r = sum_k (a_r.a_k + bias)(g_r.g_k): a [r, p], g [r, q], a_val [k, p], g_val [k, q] -> s [r]
 Tensor gram_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias);
 Tensor gram_dot_cuda(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias);
+
+// s_r = g_r.(V a_r + v_b): a [r, p], g [r, q], V [q, p], v_b [q] -> s [r]
+Tensor project_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b);
+
+// G_i = sum_t g_it a_it^T, s_i = <G_i, V> + <sum_t g_it, v_b>: a [n, t, p], g [n, t, q], V [q, p], v_b [q] -> s [n],
+// G [n, q, p] ([0, q, p] unless it is to be kept)
+std::tuple<Tensor, Tensor> instance_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& V,
+                                            const std::optional<Tensor>& v_b, bool keep);
+
+// W = sum_r w_r g_r a_r^T, b = sum_r w_r g_r: a [r, p], g [r, q], w [r] -> W [q, p], b [q]
+std::tuple<Tensor, Tensor> weighted_outer_cpu(const Tensor& a, const Tensor& g, const std::optional<Tensor>& w);
 }  // namespace fastrw

@@ -5,5 +5,8 @@ a inputs, g output-gradients, V validation gradient.
 """
 
 from .gram_dot import gram_dot
+from .instance_dot import instance_dot
+from .project_dot import project_dot
+from .weighted_outer import weighted_outer
 
-__all__ = ["gram_dot"]
+__all__ = ["gram_dot", "instance_dot", "project_dot", "weighted_outer"]

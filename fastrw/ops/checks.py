@@ -69,3 +69,9 @@ def integers(op: str, least: int, count: int, **given) -> None:
         if len(x) != count or any(i < least for i in x):
             rule = f"{name} must be {count} integers of {least} or more"
             raise ValueError(f"fastrw.{op}: {rule}, got {list(x)}")
+
+
+def flag(op: str, name: str, x: bool) -> None:
+    """True or False."""
+    if not isinstance(x, bool):
+        raise TypeError(f"fastrw.{op}: {name} must be a bool, got {type(x).__name__}")

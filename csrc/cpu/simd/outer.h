@@ -1,0 +1,46 @@
+// The kernels of weighted_outer and instance_dot, once for each instruction-set level.
+#pragma once
+#include "rows.h"
+
+namespace fastrw {
+constexpr int64_t OUTER_DEPTH = 256;  // rows of a and g that are packed together
+constexpr int64_t OUTER_Q = 192;      // columns of g and of a that are, at most
+constexpr int64_t OUTER_P = 512;
+
+// sums that packed rows need room for: p columns of a; with q columns of g too
+inline int64_t outer_panels(int64_t p, int64_t depth) { return (p + 31) / 32 * 32 * depth; }
+inline int64_t outer_scratch(int64_t q, int64_t p, int64_t depth) {
+  return outer_panels(p, depth) + (q + 12) * depth + (q + 12) * 4;
+}
+
+template <class E> struct WeightedOuter {
+  Rows<E> a;          // [r, p]
+  Rows<E> g;          // [r, q]
+  const sum_t<E>* w;  // [r], or null: ones
+  int64_t p, q;
+};
+
+template <class E, class F> struct InstanceDot {
+  using Sum = sum_t<E>;
+  Rows<E> a;            // [t, p] of one example
+  Rows<E> g;            // [t, q]
+  Rows<F> V;            // [q, p]
+  const sum_t<E>* v_b;  // [q], or null
+  sum_t<E>* G;          // [q, p]
+  int64_t t, p, q;
+};
+
+#define FASTRW_DECLARE(level)                                                                                          \
+  namespace level {                                                                                                    \
+  /* the block of W [q, p] = sum of w g a^T over rows [first, last); with the block's first column of b [q] too */     \
+  template <class E>                                                                                                   \
+  void weighted_outer(const WeightedOuter<E>& use, Block block, int64_t first, int64_t last, sum_t<E>* W, sum_t<E>* b, \
+                      sum_t<E>* scratch);                                                                              \
+  /* G of one example is written, its s returned */                                                                    \
+  template <class Use> typename Use::Sum instance_dot(const Use& use, typename Use::Sum* scratch);                     \
+  }
+FASTRW_DECLARE(baseline)
+FASTRW_DECLARE(avx2)
+FASTRW_DECLARE(avx512)
+#undef FASTRW_DECLARE
+}  // namespace fastrw
