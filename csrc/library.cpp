@@ -8,6 +8,19 @@ STABLE_TORCH_LIBRARY(fastrw, m) {
   m.def("project_dot(Tensor a, Tensor g, Tensor V, Tensor? v_b) -> Tensor");
   m.def("instance_dot(Tensor a, Tensor g, Tensor V, Tensor? v_b, bool keep) -> (Tensor, Tensor)");
   m.def("weighted_outer(Tensor a, Tensor g, Tensor? w) -> (Tensor, Tensor)");
+  m.def(
+      "conv_dot(Tensor x, Tensor g, Tensor V, Tensor? v_b, int[] stride, int[] padding, int[] dilation, int groups) "
+      "-> Tensor");
+  m.def(
+      "conv_outer(Tensor x, Tensor g, Tensor? w, int[] kernel, int[] stride, int[] padding, int[] dilation, "
+      "int groups) -> Tensor");
+  m.def(
+      "conv_instance(Tensor x, Tensor g, int n, Tensor? V, int[] kernel, int[] stride, int[] padding, int[] dilation, "
+      "int groups) -> (Tensor, Tensor, Tensor)");
+  m.def("combine(Tensor G, Tensor w) -> Tensor");
+  m.def(
+      "conv_tangent(Tensor x, Tensor V, Tensor? v_b, Tensor? t, Tensor? W, Tensor y, int[] stride, int[] padding, "
+      "int[] dilation, int groups) -> (Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
@@ -15,6 +28,11 @@ STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
   m.impl("project_dot", TORCH_BOX(&fastrw::project_dot_cpu));
   m.impl("instance_dot", TORCH_BOX(&fastrw::instance_dot_cpu));
   m.impl("weighted_outer", TORCH_BOX(&fastrw::weighted_outer_cpu));
+  m.impl("conv_dot", TORCH_BOX(&fastrw::conv_dot_cpu));
+  m.impl("conv_outer", TORCH_BOX(&fastrw::conv_outer_cpu));
+  m.impl("conv_instance", TORCH_BOX(&fastrw::conv_instance_cpu));
+  m.impl("combine", TORCH_BOX(&fastrw::combine_cpu));
+  m.impl("conv_tangent", TORCH_BOX(&fastrw::conv_tangent_cpu));
 }
 
 #ifdef USE_CUDA

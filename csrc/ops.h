@@ -5,6 +5,7 @@
 
 #include <optional>
 #include <tuple>
+#include <vector>
 
 namespace fastrw {
 using torch::stable::Tensor;
@@ -23,4 +24,30 @@ std::tuple<Tensor, Tensor> instance_dot_cpu(const Tensor& a, const Tensor& g, co
 
 // W = sum_r w_r g_r a_r^T, b = sum_r w_r g_r: a [r, p], g [r, q], w [r] -> W [q, p], b [q]
 std::tuple<Tensor, Tensor> weighted_outer_cpu(const Tensor& a, const Tensor& g, const std::optional<Tensor>& w);
+
+// convolutions: x [n, C, *size], g [n, O, *size out], V [O, C / groups, *kernel], of 1 or 2 dimensions
+using Ints = std::vector<int64_t>;
+
+// s_i = <g_i, conv(x, V)_i + v_b> -> [n]
+Tensor conv_dot_cpu(const Tensor& x, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b,
+                    const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups);
+
+// sum_i w_i G_i -> [O, C / groups, *kernel]
+Tensor conv_outer_cpu(const Tensor& x, const Tensor& g, const std::optional<Tensor>& w, const Ints& kernel,
+                      const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups);
+
+// -> s [n] = <G_i, V>, G [n, O, C / groups, *kernel], V
+std::tuple<Tensor, Tensor, Tensor> conv_instance_cpu(const Tensor& x, const Tensor& g, int64_t n,
+                                                     const std::optional<Tensor>& V, const Ints& kernel,
+                                                     const Ints& stride, const Ints& padding, const Ints& dilation,
+                                                     int64_t groups);
+
+// sum_i w_i G_i: G [n, ...], w [n] -> [...]
+Tensor combine_cpu(const Tensor& G, const Tensor& w);
+
+// t_y = conv(x, V) + v_b + conv(t, W) like y, and [2, O]: the sums of t_y and of t_y y over examples and positions
+std::tuple<Tensor, Tensor> conv_tangent_cpu(const Tensor& x, const Tensor& V, const std::optional<Tensor>& v_b,
+                                            const std::optional<Tensor>& t, const std::optional<Tensor>& W,
+                                            const Tensor& y, const Ints& stride, const Ints& padding,
+                                            const Ints& dilation, int64_t groups);
 }  // namespace fastrw

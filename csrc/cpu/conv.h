@@ -1,0 +1,64 @@
+// A convolution's arguments, checked, and what its kernels need of them.
+#pragma once
+#include <torch/csrc/stable/tensor.h>
+
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "../checks.h"
+#include "../ops.h"
+#include "simd/conv.h"
+
+namespace fastrw {
+// Tensors with the letters of reference.py, and the geometry of one convolution; 1d is 2d of height 1.
+struct ConvUse {
+  ConvPlan plan;
+  Tensor x, g;  // [n, C, H, W] and [n, O, Ho, Wo], in strides that packing reads
+  ConvStrides x_at, g_at;
+  std::vector<int32_t> place;   // input position -> packed position, -1: never read
+  std::vector<int32_t> tap;     // c KH KW -> KH KW c
+  std::vector<int64_t> starts;  // output position -> packed number that its first tap reads
+};
+
+// Checks the geometry and lays it out; raises in the words of fastrw/ops/convolution.py. `output` is g's name there.
+ConvUse conv_use(const char* op, const Tensor& x, const Tensor& g, const char* output, const Ints& kernel,
+                 const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups);
+
+// the kernel of a weight of that name, after its rules
+Ints conv_kernel(const char* op, const Tensor& x, const Tensor& weight, int64_t groups, const char* name);
+
+// [n, C, W] as [n, C, 1, W]
+Tensor conv_four(const Tensor& t);
+
+// where the examples of a [n, channels, H, W] tensor lie; contiguous() where packing could not read it
+ConvStrides conv_strides(Tensor& t);
+
+// t as contiguous numbers of the dtype of sums
+Tensor as_sums(const Tensor& t, ScalarType sums);
+
+// numbers that nothing has written to, on a cache line
+template <class T> class Scratch {
+ public:
+  explicit Scratch(int64_t count) : data_(static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t(64)))) {}
+  T* get() const { return data_.get(); }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, std::align_val_t(64)); }
+  };
+  std::unique_ptr<T, Free> data_;
+};
+constexpr int64_t SLACK = 16;  // numbers past the end that a last vector may touch
+
+// calls with(E, dtype of sums) for the element type of t
+template <class With> auto with_dtype(const Tensor& t, With with) {
+  switch (t.scalar_type()) {
+    case ScalarType::Double: return with(double(), ScalarType::Double);
+    case ScalarType::Half: return with(Half(), ScalarType::Float);
+    case ScalarType::BFloat16: return with(BFloat16(), ScalarType::Float);
+    default: break;
+  }
+  return with(float(), ScalarType::Float);
+}
+}  // namespace fastrw

@@ -1,0 +1,84 @@
+// conv_instance on the CPU: V from the validation examples, then an example's gradient a pass: packed, multiplied,
+// dotted with V while in registers, and left in the tiles' own layout [KH, KW, C / groups, O and padding].
+#include <torch/csrc/stable/ops.h>
+
+#include <numeric>
+#include <tuple>
+
+#include "../ops.h"
+#include "conv_outer.h"
+#include "isa.h"
+#include "simd/conv_pack.h"
+#include "simd/conv_weight.h"
+
+namespace fastrw {
+namespace {
+// [n, KH, KW, c, Op] as [n, O, c, *kernel]
+Tensor as_weights(const Tensor& G, const ConvPlan& plan, size_t dims) {
+  using namespace torch::stable;
+  Tensor t = G;
+  t = narrow(t, 4, 0, plan.O);
+  t = transpose(t, 1, 4);  // n O KW c KH
+  t = transpose(t, 2, 3);  // n O c KW KH
+  t = transpose(t, 3, 4);
+  return dims == 1 ? select(t, 3, 0) : t;
+}
+
+template <class E>
+std::tuple<Tensor, Tensor, Tensor> run(const ConvUse& use, int64_t n, const std::optional<Tensor>& given,
+                                       const Ints& kernel, ScalarType sums) {
+  using T = sum_t<E>;
+  const ConvPlan& plan = use.plan;
+  const int64_t size = plan.taps * plan.Op;
+  std::vector<T> packed_V;
+  Tensor V;
+  if (given.has_value()) {
+    packed_V.resize(size + SLACK);
+    V = torch::stable::clone(as_sums(*given, sums));
+    FASTRW_SELECT(pack_weight<T>)(plan, static_cast<const T*>(V.const_data_ptr()), use.tap.data(), packed_V.data());
+  } else {
+    std::vector<int64_t> validation(use.x.size(0) - n);
+    std::iota(validation.begin(), validation.end(), n);
+    packed_V = conv_outer_sum<E>(use, validation, nullptr);
+    V = conv_weight_tensor(use, packed_V.data(), kernel, sums);
+  }
+  Tensor s = torch::stable::new_zeros(use.x, {n}, sums);
+  Tensor G = torch::stable::new_empty(use.x, {n, plan.KH, plan.KW, plan.c, plan.Op}, sums);
+  const auto pack_x = FASTRW_SELECT(pack_inputs<E>);
+  const auto pack_g = FASTRW_SELECT(pack_gradients<E>);
+  const auto product = FASTRW_SELECT(conv_weight<T>);
+  const auto* x = static_cast<const E*>(use.x.const_data_ptr());
+  const auto* g = static_cast<const E*>(use.g.const_data_ptr());
+  const T* v = packed_V.data();
+  const int32_t* place = use.place.data();
+  const ConvStrides x_at = use.x_at, g_at = use.g_at;
+  T *to_s = static_cast<T*>(s.mutable_data_ptr()), *to_G = static_cast<T*>(G.mutable_data_ptr());
+  torch::stable::parallel_for(0, n, 1, [=, &plan](int64_t from, int64_t to) {
+    const Scratch<T> xs(plan.x_size), gs(plan.g_size);
+    std::fill_n(xs.get(), plan.x_size, T(0));
+    for (int64_t i = from; i < to; ++i)
+      for (int64_t b = 0; b < plan.blocks; ++b) {
+        pack_x(plan, x + i * x_at.example, x_at, b, place, xs.get());
+        pack_g(plan, g + i * g_at.example, g_at, b, 0, plan.vectors, T(1), gs.get());
+        to_s[i] += product(plan, {xs.get(), gs.get(), 1, b, 0, plan.vectors, to_G + i * size, v, false});
+      }
+  });
+  return {s, as_weights(G, plan, kernel.size()), V};
+}
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor> conv_instance_cpu(const Tensor& x, const Tensor& g, int64_t n,
+                                                     const std::optional<Tensor>& V, const Ints& kernel,
+                                                     const Ints& stride, const Ints& padding, const Ints& dilation,
+                                                     int64_t groups) {
+  check_tensors("conv_instance", {{"x", "NC*", &x}, {"g", "NO*", &g}, {"V", "O*", maybe(V), Spelled::wide}});
+  check(n >= 0 && n <= x.size(0), "conv_instance: n must be 0 to the examples of x, ", x.size(0), ", got ", n);
+  const ConvUse use = conv_use("conv_instance", x, g, "g", kernel, stride, padding, dilation, groups);
+  if (V.has_value()) {
+    const Ints own = conv_kernel("conv_instance", x, *V, groups, "V");
+    check(own == kernel, "conv_instance: V must have the sizes of kernel, got shape ", shape(*V));
+  }
+  return with_dtype(x,
+                    [&]<class E>(E, ScalarType sums) { return run<E>(use, n, V, kernel, sums); });
+}
+}  // namespace fastrw

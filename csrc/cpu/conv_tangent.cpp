@@ -1,0 +1,91 @@
+// conv_tangent on the CPU: both convolutions in one accumulation, an example at a time; the channel sums are taken as
+// its values are brought into y's layout. Sums of examples are added up in their order.
+#include <torch/csrc/stable/ops.h>
+
+#include <tuple>
+
+#include "../ops.h"
+#include "conv_values.h"
+
+namespace fastrw {
+namespace {
+// what packs t: of x's dtype, or of that of the sums
+template <class T> using Pack = void (*)(const ConvPlan&, const void*, const ConvStrides&, int64_t, int64_t,
+                                         const int32_t*, T*);
+
+template <class E>
+void pack_example(const ConvPlan& plan, const void* t, const ConvStrides& at, int64_t example, int64_t b,
+                  const int32_t* place, sum_t<E>* packed) {
+  FASTRW_SELECT(pack_inputs<E>)(plan, static_cast<const E*>(t) + example * at.example, at, b, place, packed);
+}
+
+template <class E>
+std::tuple<Tensor, Tensor> run(const ConvUse& use, const Tensor& V, const std::optional<Tensor>& v_b,
+                               const std::optional<Tensor>& t, const std::optional<Tensor>& W, ScalarType sums) {
+  using T = sum_t<E>;
+  const ConvPlan& plan = use.plan;
+  const int64_t n = use.x.size(0), O = plan.O;
+  const ConvPanels<T> V_panels(use, V, sums), W_panels(use, W.has_value() ? *W : V, sums);
+  const std::vector<T> bias = conv_bias<T>(plan, v_b, sums);
+  const bool last = use.g_at.position != 1;  // channels last, as y is
+  const ConvStrides out_at = {O * plan.positions, last ? 1 : plan.positions, last ? O : 1};
+  Tensor t_y = torch::stable::new_empty(use.g, last ? Ints{n, plan.Ho, plan.Wo, O} : Ints{n, O, plan.Ho, plan.Wo}, sums);
+  Tensor total = torch::stable::new_zeros(use.g, {2, O}, sums);
+  std::vector<T> each(n * 2 * O);
+
+  Tensor t_four = t.has_value() ? conv_four(*t) : use.x;
+  const ConvStrides x_at = use.x_at, t_at = conv_strides(t_four), y_at = use.g_at;
+  const bool wide = t.has_value() && t->scalar_type() == sums;
+  const Pack<T> pack_x = pack_example<E>, pack_t = wide ? pack_example<T> : pack_example<E>;
+  const auto values = FASTRW_SELECT(conv_values<T>);
+  const auto unpack = FASTRW_SELECT(unpack_values<E>);
+  const void *x = use.x.const_data_ptr(), *t_data = t.has_value() ? t_four.const_data_ptr() : nullptr;
+  const auto* y = static_cast<const E*>(use.g.const_data_ptr());
+  const T *v = V_panels.get(), *w = W_panels.get(), *b_v = bias.empty() ? nullptr : bias.data();
+  const int64_t block = V_panels.block();
+  const int32_t* place = use.place.data();
+  const int64_t* starts = use.starts.data();
+  T *out = static_cast<T*>(t_y.mutable_data_ptr()), *to_sums = each.data();
+  torch::stable::parallel_for(0, n, 1, [=, &plan](int64_t from, int64_t to) {
+    const Scratch<T> xs(plan.x_size), ts(plan.x_size), vs(plan.g_size);
+    std::fill_n(xs.get(), plan.x_size, T(0));
+    std::fill_n(ts.get(), plan.x_size, T(0));
+    for (int64_t i = from; i < to; ++i)
+      for (int64_t b = 0; b < plan.blocks; ++b) {
+        pack_x(plan, x, x_at, i, b, place, xs.get());
+        if (t_data != nullptr) pack_t(plan, t_data, t_at, i, b, place, ts.get());
+        values(plan, {xs.get(), v + b * block}, {t_data == nullptr ? nullptr : ts.get(), w + b * block}, b, b_v,
+               starts, vs.get());
+        unpack(plan, vs.get(), b, y + i * y_at.example, y_at, out + i * out_at.example, out_at, to_sums + i * 2 * O);
+      }
+  });
+  T* sum = static_cast<T*>(total.mutable_data_ptr());
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < 2 * O; ++j) sum[j] += to_sums[i * 2 * O + j];
+  if (last) t_y = torch::stable::transpose(torch::stable::transpose(t_y, 1, 3), 2, 3);
+  return {V.dim() == 3 ? torch::stable::select(t_y, 2, 0) : t_y, total};
+}
+}  // namespace
+
+std::tuple<Tensor, Tensor> conv_tangent_cpu(const Tensor& x, const Tensor& V, const std::optional<Tensor>& v_b,
+                                            const std::optional<Tensor>& t, const std::optional<Tensor>& W,
+                                            const Tensor& y, const Ints& stride, const Ints& padding,
+                                            const Ints& dilation, int64_t groups) {
+  check_tensors("conv_tangent", {{"x", "nC*", &x},
+                                 {"V", "O*", &V, Spelled::wide},
+                                 {"v_b", "O", maybe(v_b), Spelled::wide},
+                                 {"t", "nC*", maybe(t), Spelled::wide},
+                                 {"W", "O*", maybe(W), Spelled::wide},
+                                 {"y", "nO*", &y}});
+  check(t.has_value() == W.has_value(), "conv_tangent: t and W must be given together, got one alone");
+  const Ints kernel = conv_kernel("conv_tangent", x, V, groups, "V");
+  const ConvUse use = conv_use("conv_tangent", x, y, "y", kernel, stride, padding, dilation, groups);
+  if (t.has_value()) {
+    check(std::equal(x.sizes().begin(), x.sizes().end(), t->sizes().begin(), t->sizes().end()),
+          "conv_tangent: t must have the shape of x, got ", shape(*t), " and ", shape(x));
+    check(conv_kernel("conv_tangent", x, *W, groups, "W") == kernel, "conv_tangent: W must have the shape of V, got ",
+          shape(*W), " and ", shape(V));
+  }
+  return with_dtype(x, [&]<class E>(E, ScalarType sums) { return run<E>(use, V, v_b, t, W, sums); });
+}
+}  // namespace fastrw
