@@ -108,6 +108,16 @@ inline void check_tensors(const char* op, std::initializer_list<Spelled> argumen
   }
 }
 
+// Tensors, where they are there, of the very shape of x.
+inline void check_alike(const char* op, const char* lead, const Tensor& x, std::initializer_list<Spelled> arguments) {
+  for (const Spelled& t : arguments) {
+    bool same = t.tensor == nullptr || t.tensor->dim() == x.dim();
+    for (int64_t d = 0; t.tensor != nullptr && same && d < x.dim(); ++d) same = t.tensor->size(d) == x.size(d);
+    check(same, op, ": ", t.name, " must have the shape of ", lead, ", got ", same ? "" : shape(*t.tensor), " and ",
+          shape(x));
+  }
+}
+
 inline void check_gram_dot(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val) {
   check_tensors("gram_dot", {{"a", "rp", &a}, {"g", "rq", &g}, {"a_val", "kp", &a_val}, {"g_val", "kq", &g_val}});
 }

@@ -21,6 +21,10 @@ STABLE_TORCH_LIBRARY(fastrw, m) {
   m.def(
       "conv_tangent(Tensor x, Tensor V, Tensor? v_b, Tensor? t, Tensor? W, Tensor y, int[] stride, int[] padding, "
       "int[] dilation, int groups) -> (Tensor, Tensor)");
+  m.def(
+      "batch_norm_tangent(Tensor x, Tensor? t, Tensor mean, Tensor rstd, Tensor? weight, Tensor? d_weight, "
+      "Tensor? d_bias, Tensor? residual, Tensor? output, Tensor? sums) -> Tensor");
+  m.def("relu_tangent(Tensor t, Tensor output) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
@@ -33,6 +37,8 @@ STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
   m.impl("conv_instance", TORCH_BOX(&fastrw::conv_instance_cpu));
   m.impl("combine", TORCH_BOX(&fastrw::combine_cpu));
   m.impl("conv_tangent", TORCH_BOX(&fastrw::conv_tangent_cpu));
+  m.impl("batch_norm_tangent", TORCH_BOX(&fastrw::batch_norm_tangent_cpu));
+  m.impl("relu_tangent", TORCH_BOX(&fastrw::relu_tangent_cpu));
 }
 
 #ifdef USE_CUDA

@@ -9,6 +9,7 @@
 
 namespace fastrw {
 using torch::stable::Tensor;
+using Maybe = std::optional<Tensor>;
 
 // s_r = sum_k (a_r.a_k + bias)(g_r.g_k): a [r, p], g [r, q], a_val [k, p], g_val [k, q] -> s [r]
 Tensor gram_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias);
@@ -50,4 +51,12 @@ std::tuple<Tensor, Tensor> conv_tangent_cpu(const Tensor& x, const Tensor& V, co
                                             const std::optional<Tensor>& t, const std::optional<Tensor>& W,
                                             const Tensor& y, const Ints& stride, const Ints& padding,
                                             const Ints& dilation, int64_t groups);
+
+// weight rstd (t - mean(t) - x_hat mean(x_hat t)) + d_weight x_hat + d_bias + residual, 0 where output <= 0: like x
+Tensor batch_norm_tangent_cpu(const Tensor& x, const Maybe& t, const Tensor& mean, const Tensor& rstd,
+                              const Maybe& weight, const Maybe& d_weight, const Maybe& d_bias, const Maybe& residual,
+                              const Maybe& output, const Maybe& sums);
+
+// t, 0 where output <= 0: like t
+Tensor relu_tangent_cpu(const Tensor& t, const Tensor& output);
 }  // namespace fastrw

@@ -33,6 +33,16 @@ def _wide(spec: Callable) -> Callable:
     return run
 
 
+def _like_first(spec: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Hand the result back in the dtype of the first tensor."""
+
+    @functools.wraps(spec)
+    def run(*args):
+        return spec(*args).to(args[0].dtype)
+
+    return run
+
+
 # ---- rows: a linear use
 
 
@@ -210,6 +220,7 @@ def rectify_normalize(s: Tensor) -> Tensor:
     return w / torch.where(total > 0, total, 1)
 
 
+@_like_first
 @_wide
 def batch_norm_tangent(
     x: Tensor,
@@ -225,34 +236,33 @@ def batch_norm_tangent(
 ) -> Tensor:
     """The tangent of BatchNorm in training, of the residual added to it and of the ReLU after both, like x [n, C, ...]:
 
-        weight rstd (t - mean(t) - x_hat mean(x_hat t)) + d_weight x_hat + d_bias + residual    where output > 0, else 0
+        weight rstd (t - mean(t) - x_hat mean(x_hat t)) + d_weight x_hat + d_bias + residual    (0 where output <= 0)
 
     with x_hat = (x - mean) rstd and means over examples and positions. t is the tangent of x (None: 0), d_weight and
     d_bias those of weight and bias [C], residual the tangent of what is added; output that of the ReLU (None: no ReLU).
-    sums [2, C], where they are known: sum of t and of t x over examples and positions.
+    sums [2, C], where they are known: sum of t and of t x over examples and positions. Sums of 0 make the statistics
+    constants: BatchNorm in evaluation.
     """
     over, channel = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
-    x_hat = (x - mean.view(channel)) * rstd.view(channel)
-    out = torch.zeros_like(x_hat)
+    slope = torch.zeros_like(rstd) if d_weight is None else d_weight * rstd  # of x, a channel
+    shift = torch.zeros_like(rstd) if d_bias is None else d_bias
     if t is not None:
         count = max(x.numel() // max(x.shape[1], 1), 1)
         t_sum, tx_sum = (t.sum(over), (t * x).sum(over)) if sums is None else sums
-        turn = (tx_sum - mean * t_sum) * rstd / count
         scale = rstd if weight is None else rstd * weight
-        out = scale.view(channel) * (t - (t_sum / count).view(channel) - x_hat * turn.view(channel))
-    if d_weight is not None:
-        out = out + x_hat * d_weight.view(channel)
-    if d_bias is not None:
-        out = out + d_bias.view(channel)
+        slope = slope - scale * rstd * rstd * (tx_sum - mean * t_sum) / count
+        shift = shift - scale * t_sum / count
+    out = torch.addcmul((shift - mean * slope).view(channel), x, slope.view(channel))
+    if t is not None:
+        out.addcmul_(t, scale.view(channel))
     if residual is not None:
         out = out + residual
-    return out if output is None else torch.where(output > 0, out, 0)
+    return out if output is None else relu_tangent(out, output)
 
 
-@_wide
 def relu_tangent(t: Tensor, output: Tensor) -> Tensor:
-    """The tangent of ReLU: t where its output is positive, else 0. Like t."""
-    return torch.where(output > 0, t, 0)
+    """The tangent of ReLU: t, 0 where its output is not positive. Like t."""
+    return torch.ops.aten.threshold_backward(t, output, 0)
 
 
 def _masked(w: Tensor, *tensors: Tensor) -> list[Tensor]:

@@ -45,6 +45,15 @@ def tensors(
                 raise ValueError(f"fastrw.{op}: {both} must have the same {letter}, got {expected} and {size}")
 
 
+def alike(op: str, lead: str, x: Tensor, **given) -> None:
+    """Tensors, where they are there, of the very shape of x."""
+    for name, t in given.items():
+        if t is not None and t.shape != x.shape:
+            raise ValueError(
+                f"fastrw.{op}: {name} must have the shape of {lead}, got {tuple(t.shape)} and {tuple(x.shape)}"
+            )
+
+
 def shape(letters: str) -> str:
     """ "rp" as [r, p], "nC*" as [n, C, ...]"""
     return f"[{', '.join(letters.replace('*', '…'))}]".replace("…", "...")

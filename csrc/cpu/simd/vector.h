@@ -39,6 +39,10 @@ template <class T> inline Vector<T> load(const T* x, int64_t count) {
   return load(t);
 }
 
+template <class T> inline void store(T* x, Vector<T> v) { memcpy(x, &v, sizeof v); }
+
+template <class T> inline Vector<T> splat(T x) { return x - Vector<T>{}; }
+
 #if defined(__clang__)
 #define FASTRW_SHUFFLE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
 #else
@@ -81,5 +85,28 @@ inline float widen(Half x) {
   float f;
   memcpy(&f, &bits, sizeof f);
   return f;
+}
+
+// rounded to the nearest, ties to even; nan stays nan
+inline BFloat16 narrow(float x, BFloat16) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+  return {uint16_t((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : rounded)};
+}
+
+inline Half narrow(float x, Half) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  const uint32_t sign = bits >> 16 & 0x8000u, magnitude = bits & 0x7fffffffu;
+  float small;
+  memcpy(&small, &magnitude, sizeof small);
+  small += 0.5f;  // whose last place is the smallest half
+  uint32_t small_bits;
+  memcpy(&small_bits, &small, sizeof small_bits);
+  const uint32_t normal = (magnitude - (112u << 23) + 0xfffu + (magnitude >> 13 & 1u)) >> 13;
+  const uint32_t large = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+  const uint32_t half = magnitude < 113u << 23 ? small_bits - (126u << 23) : magnitude >= 143u << 23 ? large : normal;
+  return {uint16_t(sign | half)};
 }
 }  // namespace fastrw::FASTRW_LEVEL
