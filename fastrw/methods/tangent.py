@@ -18,6 +18,8 @@ from fastrw.isolation import State
 from fastrw.methods.common import Options, Scored, as_score, validation_gradient
 from fastrw.problem import Problem
 from fastrw.rules.generic import jvp
+from fastrw.rules.pending import Moved, RunAgain, Tangent, formed
+from fastrw.rules.pending import Tangents as Found
 from fastrw.rules.tangents import TANGENT_RULES
 from fastrw.tape import Recorder
 
@@ -28,7 +30,7 @@ class _Carried:
 
     tensor: Tensor | None
     version: int
-    tangent: Tensor | None
+    tangent: Tangent | None
     born: int  # the how-manieth tangent it is
     itself: weakref.ref  # tells the tensor from a later one with the same id
 
@@ -37,11 +39,20 @@ class Tangents(Recorder):
     """Carries tangents from the parameters' directions to every tensor that autograd would reach.
 
     last_reads: for every tangent, in order of birth, the call that read it last when this model ran before: it is let
-    go there. A tangent that is read after all raises `_LetGo`, and the caller runs again without.
+    go there. A tangent that is read after all raises `RunAgain`, and the caller runs again without.
+    waits: whether tangents may wait for the operation that reads them: see `pending`.
     """
 
-    def __init__(self, directions: dict[Tensor, Tensor], last_reads: list[int] | None):
+    def __init__(
+        self,
+        directions: dict[Tensor, Tensor],
+        last_reads: list[int] | None,
+        *,
+        backend: str = "auto",
+        waits: bool = True,
+    ):
         super().__init__()
+        self._backend, self._waits = backend, waits
         self._carried: dict[int, _Carried] = {}
         self._born: list[_Carried] = []
         self._now = 0
@@ -52,12 +63,12 @@ class Tangents(Recorder):
             self._ends.setdefault(end, []).append(born)
         self._ends.pop(0, None)  # parameters that are never read: their directions are the caller's
 
-    def of(self, t: Tensor) -> Tensor | None:
+    def of(self, t: Tensor) -> Tangent | None:
         entry = self._carried.get(id(t))
         if entry is None or entry.itself() is not t:
             return None
         if entry.tangent is None:
-            raise _LetGo
+            raise RunAgain
         if entry.version != t._version:
             raise UntracedUse("fastrw.tangent: a tensor was changed in place through another view of it")
         self.reads[entry.born] = self._now
@@ -66,7 +77,8 @@ class Tangents(Recorder):
     def at_the_end(self, t: Tensor) -> Tensor | None:
         """The tangent of what the forward returned: a read after every call."""
         self._now += 1
-        return self.of(t)
+        found = self.of(t)
+        return None if found is None else formed(found)
 
     def concerns(self, tensors):
         carried = self._carried
@@ -79,7 +91,8 @@ class Tangents(Recorder):
         self._now += 1
         if not torch.is_grad_enabled():  # autograd takes what comes out for a constant, and so do we
             return function(*args, **kwargs)
-        tangents = {id(t): tangent for t in tensors if (tangent := self.of(t)) is not None}
+        found = {id(t): tangent for t in tensors if (tangent := self.of(t)) is not None}
+        tangents = Found(found, self._backend, self._waits)
         rule = TANGENT_RULES.get(function)
         found = rule(function, args, kwargs, tangents) if rule is not None else None
         if found is None:
@@ -114,22 +127,22 @@ class Tangents(Recorder):
         self._carry(outputs, jvp(call, tangents))
         return out
 
-    def _carry(self, outputs: list[Tensor], tangents: list[Tensor | None]) -> None:
+    def _carry(self, outputs: list[Tensor], tangents: list[Tangent | None]) -> None:
         for o, t in zip(outputs, tangents, strict=True):
             if o.requires_grad:
-                t = torch.zeros_like(o).detach() if t is None else t
+                if t is None:
+                    t = torch.zeros_like(o).detach()
+                elif isinstance(t, Tensor) and (t.shape, t.dtype) != (o.shape, o.dtype):
+                    t = t.to(o.dtype).expand(o.shape)
                 entry = _Carried(o, o._version, t, len(self._born), weakref.ref(o))
                 self._carried[id(o)] = entry
                 self._born.append(entry)
                 self.reads.append(self._now)
 
 
-class _LetGo(Exception):
-    """A tangent was read after its last read of the run before."""
-
-
 # model -> what was asked -> Tangents.reads of an earlier run
 _last_reads: WeakKeyDictionary = WeakKeyDictionary()
+_never_waits: WeakKeyDictionary = WeakKeyDictionary()  # model -> what was asked, where waiting has failed before
 
 
 def _attention_that_drops(function, args: tuple, kwargs: dict) -> bool:
@@ -145,17 +158,24 @@ def scores(problem: Problem, state: State, options: Options) -> Scored:
         raise UntracedUse(f"fastrw.tangent: parameters must have no gradient hooks, got hooks on {hooked[0]!r}")
     V = validation_gradient(problem, state)
     known = _last_reads.setdefault(problem.model, {})
-    try:
-        return _along(problem, V, known)
-    except _LetGo:
-        known.pop(problem.key)
+    hasty = _never_waits.setdefault(problem.model, set())
+
+    def run() -> Scored:
+        mode = Tangents(V, known.get(problem.key), backend=options.backend, waits=problem.key not in hasty)
+        return _along(problem, V, mode, known)
+
+    while True:
+        try:
+            return run()
+        except Moved:
+            hasty.add(problem.key)
+        except RunAgain:
+            known.pop(problem.key)
         state.rewind()
-        return _along(problem, V, known)
 
 
-def _along(problem: Problem, V: dict[nn.Parameter, Tensor], known: dict) -> Scored:
+def _along(problem: Problem, V: dict[nn.Parameter, Tensor], mode: Tangents, known: dict) -> Scored:
     """Losses and scores of one forward, each tangent let go as the run before teaches."""
-    mode = Tangents(V, known.get(problem.key))
     losses = problem.losses(problem.batch, mode)
     params = {name: p for name, p in problem.params.items() if p in V}
     spans = graph.Spans(mode.spans)

@@ -2,7 +2,8 @@
 from what it left behind. Every other operation is served by `generic.jvp`, which computes its primal a second time.
 
 A rule takes the call and the tangents of its arguments (id -> tangent) and returns (what the call returns, the tangents
-of the tensors in it), or None where it does not serve this call."""
+of the tensors in it), or None where it does not serve this call. A tangent may be broadcast to its tensor and may wait
+(see `pending`)."""
 
 from collections.abc import Callable
 
@@ -11,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastrw.calls import outputs_of, substituted
+from fastrw.ops import relu_tangent
 from fastrw.rules import RULES, convolution, elementwise, embedding, linear
 from fastrw.rules.directed import Directed, total
-
-Tangents = dict[int, Tensor]
+from fastrw.rules.pending import Normed, Summed, Tangent, Tangents
 
 
 def _values(tree):
@@ -40,24 +41,46 @@ def product(function, args, kwargs, tangents: Tangents):
             weight, *more = _values(rest) if rest else [kwargs["weight"].detach()]
             options = {k: v for k, v in _values(kwargs).items() if k not in ("weight", "bias")}
             parts.append(function(tx, weight, None, *more[1:], **options))
-        t = total(*parts)
-        return out, [t if t.shape == out.shape else t.expand(out.shape)]
+        return out, [total(*parts)]
 
 
 def both(function, args, kwargs, tangents: Tangents):
     """x y, x + y, x - y and matrix products: the sum of the derivatives in each argument."""
-    if len(args) != 2 or getattr(function, "__name__", "").endswith("_"):
+    if len(args) != 2 or "out" in kwargs or not _leaves_arguments(function, args):
         return None
-    out = function(*args, **kwargs)
+    x, y = (a.detach() if isinstance(a, Tensor) else a for a in args)
+    tx, ty = (tangents.get(id(a)) for a in args)
+    rule = RULES[function].tangent
     with torch.no_grad():
-        x, y = (a.detach() if isinstance(a, Tensor) else a for a in args)
-        tx, ty = (tangents.get(id(a)) for a in args)
-        rule = RULES[function].tangent
         t = total(
             None if tx is None else rule(Directed(x, tx), y, **kwargs),
             None if ty is None else rule(x, Directed(y, ty), **kwargs),
         )
-        return out, [t if t.shape == out.shape else t.expand(out.shape)]
+    return function(*args, **kwargs), [t]
+
+
+def _leaves_arguments(function, args) -> bool:
+    """As far as the derivative needs them: that of a sum needs none. (Views may share the memory written to.)"""
+    if not function.__name__.endswith("_"):
+        return True
+    return function in _SUMS_IN_PLACE and not any(isinstance(a, Tensor) and a._is_view() for a in args)
+
+
+def add(function, args, kwargs, tangents: Tangents):
+    """x + y: a tangent that waits goes on waiting, for the other's sake."""
+    if len(args) == 2 and not kwargs and _leaves_arguments(function, args):
+        for x, y in (args, reversed(args)):
+            t = tangents.waiting(x)
+            if isinstance(t, Normed) and isinstance(y, Tensor) and x is not y and _alike(x, y):
+                with torch.no_grad():
+                    ty = tangents.get(id(y))
+                    t = t if ty is None else t.plus(ty)
+                return function(*args), [t]
+    return both(function, args, kwargs, tangents)
+
+
+def _alike(x: Tensor, y: Tensor) -> bool:
+    return x.shape == y.shape and x.dtype == y.dtype
 
 
 def lookup(function, args, kwargs, tangents: Tangents):
@@ -72,10 +95,14 @@ def lookup(function, args, kwargs, tangents: Tangents):
 
 def relu(function, args, kwargs, tangents: Tangents):
     """The tangent where the output is positive; the output tells, also when it was written in place."""
-    tx = tangents[id(args[0])]
+    if not args:
+        return None
+    t = tangents.waiting(args[0])
     out = function(*args, **kwargs)
     with torch.no_grad():
-        return out, [torch.ops.aten.threshold_backward(tx, out.detach(), 0)]
+        if isinstance(t, Normed):
+            return out, [t.through_relu(out.detach())]
+        return out, [relu_tangent(tangents[id(args[0])], out.detach(), backend=tangents.backend)]
 
 
 def structural(function, args, kwargs, tangents: Tangents):
@@ -121,22 +148,18 @@ def batch_norm(function, args, kwargs, tangents: Tangents):
         )
     else:
         out, rstd = F.batch_norm(x, mean, var, weight, bias, False, momentum, eps), (var.detach() + eps).rsqrt()
+    tx, tw, tb = tangents.waiting(given["input"]), *(None if a is None else tangents.get(id(a)) for a in (weight, bias))
+    sums = None
+    if isinstance(tx, Summed):
+        tx, sums = tx.tangent, tx.sums
+    elif tx is not None:
+        tx = tangents[id(given["input"])]
+    if not training:
+        sums = mean.new_zeros(2, len(mean))
+    x, mean, rstd, weight = (None if a is None else a.detach() for a in (x, mean, rstd, weight))
+    t = Normed((x, tx, mean, rstd, weight, tw, tb), sums, tangents.backend)
     with torch.no_grad():
-        x, mean, rstd = x.detach(), mean.detach(), rstd.detach()
-        channel, over = (1, -1, *[1] * (x.ndim - 2)), [0, *range(2, x.ndim)]
-        tx, tw, tb = (None if a is None else tangents.get(id(a)) for a in (given["input"], weight, bias))
-        scale = rstd if weight is None else rstd * weight.detach()
-        # t = x slope + tx scale + shift, channel by channel
-        slope = torch.zeros_like(rstd) if tw is None else tw * rstd
-        shift = -mean * slope if tb is None else tb - mean * slope
-        if tx is not None and training:
-            count = x.numel() // x.shape[1]
-            t_mean = tx.mean(over)
-            covariance = (x * tx).sum(over) / count - mean * t_mean
-            turn = scale * rstd * rstd * covariance
-            slope, shift = slope - turn, shift - scale * t_mean + turn * mean
-        t = torch.addcmul(shift.view(channel), x, slope.view(channel))
-        return out, [t if tx is None else t.addcmul_(tx, scale.view(channel))]
+        return out, [t if tangents.waits else t.form()]
 
 
 _STRUCTURAL = (
@@ -144,12 +167,15 @@ _STRUCTURAL = (
     "unbind clone neg to float"
 )
 
-Rule = Callable[[Callable, tuple, dict, Tangents], tuple | None]
+_SUMS_IN_PLACE = (Tensor.add_, Tensor.sub_)
+
+Rule = Callable[[Callable, tuple, dict, Tangents], tuple[object, list[Tangent]] | None]
 TANGENT_RULES: dict[object, Rule] = {
     **dict.fromkeys([F.linear, *convolution.RULES], product),
     **dict.fromkeys(
         [f for f in (*elementwise.RULES, *linear.RULES) if f in elementwise.RULES or "matmul" in f.__name__], both
     ),
+    **dict.fromkeys((torch.add, Tensor.add, Tensor.add_), add),
     **dict.fromkeys(embedding.RULES, lookup),
     **dict.fromkeys((F.relu, torch.relu, Tensor.relu, torch.relu_, Tensor.relu_), relu),
     **dict.fromkeys((getattr(Tensor, name) for name in _STRUCTURAL.split()), structural),
