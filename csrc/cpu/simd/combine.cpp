@@ -14,7 +14,7 @@ void tile(const E* G, int64_t stride, const int64_t* rows, int64_t count, const 
   for (int64_t k = 0; k < count; ++k) {
     const E* row = G + rows[k] * stride;
     const T weight = w[rows[k]];
-    FASTRW_UNROLL for (int v = 0; v < V; ++v) acc[v] += weight * load_wide(row + v * LANES<T>);
+    FASTRW_UNROLL for (int v = 0; v < V; ++v) acc[v] += weight * fetch(row + v * LANES<T>);
   }
   FASTRW_UNROLL for (int v = 0; v < V; ++v) store(out + v * LANES<T>, acc[v]);
 }
@@ -31,7 +31,7 @@ void combine(const E* G, int64_t stride, const int64_t* rows, int64_t count, con
   for (; j + N <= to; j += N) tile<1>(G + j, stride, rows, count, w, out + j);
   if (j == to) return;
   Vector<T> acc = {};
-  for (int64_t k = 0; k < count; ++k) acc += w[rows[k]] * load_wide(G + rows[k] * stride + j, to - j);
+  for (int64_t k = 0; k < count; ++k) acc += w[rows[k]] * fetch(G + rows[k] * stride + j, to - j);
   store(out + j, acc, to - j);
 }
 

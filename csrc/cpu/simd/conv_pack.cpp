@@ -47,7 +47,7 @@ template <class E> FASTRW_INLINE void copy(const E* x, int64_t count, sum_t<E>* 
   if (count < N) {
     for (int64_t j = 0; j < count; ++j) to[j] = widen_one(x[j]);
   } else {
-    squares<N>(count, [&](int64_t j) { store(to + j, load_wide(x + j)); });
+    squares<N>(count, [&](int64_t j) { store(to + j, fetch(x + j)); });
   }
 }
 }  // namespace
@@ -116,9 +116,9 @@ void pack_gradients(const ConvPlan& plan, const E* g, const ConvStrides& at, int
           if (t + j < positions) store(out + (t + j) * step, square[j] * scale);
       });
     } else if (count == N) {
-      for (int64_t t = 0; t < positions; ++t) store(out + t * step, load_wide(channels + t * at.position) * scale);
+      for (int64_t t = 0; t < positions; ++t) store(out + t * step, fetch(channels + t * at.position) * scale);
     } else {
-      for (int64_t t = 0; t < positions; ++t) store(out + t * step, load_wide(channels + t * at.position, count) * scale);
+      for (int64_t t = 0; t < positions; ++t) store(out + t * step, fetch(channels + t * at.position, count) * scale);
     }
   }
 }
@@ -165,7 +165,7 @@ void unpack_values(const ConvPlan& plan, const sum_t<E>* packed, int64_t b, cons
         const Vector<T> value = load(from + at * step);
         const E* of_y = y + at * y_at.position + o;
         plain += value;
-        product += value * (count == N ? load_wide(of_y) : load_wide(of_y, count));
+        product += value * (count == N ? fetch(of_y) : fetch(of_y, count));
         store(t + at * t_at.position + o, value, count);
       }
       for (int j = 0; j < count; ++j) {
@@ -184,7 +184,7 @@ void unpack_values(const ConvPlan& plan, const sum_t<E>* packed, int64_t b, cons
       for (int j = 0; j < count; ++j) {
         const E* y_row = y + (o + j) * y_at.channel + at;
         plain[j] += square[j];
-        product[j] += square[j] * (width == N ? load_wide(y_row) : load_wide(y_row, width));
+        product[j] += square[j] * (width == N ? fetch(y_row) : fetch(y_row, width));
         store(t + (o + j) * t_at.channel + at, square[j], width);
       }
     }

@@ -37,8 +37,6 @@ template <class E> inline Vector<sum_t<E>> fetch(const E* x) {
     return widen(load_narrow(x), E{});
 }
 
-template <class T> inline void store(T* x, Vector<T> v) { memcpy(x, &v, sizeof v); }
-
 // The first `count` elements, zero after them, none touched beyond; any count will do.
 #if defined(__AVX512F__)
 inline uint32_t lanes_below(int64_t count, int lanes) {
