@@ -24,6 +24,9 @@ template <class... Parts> void check(bool holds, const Parts&... text) {
   throw std::invalid_argument(message.str());
 }
 
+// the same where forming the words would cost more than the op itself: they are formed for a broken rule alone
+#define FASTRW_CHECK(holds, ...) ((holds) ? void() : ::fastrw::check(false, __VA_ARGS__))
+
 inline std::string shape(const Tensor& t) {
   std::ostringstream text;
   text << '(';
@@ -78,31 +81,32 @@ inline void check_tensors(const char* op, std::initializer_list<Spelled> argumen
     if (tensor == nullptr) continue;
     const bool open = letters.back() == '*';
     const int64_t least = int64_t(letters.size()) - open;
-    check(tensor->dim() == least || (open && tensor->dim() > least), op, ": ", name, " must be ", shape(letters),
-          ", got shape ", shape(*tensor));
+    FASTRW_CHECK(tensor->dim() == least || (open && tensor->dim() > least), op, ": ", name, " must be ", shape(letters),
+                 ", got shape ", shape(*tensor));
     if (kind == Spelled::index)
-      check(tensor->scalar_type() == ScalarType::Long || tensor->scalar_type() == ScalarType::Int, op, ": ", name,
-            " must be int64 or int32, got ", dtype(*tensor));
+      FASTRW_CHECK(tensor->scalar_type() == ScalarType::Long || tensor->scalar_type() == ScalarType::Int, op, ": ",
+                   name, " must be int64 or int32, got ", dtype(*tensor));
     else
-      check(tensor->scalar_type() == first.scalar_type() ||
-                (kind == Spelled::wide && tensor->scalar_type() == sums(first.scalar_type())),
-            op, ": ", name, " must have the dtype of ", lead->name, ", got ", dtype(*tensor), " and ", dtype(first));
-    check(tensor->device() == first.device(), op, ": ", name, " must be on the device of ", lead->name,
-          ", got another");
+      FASTRW_CHECK(tensor->scalar_type() == first.scalar_type() ||
+                       (kind == Spelled::wide && tensor->scalar_type() == sums(first.scalar_type())),
+                   op, ": ", name, " must have the dtype of ", lead->name, ", got ", dtype(*tensor), " and ",
+                   dtype(first));
+    FASTRW_CHECK(tensor->device() == first.device(), op, ": ", name, " must be on the device of ", lead->name,
+                 ", got another");
   }
   const ScalarType type = first.scalar_type();
-  check(type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
-            type == ScalarType::Half,
-        op, ": the dtype must be float32, float64, bfloat16 or float16, got ", dtype(first));
+  FASTRW_CHECK(type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
+                   type == ScalarType::Half,
+               op, ": the dtype must be float32, float64, bfloat16 or float16, got ", dtype(first));
   for (const Spelled& x : arguments) {
     if (x.tensor == nullptr) continue;
     for (size_t i = 0; i < x.letters.size() && x.letters[i] != '*'; ++i)
       for (const Spelled& owner : arguments) {
         const size_t at = owner.tensor == nullptr ? std::string::npos : owner.letters.find(x.letters[i]);
         if (at == std::string::npos) continue;
-        check(owner.tensor->size(at) == x.tensor->size(i), op, ": ", owner.name, ' ', shape(owner.letters), " and ",
-              x.name, ' ', shape(x.letters), " must have the same ", x.letters[i], ", got ", owner.tensor->size(at),
-              " and ", x.tensor->size(i));
+        FASTRW_CHECK(owner.tensor->size(at) == x.tensor->size(i), op, ": ", owner.name, ' ', shape(owner.letters),
+                     " and ", x.name, ' ', shape(x.letters), " must have the same ", x.letters[i], ", got ",
+                     owner.tensor->size(at), " and ", x.tensor->size(i));
         break;  // the first that has the letter is the one to agree with
       }
   }
@@ -137,4 +141,28 @@ inline void check_instance_dot(const Tensor& a, const Tensor& g, const Tensor& V
 inline void check_weighted_outer(const Tensor& a, const Tensor& g, const std::optional<Tensor>& w) {
   check_tensors("weighted_outer", {{"a", "rp", &a}, {"g", "rq", &g}, {"w", "r", maybe(w), Spelled::wide}});
 }
+
+inline void check_norm(const char* op, const Tensor& x, const Tensor& g, const Tensor* mean, const Tensor& rstd,
+                       const Tensor* V_gamma = nullptr, const Tensor* V_beta = nullptr) {
+  check_tensors(op, {{"x", "nSC", &x},
+                     {"g", "nSC", &g},
+                     {"mean", "nSG", mean, Spelled::wide},
+                     {"rstd", "nSG", &rstd, Spelled::wide},
+                     {"V_gamma", "C", V_gamma, Spelled::wide},
+                     {"V_beta", "C", V_beta, Spelled::wide}});
+  const int64_t C = x.size(2), G = rstd.size(2);
+  check(G > 0 && C % G == 0, op, ": rstd [n, S, G] must have a G that divides C, got ", G, " and ", C);
+}
+
+inline void check_norm_dot(const Tensor& x, const Tensor& g, const Tensor* mean, const Tensor& rstd,
+                           const Tensor* V_gamma, const Tensor* V_beta) {
+  check_norm("norm_dot", x, g, mean, rstd, V_gamma, V_beta);
+  check(V_gamma || V_beta, "norm_dot: V_gamma or V_beta must be given, got None for both");
+}
+
+inline void check_embedding_dot(const Tensor& idx, const Tensor& g, const Tensor& V) {
+  check_tensors("embedding_dot", {{"idx", "r", &idx, Spelled::index}, {"g", "rq", &g}, {"V", "vq", &V, Spelled::wide}});
+}
+
+inline void check_rectify_normalize(const Tensor& s) { check_tensors("rectify_normalize", {{"s", "n", &s}}); }
 }  // namespace fastrw

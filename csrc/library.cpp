@@ -21,6 +21,10 @@ STABLE_TORCH_LIBRARY(fastrw, m) {
   m.def(
       "conv_tangent(Tensor x, Tensor V, Tensor? v_b, Tensor? t, Tensor? W, Tensor y, int[] stride, int[] padding, "
       "int[] dilation, int groups) -> (Tensor, Tensor)");
+  m.def("norm_dot(Tensor x, Tensor g, Tensor? mean, Tensor rstd, Tensor? V_gamma, Tensor? V_beta) -> Tensor");
+  m.def("norm_instance(Tensor x, Tensor g, Tensor? mean, Tensor rstd) -> (Tensor, Tensor)");
+  m.def("embedding_dot(Tensor idx, Tensor g, Tensor V, int padding_idx) -> Tensor");
+  m.def("rectify_normalize(Tensor s) -> Tensor");
   m.def(
       "batch_norm_tangent(Tensor x, Tensor? t, Tensor mean, Tensor rstd, Tensor? weight, Tensor? d_weight, "
       "Tensor? d_bias, Tensor? residual, Tensor? output, Tensor? sums) -> Tensor");
@@ -37,6 +41,10 @@ STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
   m.impl("conv_instance", TORCH_BOX(&fastrw::conv_instance_cpu));
   m.impl("combine", TORCH_BOX(&fastrw::combine_cpu));
   m.impl("conv_tangent", TORCH_BOX(&fastrw::conv_tangent_cpu));
+  m.impl("norm_dot", TORCH_BOX(&fastrw::norm_dot_cpu));
+  m.impl("norm_instance", TORCH_BOX(&fastrw::norm_instance_cpu));
+  m.impl("embedding_dot", TORCH_BOX(&fastrw::embedding_dot_cpu));
+  m.impl("rectify_normalize", TORCH_BOX(&fastrw::rectify_normalize_cpu));
   m.impl("batch_norm_tangent", TORCH_BOX(&fastrw::batch_norm_tangent_cpu));
   m.impl("relu_tangent", TORCH_BOX(&fastrw::relu_tangent_cpu));
 }

@@ -52,6 +52,19 @@ std::tuple<Tensor, Tensor> conv_tangent_cpu(const Tensor& x, const Tensor& V, co
                                             const Tensor& y, const Ints& stride, const Ints& padding,
                                             const Ints& dilation, int64_t groups);
 
+// s_i = sum g (x_hat V_gamma + V_beta), x_hat = (x - mean) rstd: x, g [n, S, C], mean, rstd [n, S, G] -> s [n]
+Tensor norm_dot_cpu(const Tensor& x, const Tensor& g, const Maybe& mean, const Tensor& rstd, const Maybe& V_gamma,
+                    const Maybe& V_beta);
+
+// sum_S g x_hat and sum_S g -> [n, C], [n, C]
+std::tuple<Tensor, Tensor> norm_instance_cpu(const Tensor& x, const Tensor& g, const Maybe& mean, const Tensor& rstd);
+
+// s_r = g_r . V[idx_r], 0 where idx_r is padding_idx: idx [r], g [r, q], V [v, q] -> s [r]
+Tensor embedding_dot_cpu(const Tensor& idx, const Tensor& g, const Tensor& V, int64_t padding_idx);
+
+// w_i = max(s_i, 0) / sum_k max(s_k, 0), 0 where s_i is not finite: s [n] -> w [n]
+Tensor rectify_normalize_cpu(const Tensor& s);
+
 // weight rstd (t - mean(t) - x_hat mean(x_hat t)) + d_weight x_hat + d_bias + residual, 0 where output <= 0: like x
 Tensor batch_norm_tangent_cpu(const Tensor& x, const Maybe& t, const Tensor& mean, const Tensor& rstd,
                               const Maybe& weight, const Maybe& d_weight, const Maybe& d_bias, const Maybe& residual,

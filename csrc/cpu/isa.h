@@ -9,10 +9,10 @@ const char* isa_name(Isa level);
 }  // namespace fastrw
 
 #if defined(__x86_64__)
-#define FASTRW_SELECT(function)                                \
-  (::fastrw::isa() == ::fastrw::Isa::avx512 ? avx512::function \
-   : ::fastrw::isa() == ::fastrw::Isa::avx2 ? avx2::function   \
-                                            : baseline::function)
+#define FASTRW_SELECT(...)                                        \
+  (::fastrw::isa() == ::fastrw::Isa::avx512 ? avx512::__VA_ARGS__ \
+   : ::fastrw::isa() == ::fastrw::Isa::avx2 ? avx2::__VA_ARGS__   \
+                                            : baseline::__VA_ARGS__)
 #else
-#define FASTRW_SELECT(function) (baseline::function)
+#define FASTRW_SELECT(...) (baseline::__VA_ARGS__)
 #endif

@@ -5,10 +5,25 @@ a inputs, g output-gradients, V validation gradient.
 """
 
 from .batch_norm_tangent import batch_norm_tangent
+from .embedding_dot import embedding_dot
 from .gram_dot import gram_dot
 from .instance_dot import instance_dot
+from .norm_dot import norm_dot
+from .norm_instance import norm_instance
 from .project_dot import project_dot
+from .rectify_normalize import rectify_normalize
 from .relu_tangent import relu_tangent
 from .weighted_outer import weighted_outer
 
-__all__ = ["batch_norm_tangent", "gram_dot", "instance_dot", "project_dot", "relu_tangent", "weighted_outer"]
+__all__ = [
+    "batch_norm_tangent",
+    "embedding_dot",
+    "gram_dot",
+    "instance_dot",
+    "norm_dot",
+    "norm_instance",
+    "project_dot",
+    "rectify_normalize",
+    "relu_tangent",
+    "weighted_outer",
+]

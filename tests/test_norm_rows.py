@@ -1,0 +1,59 @@
+"""Norms: examples do not meet; x is not read where only the shift has a direction; views are read in place."""
+
+import pytest
+import torch
+
+from fastrw.ops import norm_dot, norm_instance
+from fastrw.ops.self_test import as_tuple
+from fastrw.tolerance import bound, relative_error
+from tests.op_cases import CASES, SERVED, need
+
+EACH = [(op, backend, dtype) for op, backend, dtype in SERVED if op in ("norm_dot", "norm_instance")]
+DOTS = [(backend, dtype) for op, backend, dtype in EACH if op == "norm_dot"]
+
+
+@pytest.mark.parametrize("layout", ["plain", "channels last"])
+@pytest.mark.parametrize("fixed", ["", "S"])
+@pytest.mark.parametrize(("op", "backend", "dtype"), EACH, ids=str)
+def test_one_bad_example_leaves_the_others_unharmed(op, backend, dtype, fixed, layout):
+    args = CASES[op].args((7, 37, 9, 3, fixed), dtype, layout)
+    need(op, backend, args)
+    clean = as_tuple(CASES[op].run(args, backend))
+    others = torch.arange(7) != 2
+    for value in (float("nan"), float("inf")):
+        args[0][2, 36, 26] = value
+        for got, before in zip(as_tuple(CASES[op].run(args, backend)), clean, strict=True):
+            assert torch.equal(got[others], before[others])
+        assert not as_tuple(CASES[op].run(args, backend))[0][2].isfinite().all()
+
+
+@pytest.mark.parametrize(("backend", "dtype"), DOTS, ids=str)
+def test_without_a_direction_of_gamma_x_is_not_read(backend, dtype):
+    args = CASES["norm_dot"].args((5, 37, 9, 3, "S", True, True, False), dtype)
+    need("norm_dot", backend, args)
+    expected = norm_dot(*args, backend=backend)
+    args[0].fill_(float("nan"))
+    if backend != "reference":
+        assert torch.equal(norm_dot(*args, backend=backend), expected)
+
+
+@pytest.mark.parametrize("layout", ["plain", "channels last"])
+@pytest.mark.parametrize(("op", "backend", "dtype"), EACH, ids=str)
+def test_a_view_into_other_memory_gives_the_same_bits(op, backend, dtype, layout):
+    args = CASES[op].args((4, 49, 4, 4, "S"), dtype, layout)
+    need(op, backend, args)
+    expected = as_tuple(CASES[op].run(args, backend))
+    for i in (0, 1):
+        dense = args[i] if layout == "plain" else args[i].transpose(1, 2)
+        around = torch.full((6, *dense.shape[1:]), float("nan"), dtype=dtype)
+        view = around[1:-1].copy_(dense)
+        args[i] = view if layout == "plain" else view.transpose(1, 2)
+    for got, before in zip(as_tuple(CASES[op].run(args, backend)), expected, strict=True):
+        assert torch.equal(got, before)
+
+
+def test_instance_sums_give_the_dot():
+    args = CASES["norm_dot"].args((4, 30, 5, 2, "S"), torch.float64)
+    gamma, beta = norm_instance(*args[:4])
+    s = norm_dot(*args)
+    assert relative_error(gamma @ args[4] + beta @ args[5], s) <= bound(torch.float64, 0.0, 4 * 30 * 10)
