@@ -17,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastrw.kernels.common import choose, family, precision, processors, rows, share, unit
+
 
 class Config(NamedTuple):
     """A tile and how it runs; tests compile every one and check its registers, spills and matrix instructions."""
@@ -28,31 +30,23 @@ class Config(NamedTuple):
     num_stages: int
 
 
-# Largest first. "half" is bfloat16 and float16; float32 is "ieee", or "tf32" where torch allows it; "narrow" serves
-# rows that are not aligned to 16 bytes: larger tiles spill there.
+# By family, see common.py; largest first.
 CONFIGS = {
     "half": (Config(128, 64, 64, 8, 3), Config(64, 64, 64, 8, 3), Config(64, 16, 64, 4, 2)),
     "tf32": (Config(128, 64, 32, 8, 3), Config(64, 64, 32, 8, 3), Config(64, 16, 32, 4, 2)),
     "ieee": (Config(64, 64, 32, 8, 2), Config(64, 16, 32, 4, 2)),
     "narrow": (Config(32, 32, 32, 4, 3),),
 }
-MAX_STRIDE = 2**24  # a tile of 128 rows of this stride is the most that 32-bit offsets reach
 
 
 def choose_config(r: int, k: int, family: str, processors: int) -> Config:
     """The largest tile that is not half empty in k and whose programs, split over k, occupy every processor."""
-    for config in CONFIGS[family]:
-        tiles = triton.cdiv(r, config.BLOCK_R) * triton.cdiv(k, config.BLOCK_K)
-        if 2 * k > config.BLOCK_K and tiles >= processors:
-            return config
-    return CONFIGS[family][-1]
+    return choose(CONFIGS[family], r, k, processors)
 
 
 def choose_split(r: int, k: int, config: Config, processors: int) -> int:
     """Validation rows a program walks: whole tiles, few enough for two programs a processor."""
-    tiles = max(triton.cdiv(k, config.BLOCK_K), 1)
-    splits = min(tiles, triton.cdiv(2 * processors, triton.cdiv(r, config.BLOCK_R)))
-    return triton.cdiv(tiles, splits) * config.BLOCK_K
+    return share(triton.cdiv(k, config.BLOCK_K), triton.cdiv(r, config.BLOCK_R), processors) * config.BLOCK_K
 
 
 @triton.jit
@@ -146,7 +140,7 @@ def run_gram_dot(
 ) -> None:
     """Fill partial: its row i holds the sums over validation rows [i * split, (i + 1) * split)."""
     (r, p), (k, q) = a.shape, g_val.shape
-    unit_p, unit_q = _unit(a, a_val), _unit(g, g_val)
+    unit_p, unit_q = unit(a, a_val), unit(g, g_val)
     with torch.cuda.device_of(a):
         _gram_dot_kernel[(triton.cdiv(r, config.BLOCK_R), partial.shape[0])](
             *(a, g, a_val, g_val, partial),
@@ -161,33 +155,12 @@ def run_gram_dot(
 
 def launch_gram_dot(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float) -> Tensor:
     """s [r] float32 of float32, bfloat16 or float16 matrices; float32 products are TF32 as torch.backends allows."""
-    (r, k), processors = (a.shape[0], a_val.shape[0]), _processors(a.device)
+    (r, k), available = (a.shape[0], a_val.shape[0]), processors(a.device)
     if r == 0:
         return a.new_empty(0, dtype=torch.float32)
-    a, g, a_val, g_val = _rows(a), _rows(g), _rows(a_val), _rows(g_val)
-    precision = "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
-    if _unit(a, a_val) == 1 or _unit(g, g_val) == 1:
-        family = "narrow"
-    else:
-        family = precision if a.dtype == torch.float32 else "half"
-    config = choose_config(r, k, family, processors)
-    split = choose_split(r, k, config, processors)
+    a, g, a_val, g_val = rows(a), rows(g), rows(a_val), rows(g_val)
+    config = choose_config(r, k, family(a, g, aligned=unit(a, a_val) > 1 < unit(g, g_val)), available)
+    split = choose_split(r, k, config, available)
     partial = a.new_empty(max(triton.cdiv(k, split), 1), r, dtype=torch.float32)
-    run_gram_dot(a, g, a_val, g_val, partial, bias, split, precision, config)
+    run_gram_dot(a, g, a_val, g_val, partial, bias, split, precision(), config)
     return partial.sum(0)
-
-
-def _rows(x: Tensor) -> Tensor:
-    """Rows of adjacent elements that 32-bit offsets reach."""
-    return x if x.stride(1) == 1 and x.stride(0) <= MAX_STRIDE else x.contiguous()
-
-
-def _unit(x: Tensor, y: Tensor) -> int:
-    """Elements in 16 bytes where every width, stride and address of both is a multiple of 16 bytes, else 1."""
-    unit = 16 // x.element_size()
-    aligned = all(t.data_ptr() % 16 == 0 and t.stride(0) % unit == 0 and t.shape[1] % unit == 0 for t in (x, y))
-    return unit if aligned else 1
-
-
-def _processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

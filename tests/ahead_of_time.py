@@ -1,9 +1,9 @@
 """Compile every Triton kernel, in every config, for GPUs that are not here, and print what the compiler made of each.
 
-    python -m tests.ahead_of_time [80 90 100]     one JSON object a line
+    python -m tests.ahead_of_time [80 90 100] [op ...]     one JSON object a line
 
 It runs in a process of its own, because the interpreter that the other tests switch on has no compiler. A new kernel
-adds a function to KERNELS that yields its builds.
+adds a file to tests/builds.
 """
 
 import json
@@ -14,7 +14,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 os.environ.pop("TRITON_INTERPRET", None)
 
@@ -22,48 +21,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from fastrw.kernels import gram_dot
+from tests.builds import KERNELS
+from tests.builds.build import Build
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-
-BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-NARROW = [("bf16", "ieee"), ("fp16", "ieee"), ("fp32", "ieee"), ("fp32", "tf32")]
-
-
-class Build(NamedTuple):
-    """A kernel with everything fixed that the compiler needs to know."""
-
-    kernel: triton.JITFunction
-    types: dict[str, str]  # of the arguments that are no constants
-    constants: dict[str, object]
-    aligned: bool  # addresses are multiples of 16 bytes
-    num_warps: int
-    num_stages: int
-    about: dict[str, object]  # what the report says of it
-
-
-def gram_dot_builds() -> Iterator[Build]:
-    kernel = gram_dot._gram_dot_kernel
-    sizes = ("r", "k", "p", "q", "stride_a", "stride_g", "stride_a_val", "stride_g_val", "split")
-    runs = {  # family -> dtype, precision, units of p and q
-        "half": [("bf16", "ieee", 8, 8), ("fp16", "ieee", 8, 8)],
-        "tf32": [("fp32", "tf32", 4, 4)],
-        "ieee": [("fp32", "ieee", 4, 4)],
-        "narrow": [(*kind, *units) for kind in NARROW for units in ((1, 1), (16 // BYTES[kind[0]], 1))],
-    }
-    for family, configs in gram_dot.CONFIGS.items():
-        for config in configs:
-            for dtype, precision, *units in runs[family]:
-                data = dict.fromkeys(("a_ptr", "g_ptr", "a_val_ptr", "g_val_ptr"), f"*{dtype}")
-                types = {**data, "partial_ptr": "*fp32", **dict.fromkeys(sizes, "i32"), "bias": "fp32"}
-                blocks = dict(zip(("BLOCK_R", "BLOCK_K", "BLOCK_C"), config, strict=False))
-                constants = {**blocks, "UNIT_P": units[0], "UNIT_Q": units[1], "PRECISION": precision}
-                about = {"kernel": "gram_dot", "family": family, "dtype": dtype, "precision": precision}
-                about |= {"units": units, "config": list(config)}
-                yield Build(kernel, types, constants, units != [1, 1], config.num_warps, config.num_stages, about)
-
-
-KERNELS = {"gram_dot": gram_dot_builds}
+CAPABILITIES = (80, 90, 100)
 
 
 def compile_for(build: Build, capability: int) -> dict:
@@ -90,6 +52,9 @@ def compile_for(build: Build, capability: int) -> dict:
     registers, stack, local = map(int, found.groups())
     return {
         **build.about,
+        "aligned": build.aligned,
+        "tensor_rows": build.tensor_rows,
+        "num_warps": build.num_warps,
         "capability": capability,
         "registers": registers,
         "spilled_bytes": stack + local,
@@ -107,7 +72,9 @@ def _load_bytes(ptx: str) -> Iterator[int]:
 
 
 if __name__ == "__main__":
-    for capability in [int(x) for x in sys.argv[1:]] or [80, 90, 100]:
-        for builds in KERNELS.values():
-            for build in builds():
-                print(json.dumps(compile_for(build, capability)), flush=True)
+    asked = [int(x) for x in sys.argv[1:] if x.isdigit()] or CAPABILITIES
+    for op in [x for x in sys.argv[1:] if not x.isdigit()] or KERNELS:
+        for build in KERNELS[op]():
+            for capability in asked:
+                if capability >= build.least:
+                    print(json.dumps(compile_for(build, capability)), flush=True)

@@ -11,6 +11,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def tf32_allowed():
+    """torch allows TF32 in products of matrices."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+    yield
+    torch.backends.cuda.matmul.fp32_precision = before
+
+
 def pytest_collection_modifyitems(items):
     if torch.cuda.is_available():
         return

@@ -8,20 +8,17 @@ from hypothesis import strategies as st
 from fastrw import reference
 from fastrw.tolerance import bound, relative_error
 from tests import interpreter
+from tests.launch import every, to_tf32
 from tests.op_cases.draw import LAYOUTS, NAN
 from tests.op_cases.gram_dot import matrices
 
 if not interpreter.INTERPRETED:
     pytest.skip("kernels run on the GPU here, or Triton is not installed", allow_module_level=True)
 
-from fastrw.kernels import gram_dot
-from fastrw.kernels.gram_dot import CONFIGS, MAX_STRIDE, choose_config, choose_split, launch_gram_dot, run_gram_dot
+from fastrw.kernels.common import MAX_STRIDE, rows
+from fastrw.kernels.gram_dot import CONFIGS, choose_config, choose_split, launch_gram_dot, run_gram_dot
 
-EVERY = [(family, config) for family, configs in CONFIGS.items() for config in configs]
-
-
-def to_tf32(x):
-    return (x.view(torch.int32) + 0x1000 & ~0x1FFF).view(torch.float32)
+EVERY = every(CONFIGS)
 
 
 @pytest.mark.parametrize("tiles", [1, 2, 10])
@@ -42,14 +39,6 @@ def test_every_config_is_right_in_every_split(family, config, tiles):
         assert relative_error(partial.sum(0), truth) <= bound(torch.float32, plain, k * (p + q))
 
 
-@pytest.fixture
-def tf32_allowed():
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
-    yield
-    torch.backends.cuda.matmul.fp32_precision = before
-
-
 def test_tf32_is_used_where_torch_allows_it(tf32_allowed):
     tensors = matrices(70, 33, 64, 48)
     truth = reference.gram_dot(*(to_tf32(x).double() for x in tensors))
@@ -59,7 +48,7 @@ def test_tf32_is_used_where_torch_allows_it(tf32_allowed):
 def test_rows_are_copied_only_where_32_bits_do_not_reach_across_a_tile():
     for stride, copied in ((MAX_STRIDE, False), (MAX_STRIDE + 1, True)):
         far = torch.empty_strided((2, 8), (stride, 1), device="meta")
-        assert (gram_dot._rows(far) is not far) == copied
+        assert (rows(far) is not far) == copied
 
 
 def test_32_bits_reach_across_the_largest_tile():

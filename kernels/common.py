@@ -1,0 +1,72 @@
+"""What the launchers share: alignment, reach of 32-bit offsets, precision, and the choice between tested tiles.
+
+A family is a set of configs: "half" is bfloat16 and float16; float32 is "ieee", or "tf32" where torch allows it;
+"wide" is bfloat16 or float16 times float32, exactly; "narrow" serves rows that are not aligned to 16 bytes: larger
+tiles spill there.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import triton
+from torch import Tensor
+
+MAX_STRIDE = 2**24  # a tile of 128 rows of this stride is the most that 32-bit offsets reach
+
+
+def rows(x: Tensor) -> Tensor:
+    """Rows of adjacent elements that 32-bit offsets reach."""
+    return x if x.stride(-1) == 1 and x.stride(-2) <= MAX_STRIDE else x.contiguous()
+
+
+def unit(*tensors: Tensor) -> int:
+    """Elements in 16 bytes where every width, stride and address of all is a multiple of 16 bytes, else 1."""
+    size = 16 // tensors[0].element_size()
+
+    def aligned(x: Tensor) -> bool:
+        return (
+            x.data_ptr() % 16 == 0
+            and x.shape[-1] % size == 0
+            and all(stride % size == 0 for stride, n in zip(x.stride()[:-1], x.shape[:-1], strict=True) if n > 1)
+        )
+
+    return size if all(map(aligned, tensors)) else 1
+
+
+def precision() -> str:
+    """How float32 products are taken: "tf32" where torch.backends allows it for products of matrices, else "ieee"."""
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
+def family(x: Tensor, *others: Tensor, aligned: bool) -> str:
+    """The set of configs for products of x with the others."""
+    if not aligned:
+        return "narrow"
+    if x.dtype == torch.float32:
+        return precision()
+    return "half" if all(y.dtype == x.dtype for y in others) else "wide"
+
+
+def choose(configs: Sequence[tuple], height: int, width: int, processors: int) -> tuple:
+    """The largest tile, first of its config, that is not half empty in width and of which every processor gets one."""
+    for config in configs:
+        tiles = triton.cdiv(height, config[0]) * triton.cdiv(width, config[1])
+        if 2 * width > config[1] and tiles >= processors:
+            return config
+    return configs[-1]
+
+
+def share(steps: int, programs: int, processors: int) -> int:
+    """Of this many steps, how many a program takes so that two programs a processor run; all where enough run already."""
+    splits = min(max(steps, 1), triton.cdiv(2 * processors, max(programs, 1)))
+    return triton.cdiv(max(steps, 1), splits)
+
+
+def processors(device: torch.device) -> int:
+    """Streaming multiprocessors; 1 for Triton's interpreter."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
+
+
+def hopper(device: torch.device) -> bool:
+    """Compute capability 9 or later: more shared memory, products of 64 rows."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)

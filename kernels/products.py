@@ -1,0 +1,27 @@
+"""Products of tiles that keep what float32 sums of exact terms would keep."""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def dot(x, y, product, PRECISION: tl.constexpr):
+    """product + x . y, where x may be bfloat16 or float16 and y float32.
+
+    Rounding y to the dtype of x would lose 16 bits of it. It goes in as the terms whose sum it is, each of which a
+    tensor core takes whole: three of bfloat16, or two of TF32, which holds every float16.
+    """
+    if x.dtype == y.dtype:
+        product = tl.dot(x, y, product, input_precision=PRECISION)
+    elif x.dtype == tl.bfloat16:
+        for _ in tl.static_range(3):
+            term = y.to(tl.bfloat16)
+            product = tl.dot(x, term, product)
+            y -= term.to(tl.float32)
+    else:
+        x = x.to(tl.float32)
+        for _ in tl.static_range(2):
+            term = ((y.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+            product = tl.dot(x, term, product, input_precision="tf32")
+            y -= term
+    return product

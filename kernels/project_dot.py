@@ -1,0 +1,144 @@
+"""project_dot in Triton: s_r = g_r . (V a_r + v_b), a product of matrices whose result is dotted and never written.
+
+A program owns a tile of rows and columns: it forms the product in float32, starting at v_b, multiplies it by g and
+stores the row sums. Tiles meet in a second sum of [tiles, r], in a fixed order. Programs of the same rows are
+neighbours: a is read from memory once, V stays in L2. A loop over tiles inside the program costs 100 registers.
+
+Addressing as in gram_dot.py. Columns past q repeat the last one of V and v_b, and meet a g of 0.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastrw.kernels.common import choose, family, hopper, precision, processors, rows, unit
+from fastrw.kernels.products import dot
+
+
+class Config(NamedTuple):
+    BLOCK_R: int
+    BLOCK_Q: int
+    BLOCK_C: int  # columns of p a step
+    num_warps: int
+    num_stages: int
+
+
+# By family, see common.py; largest first. "hopper" adds a tile to "half" where the capability is 9.0 or later.
+HALF = (Config(128, 128, 64, 8, 3), Config(64, 64, 64, 4, 3), Config(64, 16, 64, 4, 3))
+CONFIGS = {
+    "hopper": (Config(128, 256, 64, 8, 3), *HALF),
+    "half": HALF,
+    "wide": (Config(128, 128, 32, 8, 3), Config(64, 16, 32, 4, 3)),
+    "tf32": (Config(128, 128, 32, 8, 3), Config(64, 64, 32, 8, 3), Config(64, 16, 32, 4, 3)),
+    "ieee": (Config(128, 64, 16, 8, 2), Config(64, 16, 32, 4, 2)),
+    "narrow": (Config(32, 32, 32, 4, 3),),
+}
+
+
+def choose_config(r: int, q: int, family: str, processors: int) -> Config:
+    """The largest tile that is not half empty in q and of which every processor gets one."""
+    return choose(CONFIGS[family], r, q, processors)
+
+
+@triton.jit
+def _row_dot(x, y_ptr, stride, rows, width):
+    """sum_q x_rq y_rq over columns before width  -> [rows of x]"""
+    columns = tl.arange(0, x.shape[1])
+    y = tl.load(y_ptr + (rows[:, None] * stride + columns[None, :]), mask=(columns < width)[None, :], other=0.0)
+    return tl.sum(x * y.to(tl.float32), axis=1)
+
+
+@triton.jit(do_not_specialize=["r", "p", "q", "stride_a", "stride_g", "stride_V"])
+def _project_dot_kernel(
+    a_ptr,  # [r, p]
+    g_ptr,  # [r, q]
+    V_ptr,  # [q, p]
+    v_b_ptr,  # [q], where BIAS
+    partial_ptr,  # [tiles of q, r]
+    r,
+    p,  # in units of UNIT_P, as are the strides of a and V
+    q,  # in units of UNIT_Q, as is the stride of g
+    stride_a,
+    stride_g,
+    stride_V,
+    UNIT_P: tl.constexpr,
+    UNIT_Q: tl.constexpr,
+    BIAS: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_Q: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    p, stride_a, stride_V = p * UNIT_P, stride_a * UNIT_P, stride_V * UNIT_P
+    q, stride_g = q * UNIT_Q, stride_g * UNIT_Q
+    tiles = tl.cdiv(q, BLOCK_Q)
+    tile = tl.program_id(0) % tiles
+    q_start = tile * BLOCK_Q
+    r_start = tl.program_id(0) // tiles * BLOCK_R
+    rows, columns, steps = tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_Q), tl.arange(0, BLOCK_C)
+    r_here = tl.minimum(rows, r - 1 - r_start)
+    q_here = tl.minimum(columns, q - 1 - q_start)
+    a_ptr += r_start.to(tl.int64) * stride_a
+    g_ptr += r_start.to(tl.int64) * stride_g + q_start
+    V_ptr += q_start.to(tl.int64) * stride_V
+    a_offsets = r_here[:, None] * stride_a + steps[None, :]
+    V_offsets = q_here[:, None] * stride_V + steps[None, :]
+    product = tl.zeros((BLOCK_R, BLOCK_Q), tl.float32)
+    if BIAS:
+        product += tl.load(v_b_ptr + q_start + q_here).to(tl.float32)[None, :]
+    for start in range(0, p, BLOCK_C):
+        mask_c = (steps < p - start)[None, :]
+        a = tl.load(a_ptr + start + a_offsets, mask=mask_c, other=0.0)
+        V = tl.load(V_ptr + start + V_offsets, mask=mask_c, other=0.0)
+        product = dot(a, tl.trans(V), product, PRECISION)
+    if BLOCK_Q > 128:  # g in halves: 30 registers fewer
+        halves = tl.permute(tl.reshape(product, (BLOCK_R, 2, BLOCK_Q // 2)), (0, 2, 1))
+        left, right = tl.split(halves)
+        s = _row_dot(left, g_ptr, stride_g, r_here, q - q_start)
+        s += _row_dot(right, g_ptr + BLOCK_Q // 2, stride_g, r_here, q - q_start - BLOCK_Q // 2)
+    else:
+        s = _row_dot(product, g_ptr, stride_g, r_here, q - q_start)
+    tl.store(partial_ptr + tile.to(tl.int64) * r + r_start + rows, s, mask=rows < r - r_start)
+
+
+def run_project_dot(
+    a: Tensor,  # [r, p]
+    g: Tensor,  # [r, q]
+    V: Tensor,  # [q, p]
+    v_b: Tensor | None,  # [q]
+    partial: Tensor,  # [tiles of q, r] float32, written
+    precision: str,
+    config: Config,
+) -> None:
+    """Fill partial: its row i holds the sums over the columns of tile i."""
+    (r, p), q = a.shape, g.shape[1]
+    unit_p, unit_q = unit(a, V), unit(g)
+    with torch.cuda.device_of(a):
+        _project_dot_kernel[(triton.cdiv(r, config.BLOCK_R) * partial.shape[0],)](
+            *(a, g, V, v_b, partial),
+            *(r, p // unit_p, q // unit_q),
+            *(a.stride(0) // unit_p, g.stride(0) // unit_q, V.stride(0) // unit_p),
+            *(unit_p, unit_q, v_b is not None),
+            *(config.BLOCK_R, config.BLOCK_Q, config.BLOCK_C, precision),
+            num_warps=config.num_warps,
+            num_stages=config.num_stages,
+        )
+
+
+def launch_project_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None) -> Tensor:
+    """s [r] float32 of float32, bfloat16 or float16 rows; V and v_b of the same dtype or float32."""
+    (r, q), available = g.shape, processors(a.device)
+    if r == 0 or q == 0:
+        return a.new_zeros(r, dtype=torch.float32)
+    a, g, V = rows(a), rows(g), rows(V)
+    v_b = None if v_b is None else v_b.contiguous()
+    tiles = family(a, V, aligned=unit(a, V) > 1)
+    if tiles == "half" and unit(g) > 1 and hopper(a.device):
+        tiles = "hopper"
+    config = choose_config(r, q, tiles, available)
+    partial = a.new_empty(triton.cdiv(q, config.BLOCK_Q), r, dtype=torch.float32)
+    run_project_dot(a, g, V, v_b, partial, precision(), config)
+    return partial.sum(0)
