@@ -48,16 +48,16 @@ def family(x: Tensor, *others: Tensor, aligned: bool) -> str:
 
 
 def choose(configs: Sequence[tuple], height: int, width: int, processors: int) -> tuple:
-    """The largest tile, first of its config, that is not half empty in width and of which every processor gets one."""
+    """The largest tile, first of its config, that is not half empty and of which every processor gets one."""
     for config in configs:
         tiles = triton.cdiv(height, config[0]) * triton.cdiv(width, config[1])
-        if 2 * width > config[1] and tiles >= processors:
+        if 2 * height > config[0] and 2 * width > config[1] and tiles >= processors:
             return config
     return configs[-1]
 
 
 def share(steps: int, programs: int, processors: int) -> int:
-    """Of this many steps, how many a program takes so that two programs a processor run; all where enough run already."""
+    """Of this many steps, how many a program takes so that two programs a processor run."""
     splits = min(max(steps, 1), triton.cdiv(2 * processors, max(programs, 1)))
     return triton.cdiv(max(steps, 1), splits)
 

@@ -5,6 +5,12 @@ import triton.language as tl
 
 
 @triton.jit
+def to_tf32(x):
+    """float32 rounded to the ten bits of mantissa that TF32 has."""
+    return ((x.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def dot(x, y, product, PRECISION: tl.constexpr):
     """product + x . y, where x may be bfloat16 or float16 and y float32.
 
@@ -21,7 +27,7 @@ def dot(x, y, product, PRECISION: tl.constexpr):
     else:
         x = x.to(tl.float32)
         for _ in tl.static_range(2):
-            term = ((y.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+            term = to_tf32(y)
             product = tl.dot(x, term, product, input_precision="tf32")
             y -= term
     return product

@@ -12,7 +12,6 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.pop("TRITON_INTERPRET", None)
@@ -52,7 +51,7 @@ def compile_for(build: Build, capability: int) -> dict:
     registers, stack, local = map(int, found.groups())
     return {
         **build.about,
-        "aligned": build.aligned,
+        "wanted_load_bytes": build.load_bytes if build.aligned else None,
         "tensor_rows": build.tensor_rows,
         "num_warps": build.num_warps,
         "capability": capability,
@@ -60,15 +59,20 @@ def compile_for(build: Build, capability: int) -> dict:
         "spilled_bytes": stack + local,
         "shared_bytes": compiled.metadata.shared,
         "matrix": sorted(set(re.findall(r"\b(wgmma|tcgen05|mma)\.(?:mma_async|mma|sync)", ptx))),
-        "load_bytes": max(_load_bytes(ptx), default=0),
+        "load_bytes": max((*_loads(ptx), *_copies(ptx)), default=0),
+        "copy_bytes": min(_copies(ptx), default=0),
     }
 
 
-def _load_bytes(ptx: str) -> Iterator[int]:
-    for vector, bits in re.findall(r"ld\.global[\w:.]*?(?:\.v(\d))?\.b(\d+) ", ptx):
-        yield int(vector or 1) * int(bits) // 8
-    for size in re.findall(r"cp\.async\.c[ag]\.shared\.global[^;]*?, (0x[0-9a-f]+|\d+)", ptx):
-        yield int(size, 0)
+def _loads(ptx: str) -> list[int]:
+    """Bytes of each load to registers."""
+    found = re.findall(r"ld\.global[\w:.]*?(?:\.v(\d))?\.b(\d+) ", ptx)
+    return [int(vector or 1) * int(bits) // 8 for vector, bits in found]
+
+
+def _copies(ptx: str) -> list[int]:
+    """Bytes of each asynchronous load to shared memory: a tile that runs through the pipeline."""
+    return [int(x, 0) for x in re.findall(r"cp\.async\.c[ag]\.shared\.global[^;]*?, (0x[0-9a-f]+|\d+)", ptx)]
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ def every(configs):
 
 
 def to_tf32(x):
-    """Ten bits of the mantissa, rounded."""
-    return (x.view(torch.int32) + 0x1000 & ~0x1FFF).view(torch.float32)
+    """Ten bits of the mantissa, rounded to nearest even as the interpreter does."""
+    bits = x.view(torch.int32)
+    return (bits + 0xFFF + (bits >> 13 & 1) & ~0x1FFF).view(torch.float32)
 
 
 def check(got, spec, args, terms):

@@ -24,7 +24,8 @@ def faults(report):
     tall = rows >= 64  # the units of sm_90 and later take 64 rows at a time
     if report["matrix"] != ([MATRIX_UNIT[capability] if tall else "mma"] if rows else []):
         yield "is not on the matrix unit that it should be on"
-    if (report["load_bytes"] == 16) != report["aligned"]:
+    wanted = report["wanted_load_bytes"]
+    if report["load_bytes"] < wanted if wanted else report["load_bytes"] >= 16:
         yield "loads aligned rows less than 16 bytes at a time, or takes others for aligned"
 
 

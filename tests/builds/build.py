@@ -26,6 +26,7 @@ class Build(NamedTuple):
     about: dict[str, object]  # what the report says of it
     tensor_rows: int = 0  # of the product that tensor cores take; 0: none
     least: int = 80  # compute capability
+    load_bytes: int = 16  # the widest load there should be, where aligned
 
 
 def units(dtype: str, aligned: bool) -> int:
@@ -44,6 +45,7 @@ def build(
     floats: Sequence[str] = (),
     tensor_rows: int = 0,
     least: int = 80,
+    load_bytes: int = 16,
 ) -> Build:
     """The build whose blocks and warps are those of the config; arguments that are neither of these are integers."""
     *blocks, num_warps, num_stages = config
@@ -52,7 +54,7 @@ def build(
     types = {name: f"*{pointers[name]}" if name in pointers else "i32" for name in names if name not in constants}
     types |= dict.fromkeys(floats, "fp32")
     about = {"kernel": kernel.__name__.strip("_").removesuffix("_kernel"), **about, "config": list(config)}
-    return Build(kernel, types, constants, aligned, num_warps, num_stages, about, tensor_rows, least)
+    return Build(kernel, types, constants, aligned, num_warps, num_stages, about, tensor_rows, least, load_bytes)
 
 
 def tensor_rows(rows: int, dtype: str, precision: str) -> int:
