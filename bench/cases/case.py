@@ -1,0 +1,59 @@
+"""What a case is: one call of an op at the size of a real layer, with the work that it needs counted on paper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+class Draw:
+    """Random tensors of one dtype on one device, the same in every run."""
+
+    def __init__(self, dtype: torch.dtype, device: str = "cpu"):
+        self.dtype, self.device = dtype, device
+        self.source = torch.Generator(device).manual_seed(0)
+
+    def __call__(self, *shape: int) -> Tensor:
+        """Standard normal numbers."""
+        return torch.randn(shape, generator=self.source, device=self.device).to(self.dtype)
+
+    def weights(self, n: int) -> Tensor:
+        """[n] of sum 1, every other one 0: Eq. 8 leaves about half of the examples without weight."""
+        w = torch.rand(n, generator=self.source, device=self.device, dtype=wide(self.dtype))
+        w[1::2] = 0
+        return w / w.sum().clamp(min=1e-9)
+
+    def indices(self, r: int, v: int) -> Tensor:
+        """r of the whole numbers below v."""
+        return torch.randint(v, (r,), generator=self.source, device=self.device)
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """What sums of that dtype are kept in."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Bytes: every input that matters read once, every result written once. A multiply and an add are two FLOPs."""
+
+    sizes: str  # by the legend
+    make: Callable[[Draw], tuple]  # the arguments of the op
+    eager: dict[str, Callable]  # the same result as one would write it in torch; the fastest is the one to beat
+    flops: int
+    elements: int  # of the inputs in the dtype that is measured
+    results: int  # of results and other tensors that are float32 in a run in float32 or narrower
+    indices: int = 0  # of int64
+    terms: int  # of the sums that a result is made of, one inside another: K of fastrw/tolerance.py
+    large: bool = False  # meant for a GPU
+
+    def bytes(self, dtype: torch.dtype) -> int:
+        return self.elements * dtype.itemsize + self.results * wide(dtype).itemsize + 8 * self.indices
+
+
+def alive(n: int) -> int:
+    """Of n weights those that are not 0: only their rows have to be read."""
+    return (n + 1) // 2

@@ -1,0 +1,227 @@
+"""The ops on a convolution: n train and m validation examples, C channels in, O out, square images and kernels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.cases.case import Case, alive
+
+
+@dataclass(frozen=True)
+class Layer:
+    C: int
+    O: int  # noqa: E741  the legend's letter
+    size: int
+    kernel: int = 3
+    stride: int = 1
+    padding: int = 1
+    groups: int = 1
+    n: int = 100
+    m: int = 10
+    large: bool = False
+
+    @property
+    def size_out(self) -> int:
+        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    @property
+    def inputs(self) -> int:
+        """Of one example."""
+        return self.C * self.size**2
+
+    @property
+    def outputs(self) -> int:
+        return self.O * self.size_out**2
+
+    @property
+    def weight(self) -> tuple[int, int, int, int]:
+        return self.O, self.C // self.groups, self.kernel, self.kernel
+
+    @property
+    def taps(self) -> int:
+        """Terms of one output."""
+        return math.prod(self.weight[1:])
+
+    @property
+    def parameters(self) -> int:
+        return math.prod(self.weight)
+
+    @property
+    def how(self) -> tuple[list[int], list[int], list[int], int]:
+        """stride, padding, dilation, groups"""
+        return [self.stride] * 2, [self.padding] * 2, [1, 1], self.groups
+
+    def x(self, draw, n: int) -> Tensor:
+        return draw(n, self.C, self.size, self.size)
+
+    def g(self, draw, n: int) -> Tensor:
+        return draw(n, self.O, self.size_out, self.size_out)
+
+    def __str__(self) -> str:
+        more = f", {self.groups} groups" if self.groups > 1 else ""
+        return f"n={self.n} {self.C}→{self.O} {self.size}² k={self.kernel} stride={self.stride}{more}"
+
+
+def _weight_gradient(x: Tensor, g: Tensor, kernel: list[int], how: tuple) -> Tensor:
+    stride, padding, dilation, groups = how
+    weight = x.new_empty(g.shape[1], x.shape[1] // groups, *kernel)
+    zeros = [0] * len(kernel)
+    wanted = [False, True, False]
+    backward = torch.ops.aten.convolution_backward
+    return backward(g, x, weight, None, stride, padding, dilation, False, zeros, groups, wanted)[1]
+
+
+def _conv_dot(x: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None, *how) -> Tensor:
+    return (F.conv2d(x, V, v_b, *how) * g).sum((1, 2, 3))
+
+
+def conv_dot(layer: Layer) -> Case:
+    n, each = layer.n, layer.inputs + layer.outputs
+    return Case(
+        sizes=str(layer),
+        make=lambda draw: (layer.x(draw, n), layer.g(draw, n), draw(*layer.weight), None, *layer.how),
+        eager={"F.conv2d": _conv_dot},
+        flops=2 * n * layer.outputs * (layer.taps + 1),
+        elements=n * each + layer.parameters,
+        results=n,
+        terms=layer.outputs + layer.taps,
+        large=layer.large,
+    )
+
+
+def _outer(x: Tensor, g: Tensor, w: Tensor | None, kernel: list[int], *how) -> Tensor:
+    return _weight_gradient(x, g if w is None else g * w.to(g.dtype).view(-1, 1, 1, 1), kernel, how)
+
+
+def _outer_of_live(x: Tensor, g: Tensor, w: Tensor, kernel: list[int], *how) -> Tensor:
+    live = w.nonzero().squeeze(1)
+    return _outer(x[live], g[live], w[live], kernel, *how)
+
+
+def conv_outer(layer: Layer, weighted: bool = True) -> Case:
+    n = layer.n if weighted else layer.m
+    kept = alive(n) if weighted else n
+    return Case(
+        sizes=f"{layer}, half of w 0" if weighted else f"{layer}, no w".replace(f"n={layer.n}", f"n={n}"),
+        make=lambda draw: (
+            layer.x(draw, n), layer.g(draw, n), draw.weights(n) if weighted else None, layer.weight[2:], *layer.how
+        ),  # fmt: skip
+        eager={"convolution_backward": _outer} | ({"live examples": _outer_of_live} if weighted else {}),
+        flops=kept * layer.outputs * (2 * layer.taps + weighted),
+        elements=kept * (layer.inputs + layer.outputs),
+        results=layer.parameters + weighted * n,
+        terms=kept * layer.size_out**2,
+        large=layer.large,
+    )
+
+
+def _grouped(
+    x: Tensor, g: Tensor, n: int, V: None, kernel: list[int], stride, padding, dilation, groups: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Examples become groups of one convolution."""
+    V = _weight_gradient(x[n:], g[n:], kernel, (stride, padding, dilation, groups))
+    as_groups = [t[:n].reshape(1, -1, *t.shape[2:]) for t in (x, g)]
+    G = _weight_gradient(*as_groups, kernel, (stride, padding, dilation, groups * n)).view(n, *V.shape)
+    return G.flatten(1) @ V.flatten(), G, V
+
+
+def conv_instance(layer: Layer) -> Case:
+    n, both = layer.n, layer.n + layer.m
+    return Case(
+        sizes=f"m={layer.m} {layer}",
+        make=lambda draw: (layer.x(draw, both), layer.g(draw, both), n, None, layer.weight[2:], *layer.how),
+        eager={"convolution_backward, grouped": _grouped},
+        flops=2 * both * layer.outputs * layer.taps + 2 * n * layer.parameters,
+        elements=both * (layer.inputs + layer.outputs),
+        results=n + (n + 1) * layer.parameters,
+        terms=both * layer.size_out**2 + layer.parameters,
+        large=layer.large,
+    )
+
+
+def _product(G: Tensor, w: Tensor) -> Tensor:
+    return (w.to(G.dtype) @ G.flatten(1)).view(G.shape[1:])
+
+
+def combine(layer: Layer) -> Case:
+    n = layer.n
+    return Case(
+        sizes=f"n={n} G of {layer.parameters}, half of w 0",
+        make=lambda draw: (draw(n, *layer.weight), draw.weights(n)),
+        eager={"w @ G": _product},
+        flops=2 * alive(n) * layer.parameters,
+        elements=alive(n) * layer.parameters,
+        results=layer.parameters + n,
+        terms=alive(n),
+        large=layer.large,
+    )
+
+
+def _with_sums(t_y: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    return t_y, torch.stack([t_y.sum((0, 2, 3)), (t_y * y).sum((0, 2, 3))])
+
+
+def _two(x, V, v_b, t, W, y, *how) -> tuple[Tensor, Tensor]:
+    t_y = F.conv2d(x, V, v_b, *how)
+    return _with_sums(t_y if t is None else t_y + F.conv2d(t, W, None, *how), y)
+
+
+def _one(x, V, v_b, t, W, y, *how) -> tuple[Tensor, Tensor]:
+    return _with_sums(F.conv2d(torch.cat([x, t], 1), torch.cat([V, W], 1), v_b, *how), y)
+
+
+def conv_tangent(layer: Layer, first: bool = False) -> Case:
+    """`first`: nothing below it is selected, so its input has no tangent."""
+    n, products = layer.n, 1 if first else 2
+
+    def make(draw):
+        t, W = (None, None) if first else (layer.x(draw, n), draw(*layer.weight))
+        return layer.x(draw, n), draw(*layer.weight), None, t, W, layer.g(draw, n), *layer.how
+
+    return Case(
+        sizes=f"{layer}" + (", no t" if first else ""),
+        make=make,
+        eager={"two convolutions": _two} | ({} if first or layer.groups > 1 else {"one of both": _one}),
+        flops=n * layer.outputs * (2 * products * layer.taps + 3),
+        elements=products * (n * layer.inputs + layer.parameters) + n * layer.outputs,
+        results=n * layer.outputs + 2 * layer.O,
+        terms=n * layer.size_out**2 + products * layer.taps,
+        large=layer.large,
+    )
+
+
+LAYERS = {
+    "resnet stem 3-16": Layer(3, 16, 32),
+    "resnet 16-16": Layer(16, 16, 32),
+    "resnet 16-32 /2": Layer(16, 32, 32, stride=2),
+    "resnet 32-32": Layer(32, 32, 16),
+    "resnet 32-64 /2": Layer(32, 64, 16, stride=2),
+    "resnet 64-64": Layer(64, 64, 8),
+    "resnet 16-32 1x1 /2": Layer(16, 32, 32, 1, 2, 0),
+    "resnet 32-64 1x1 /2": Layer(32, 64, 16, 1, 2, 0),
+    "lenet 1-6": Layer(1, 6, 28, 5, 1, 2),
+    "lenet 6-16": Layer(6, 16, 14, 5, 1, 0),
+    "depthwise 32-32": Layer(32, 32, 16, groups=32),
+    # WRN-28-10, and the patches of ViT-S
+    "wrn 160-160": Layer(160, 160, 32, n=128, m=16, large=True),
+    "wrn 320-320": Layer(320, 320, 16, n=128, m=16, large=True),
+    "wrn 640-640": Layer(640, 640, 8, n=128, m=16, large=True),
+    "vit patches": Layer(3, 384, 224, 16, 16, 0, n=64, m=8, large=True),
+}
+RESNET = [name for name in LAYERS if name.startswith(("resnet", "wrn"))]  # what BatchNorm follows
+
+CONVOLUTIONS = {
+    "conv_dot": {name: conv_dot(layer) for name, layer in LAYERS.items()},
+    "conv_outer": {
+        **{name: conv_outer(layer) for name, layer in LAYERS.items()},
+        "resnet 64-64, V": conv_outer(LAYERS["resnet 64-64"], weighted=False),
+    },
+    "conv_instance": {name: conv_instance(layer) for name, layer in LAYERS.items() if name != "wrn 640-640"},
+    "combine": {name: combine(layer) for name, layer in LAYERS.items() if name != "wrn 640-640"},
+    "conv_tangent": {name: conv_tangent(LAYERS[name], first="stem" in name) for name in RESNET},
+}
