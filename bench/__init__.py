@@ -1,30 +1,22 @@
-"""Benchmarks of fastrw: one file per question, one way of timing, ceilings measured in the same run.
+"""Benchmarks of fastrw: one way of timing, ceilings measured in the same run, no number for what is not exact.
 
-python -m bench                      every bench this machine can run, in short form
-python -m bench gram_dot [...]       one op: backends, eager and torch.compile against the roof
-python -m bench end_to_end [...]     one whole training step: fastrw and its peers against a plain step
-python -m bench gpu [...]            on a GPU machine: tests, sanitizers and all benches, into one result file
+python -m fastrw bench [...]               every op against eager torch, torch.compile and the roof; --help teaches
+python -m fastrw bench end_to_end [...]    one whole training step: fastrw and its peers against a plain step
+python -m fastrw bench gpu [...]           on a GPU machine: tests, sanitizers and all benches, into one result file
+
+`python -m bench` is the same. `pytest bench/` runs the ops under pytest-benchmark, one file an op.
 """
 
 from __future__ import annotations
 
 import importlib
 
-SHORT = {"gram_dot": ["--rounds", "20", "--no-compile"], "end_to_end": ["--rounds", "3"]}
-WORDS = (*SHORT, "gpu")
+WORDS = ("end_to_end", "gpu")
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the bench named by the first word, or all of them in short form; return the exit status."""
-    if not argv:
-        return max(run(word, options) for word, options in SHORT.items())
-    if argv[0] in WORDS:
-        return run(argv[0], argv[1:])
-    from rich import print
-
-    print(__doc__)
-    return 0 if argv[0] in ("-h", "--help") else 2
-
-
-def run(word: str, argv: list[str]) -> int:
-    return importlib.import_module(f"bench.{word}").main(argv)
+    """Run the bench named by the first word, or the ops; return the exit status."""
+    argv = argv or []
+    if argv and argv[0] in WORDS:
+        return importlib.import_module(f"bench.{argv[0]}").main(argv[1:])
+    return importlib.import_module("bench.command").main(argv)

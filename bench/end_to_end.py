@@ -49,9 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     if options.json:
         record.write_json(options.json, result)
     if options.plot:
-        from bench.plot import plot
+        from bench.plot import plot_steps
 
-        plot(runs, options.plot)
+        plot_steps(runs, options.plot)
     return 1 if any(row["red"] for each in runs for row in each["rows"]) else 0
 
 

@@ -10,7 +10,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -73,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch sees no CUDA device"
         console.print(f"bench.gpu: needs a GPU: {why} (torch {torch.__version__})")
         return 1
-    sanitizer = tool("compute-sanitizer")
+    sanitizer = record.tool("compute-sanitizer")
     result = {"bench": "gpu", **record.header("cuda"), "missing": missing(), "parts": []}
     name = f"{slug(result['machine']['gpu'])}-{slug(result['date'].partition('+')[0])}"
     for part in parts(sanitizer):
@@ -89,16 +88,10 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if all(part["status"] == "passed" for part in result["parts"]) else 1
 
 
-def tool(name: str) -> str | None:
-    """Where a tool of the CUDA toolkit is, or None."""
-    homes = [os.environ.get("CUDA_HOME", "/usr/local/cuda"), "/usr/local/cuda"]
-    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(f"{home}/bin" for home in homes))
-
-
 def missing() -> list[str]:
     """The tools that are not here, and what that leaves out."""
     lost = {"nvcc": "the CUDA backend cannot be built here", "compute-sanitizer": "no sanitizer was run"}
-    return [f"{name}: {loss}" for name, loss in lost.items() if tool(name) is None]
+    return [f"{name}: {loss}" for name, loss in lost.items() if record.tool(name) is None]
 
 
 def slug(words: str) -> str:

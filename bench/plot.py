@@ -1,4 +1,4 @@
-"""A picture of an end-to-end run: ratio to a plain step by model and way, the FLOP floor as a tick on each bar."""
+"""Pictures of results: whole steps by model and way, ops by case and way. Written as PNG, whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,16 +6,25 @@ import io
 import os
 from pathlib import Path
 
+from bench.ops import BACKENDS, COMPILED, EAGER
 from bench.record import write_whole
 
+WAYS = dict(zip((*BACKENDS, COMPILED), ("0.6", "C0", "C2", "C1", "C3"), strict=True))  # way -> colour
+LIMITS = (0.05, 20)  # of the axis of ratios: a mark beyond them is drawn at the edge
 
-def plot(runs: list[dict], path: str | os.PathLike) -> None:
-    """One panel a malloc setting; a way without a number has no bar. Written as PNG, whole or not at all."""
+
+def _pyplot():
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    return pyplot
+
+
+def plot_steps(runs: list[dict], path: str | os.PathLike) -> None:
+    """Ratio to a plain step, the FLOP floor as a tick on each bar; one panel a malloc setting, no bar where no number."""
+    pyplot = _pyplot()
     figure, axes = pyplot.subplots(len(runs), 1, figsize=(11, 4.2 * len(runs)), squeeze=False, layout="constrained")
     for axis, run in zip(axes[:, 0], runs, strict=True):
         models = list(dict.fromkeys(row["model"] for row in run["rows"]))
@@ -35,7 +44,72 @@ def plot(runs: list[dict], path: str | os.PathLike) -> None:
         axis.set_ylabel("time ÷ plain step")
         axis.set_title(f"malloc {run['malloc']}; black tick: FLOP floor", fontsize=10)
     figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=8, fontsize=8, loc="outside lower center")
+    _write(figure, path)
+
+
+def plot_ops(result: dict, path: str | os.PathLike) -> None:
+    """Ratio to the fastest eager form, a line a case, its quartiles as a bar across each mark; ops in two columns."""
+    pyplot = _pyplot()
+    rows = [row for row in result["rows"] if row["to_eager"] and not row["way"].startswith(EAGER)]
+    dtypes = {row["dtype"] for row in rows}
+    panels: dict[str, list[dict]] = {}
+    for row in rows:
+        panels.setdefault(row["op"] + (f", {row['dtype']}" if len(dtypes) > 1 else ""), []).append(row)
+    heights = {title: len({row["case"] for row in found}) + 2 for title, found in panels.items()}
+    left, right = _halves(heights)
+    tall = max(sum(heights[title] for title in half) for half in (left, right))
+    figure = pyplot.figure(figsize=(13, 1.5 + 0.19 * tall), layout="constrained")
+    labels = {}
+    for half, column in zip(figure.subfigures(1, 2), (left, right), strict=True):
+        if not column:
+            continue
+        each = {"height_ratios": [heights[title] for title in column]}
+        axes = half.subplots(len(column), 1, squeeze=False, sharex=True, gridspec_kw=each)
+        for axis, title in zip(axes[:, 0], column, strict=True):
+            _ratios(axis, title, panels[title])
+            labels |= {text: mark for mark, text in zip(*axis.get_legend_handles_labels(), strict=True)}
+        axes[-1, 0].set_xlabel("time ÷ fastest eager form")
+    machine = result["machine"]
+    figure.suptitle(f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads; left of 1 is faster", size=10)
+    figure.legend(labels.values(), labels.keys(), ncols=8, fontsize=8, loc="outside lower center")
+    _write(figure, path)
+
+
+def _halves(heights: dict[str, int]) -> tuple[list[str], list[str]]:
+    """The titles in order, cut where both columns are about as tall."""
+    titles, total, tall = list(heights), sum(heights.values()), 0
+    for index, title in enumerate(titles):
+        tall += heights[title]
+        if 2 * tall >= total:
+            return titles[: index + 1], titles[index + 1 :]
+    return titles, []
+
+
+def _ratios(axis, title: str, rows: list[dict]) -> None:
+    from matplotlib.ticker import NullLocator
+
+    cases = list(dict.fromkeys(row["case"] for row in rows))
+    for way in (way for way in WAYS if any(row["way"] == way for row in rows)):
+        found = [row for row in rows if row["way"] == way]
+        at = [cases.index(row["case"]) for row in found]
+        ratios = [min(max(row["to_eager"]["median"], LIMITS[0]), LIMITS[1]) for row in found]
+        low, high = zip(*(row["to_eager"]["quartiles"] for row in found), strict=True)
+        axis.hlines(at, low, high, color=WAYS[way], linewidth=1, alpha=0.6)
+        axis.scatter(ratios, at, s=18, color=WAYS[way], label=way, zorder=3, marker="o" if way != "reference" else "|")
+    axis.axvline(1, color="black", linewidth=0.8, zorder=0)
+    axis.set_xscale("log")
+    axis.set_xlim(0.95 * LIMITS[0], 1.05 * LIMITS[1])
+    axis.set_xticks([0.1, 0.25, 0.5, 1, 2, 4, 10], ["0.1", "0.25", "0.5", "1", "2", "4", "10"])
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_yticks(range(len(cases)), cases, fontsize=7)
+    axis.set_ylim(len(cases) - 0.4, -0.6)
+    axis.tick_params(axis="x", labelsize=7)
+    axis.grid(axis="x", linewidth=0.3)
+    axis.set_title(title, fontsize=9, loc="left", pad=3)
+
+
+def _write(figure, path: str | os.PathLike) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
-    pyplot.close(figure)
+    _pyplot().close(figure)
     write_whole(Path(path), image.getvalue())

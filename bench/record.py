@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from argparse import ArgumentParser
@@ -93,9 +94,15 @@ def commit() -> str | None:
     return found.stdout.strip() or None
 
 
+def tool(name: str) -> str | None:
+    """Where a tool of the CUDA toolkit is, or None."""
+    homes = [os.environ.get("CUDA_HOME", "/usr/local/cuda"), "/usr/local/cuda"]
+    return shutil.which(name) or shutil.which(name, path=os.pathsep.join(f"{home}/bin" for home in homes))
+
+
 def console() -> Console:
     """Where tables go: wide enough for them also where the output is a file."""
-    return Console(width=max(Console().width, 110))
+    return Console(width=max(Console().width, 120))
 
 
 def caution(found: dict) -> str:

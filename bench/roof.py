@@ -19,28 +19,35 @@ class Roof:
     bandwidth: float
     flops: Rates
     products: Rates = field(default_factory=dict)
+    caches: dict[int, float] = field(default_factory=dict)  # B/s of so many bytes that were used just before
 
     def floor(self, flops: int, nbytes: int, dtype: torch.dtype) -> float:
-        """Seconds below which nothing that does this work can go."""
-        return max(flops / self.flops[dtype], nbytes / self.bandwidth)
+        """Seconds below which nothing that does this work can go, its bytes in the cache that holds them."""
+        fits = [rate for size, rate in self.caches.items() if size >= nbytes]
+        return max(flops / self.flops[dtype], nbytes / max([self.bandwidth, *fits]))
 
     def as_dict(self) -> dict:
         named = {"flops": self.flops, "products": self.products}
         rates = {key: {str(d).removeprefix("torch."): f for d, f in found.items()} for key, found in named.items()}
-        return {"bandwidth": self.bandwidth, **rates}
+        return {"bandwidth": self.bandwidth, "caches": self.caches, **rates}
 
     def __str__(self) -> str:
         found = [f"memory {self.bandwidth / 1e9:.0f} GB/s"]
+        found += [f"{size / 2**20:g} MiB {rate / 1e9:.0f} GB/s" for size, rate in self.caches.items()]
         for dtype, rate in self.flops.items():
             name = str(dtype).removeprefix("torch.")
             found.append(f"{name} {rate / 1e9:.0f} GFLOP/s (torch.mm {self.products[dtype] / 1e9:.0f})")
         return ", ".join(found)
 
 
-H100 = Roof(3.0e12, {torch.bfloat16: 790e12})
+# measured on one; float32 outside the tensor cores by the data sheet
+H100 = Roof(3.0e12, {torch.bfloat16: 790e12, torch.float16: 790e12, torch.float32: 67e12})
+CACHED = (2**18, 2**20, 2**22, 2**24, 2**25)  # bytes
 
 
-def measure(device: str, dtypes: tuple[torch.dtype, ...], *, size: int | None = None, rounds: int = 7) -> Roof:
+def measure(
+    device: str, dtypes: tuple[torch.dtype, ...], *, size: int | None = None, rounds: int = 7, caches: bool = False
+) -> Roof:
     """Bandwidth by the better of a copy and a triad, FLOP/s by the better of a square product and a convolution.
 
     A convolution, because on some CPUs torch's library of products does not reach what its other library does.
@@ -48,11 +55,13 @@ def measure(device: str, dtypes: tuple[torch.dtype, ...], *, size: int | None = 
     size = size or (8192 if device.startswith("cuda") else 2048)
     products = {dtype: product(device, dtype, size, rounds) for dtype in dtypes}
     best = {dtype: max(rate, convolution(device, dtype, size // 16, rounds)) for dtype, rate in products.items()}
-    return Roof(bandwidth(device, 16 * size * size, rounds), best, products)
+    memory = bandwidth(device, 16 * size * size, rounds)
+    warm = {nbytes: bandwidth(device, nbytes // 3, 9 * rounds) for nbytes in CACHED} if caches else {}
+    return Roof(memory, best, products, warm)
 
 
 def bandwidth(device: str, nbytes: int, rounds: int) -> float:
-    """B/s, reads and writes counted; the buffers are larger than the last cache."""
+    """B/s of buffers of so many bytes, reads and writes counted."""
     x, y, z = (torch.randn(nbytes // 4, device=device) for _ in range(3))
     ways = {"copy": lambda: z.copy_(x), "triad": lambda: torch.add(x, y, alpha=0.5, out=z)}
     times = timing.interleave(ways, rounds, device)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,13 +32,33 @@ class Timing:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        if len(self.samples) < 2:
-            return self.median, self.median
-        low, _, high = statistics.quantiles(self.samples, n=4, method="inclusive")
-        return low, high
+        return quartiles(self.samples)
+
+    def summary(self) -> dict:
+        """All but the samples themselves."""
+        return {"median": self.median, "quartiles": self.quartiles, "cold": self.cold, "rounds": len(self.samples)}
+
+    def over(self, other: Timing) -> dict:
+        """The ratio to another way of the same interleaved run, round by round: what slows both cancels."""
+        ratios = [x / y for x, y in zip(self.samples, other.samples, strict=True)]
+        return {"median": statistics.median(ratios), "quartiles": quartiles(ratios)}
 
     def as_dict(self) -> dict:
         return {"median": self.median, "quartiles": self.quartiles, "cold": self.cold, "samples": self.samples}
+
+
+def quartiles(samples: Sequence[float]) -> tuple[float, float]:
+    """The first and the third."""
+    if len(samples) < 2:
+        return samples[0], samples[0]
+    low, _, high = statistics.quantiles(samples, n=4, method="inclusive")
+    return low, high
+
+
+def rounds_within(seconds: float, ways: dict[str, Way], device: str) -> int:
+    """How many rounds of these ways, already warm, take so long; at least 5, at most 200."""
+    took = sum(sample(way, device) for way in ways.values())
+    return min(max(int(seconds / max(took, 1e-9)), 5), 200)
 
 
 def wait(device: str) -> None:

@@ -112,7 +112,7 @@ def weighted_outer(r: int, p: int, q: int, weighted: bool = True, large: bool = 
     return Case(
         sizes=f"r={r} p={p} q={q}" + (", half of w 0" if weighted else ", no w"),
         make=lambda draw: (draw(r, p), draw(r, q), draw.weights(r) if weighted else None),
-        eager={"(g w)ᵀ a": _weighted_product} | ({"live rows": _live_rows} if weighted else {}),
+        eager={"one product": _weighted_product} | ({"live rows": _live_rows} if weighted else {}),
         flops=2 * rows * p * q + (1 + weighted) * rows * q,
         elements=rows * (p + q),
         results=p * q + q + weighted * r,

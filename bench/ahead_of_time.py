@@ -1,0 +1,130 @@
+"""What the compilers make of the GPU kernels: registers, spills, shared memory, matrix instructions. Needs no GPU.
+
+Triton's kernels are compiled here in every config for every target; the CUDA kernels are read out of the extension."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from rich.text import Text
+
+from bench import record, tables
+
+MATRIX = r"\b(U?TC\w*MMA|HGMMA|IGMMA|HMMA|IMMA|DMMA)\b"
+
+
+def main(chosen: list[str], targets: list[int], json: str | None, console: Console) -> int:
+    """Report on the kernels of these ops; 1 where one spills."""
+    found = {"cuda": list(cuda(chosen, console)), "triton": list(triton(chosen, targets, console))}
+    for name, rows in found.items():
+        if rows:
+            console.print(table(name, rows))
+    if json:
+        record.write_json(json, {"bench": "ahead_of_time", **record.header("cpu"), **found})
+    return 1 if any(row["spilled_bytes"] for rows in found.values() for row in rows) else 0
+
+
+def triton(chosen: list[str], targets: list[int], console: Console) -> Iterator[dict]:
+    """A row a kernel, config, dtype and target, as tests/ahead_of_time.py compiles them."""
+    try:
+        from tests.ahead_of_time import KERNELS, compile_for
+    except ImportError as error:
+        console.print(f"Triton's kernels cannot be compiled here: {error}")
+        return
+    builds = [build for op, every in KERNELS.items() if op in chosen for build in every()]
+    screen = Console(stderr=True)
+    both = [(build, target) for build in builds for target in targets]
+    for build, target in track(both, "compiling", console=screen, disable=not screen.is_terminal, transient=True):
+        yield compile_for(build, target)
+
+
+def cuda(chosen: list[str], console: Console) -> Iterator[dict]:
+    """A row a kernel and target in the extension's machine code, of the ops whose names its source file has."""
+    from fastrw import extension
+
+    tools = toolkit()
+    if extension.reason is not None or "cuobjdump" not in tools:
+        why = extension.reason or "cuobjdump is neither in a CUDA toolkit nor in Triton"
+        console.print(f"the CUDA kernels cannot be read here: {why}", highlight=False)
+        return
+    from fastrw import _C
+
+    matrix = matrix_instructions(tools, _C.__file__)
+    said = run(tools["cuobjdump"], "-res-usage", _C.__file__)
+    for part in said.split("Fatbin elf code:")[1:]:
+        target, source = (re.search(f"{word} = (.*)", part)[1] for word in ("arch", "identifier"))
+        for name, usage in re.findall(r"Function (\S+):\n\s+(.*)", part):
+            if (op := Path(source).stem) in chosen:
+                count = dict(re.findall(r"(\w+)(?:\[\d\])?:(\d+)", usage))
+                yield {
+                    "kernel": op,
+                    "function": readable(name),
+                    "capability": int(target.removeprefix("sm_").rstrip("af")),
+                    "registers": int(count["REG"]),
+                    "spilled_bytes": int(count["STACK"]) + int(count["LOCAL"]),
+                    "shared_bytes": int(count["SHARED"]),
+                    "matrix": sorted(matrix.get((target, name), ())),
+                }
+
+
+def matrix_instructions(tools: dict[str, str], library: str) -> dict[tuple[str, str], set[str]]:
+    """The matrix instructions in the machine code of each (target, function); empty without nvdisasm."""
+    if "nvdisasm" not in tools:
+        return {}
+    found: dict[tuple[str, str], set[str]] = {}
+    target = name = ""
+    beside = os.pathsep.join([str(Path(tools["nvdisasm"]).parent), os.environ.get("PATH", "")])
+    for line in run(tools["cuobjdump"], "-sass", library, PATH=beside).splitlines():
+        if where := re.match(r"\s*arch = (\S+)", line):
+            target = where[1]
+        elif where := re.match(r"\s*Function : (\S+)", line):
+            name = where[1]
+        elif what := re.search(MATRIX, line):
+            found.setdefault((target, name), set()).add(what[1])
+    return found
+
+
+def toolkit() -> dict[str, str]:
+    """cuobjdump and nvdisasm, of a CUDA toolkit or of Triton, where they are."""
+    found = {name: record.tool(name) for name in ("cuobjdump", "nvdisasm")}
+    try:
+        import triton
+    except ImportError:
+        return {name: path for name, path in found.items() if path}
+    ours = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+    return {name: path or str(ours / name) for name, path in found.items() if path or (ours / name).exists()}
+
+
+def readable(name: str) -> str:
+    """The kernel and its template arguments, by c++filt where it is."""
+    try:
+        plain = run("c++filt", name).strip()
+    except OSError:
+        return name
+    return re.sub(r"\w+::", "", plain.removeprefix("void ").partition("(")[0])
+
+
+def run(*command: str, **environment: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}).stdout
+
+
+def table(name: str, rows: list[dict]) -> Table:
+    """A line a kernel, what it was built for, and target."""
+    last = ("capability", "registers", "spilled_bytes", "shared_bytes", "matrix", "load_bytes")
+    about = list(dict.fromkeys(key for row in rows for key in row if key not in last and key != "kernel"))
+    headings = "sm", "registers", "spilled B", "shared B"
+    shown = tables.columns(Table(title=f"{name} kernels", **tables.STYLE), ("kernel", *about), headings)
+    shown.add_column("matrix instructions")
+    for row in rows:
+        facts = (" ".join(map(str, fact)) if isinstance(fact := row.get(key, ""), list) else str(fact) for key in about)
+        spilled = Text(str(row["spilled_bytes"]), "bold red" if row["spilled_bytes"] else "")
+        counts = str(row["capability"]), str(row["registers"]), spilled, str(row["shared_bytes"])
+        shown.add_row(row["kernel"], *facts, *counts, " ".join(row["matrix"]))
+    return shown

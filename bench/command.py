@@ -1,0 +1,195 @@
+"""python -m fastrw bench: every op at the sizes of real layers, against eager torch and the roof."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from bench import compare, record, roof, tables
+from bench.cases import CASES
+from bench.ops import BACKENDS, DTYPES, Settings, measure, on_gpu
+
+EPILOG = """\
+other benches, each with a --help of its own:
+  python -m fastrw bench end_to_end         one whole training step: fastrw and its peers against a plain step
+  python -m fastrw bench gpu                on a GPU machine: tests, sanitizers and all benches, into one result file
+
+examples:
+  python -m fastrw bench                                   all ops, the cases that fit a CPU
+  python -m fastrw bench --quick                           two cases an op, in seconds
+  python -m fastrw bench --op conv_dot                     one op; "conv_*" for several
+  python -m fastrw bench --case "resnet*" --threads 1      one model's layers, on one thread
+  python -m fastrw bench --compile all                     torch.compile in every case: some seconds each
+  python -m fastrw bench --json new.json --plot new.png    for programs, for eyes
+  python -m fastrw bench --json new.json --compare old.json   what got faster or slower beyond the noise
+  python -m fastrw bench --compare old.json new.json       the same of two files; nothing is run
+  python -m fastrw bench --paper                           FLOPs, bytes and floors, nothing is run
+  python -m fastrw bench --ahead-of-time --op gram_dot     what the compilers made of the GPU kernels, without a GPU
+
+the columns:
+  way         a backend of fastrw (* is what backend="auto" takes here), torch in its eager mode written in a way or two
+              that one would write it, or torch.compile of the first of these
+  time        median; the ways of a case take turns. Inputs are warm in cache on a CPU, cold on a GPU
+  ÷ eager     the ratio to the fastest eager form, taken turn by turn; below 1 is faster. Then its quartiles
+  ÷ compile   the same, to torch.compile
+  GB/s        bytes that the case cannot do without (inputs read once, results written once) over its time
+  GFLOP/s     the op's own FLOPs over its time, rows of weight 0 not counted
+  of roof     the time that this machine needs at least, over the time taken: its peak FLOP/s, and the bandwidth of
+              its memory or of the cache that the case fits in, both measured at the start of the same run. A way that
+              needs fewer FLOPs than the op as written may be above 100 %
+
+A way that is not exact by the rule of fastrw/tolerance.py gets no number but a red line, and the exit status is 1."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    words = parser()
+    options = words.parse_args(argv)
+    chosen = choose(words, options)
+    console = record.console()
+    if options.ahead_of_time:
+        from bench import ahead_of_time
+
+        return ahead_of_time.main(list(chosen), options.target, options.json, console)
+    dtypes = [DTYPES[name] for name in options.dtype]
+    if options.paper:
+        for table in tables.on_paper(chosen, dtypes):
+            console.print(table)
+        return 0
+    old = compare.load(words, options.compare[0]) if options.compare else None
+    if options.compare and len(options.compare) == 2:
+        compare.show(old, compare.load(words, options.compare[1]), console)
+        return 0
+    result = run(chosen, dtypes, options, console)
+    if options.json:
+        record.write_json(options.json, result)
+    if options.plot and result["rows"]:
+        from bench.plot import plot_ops
+
+        plot_ops(result, options.plot)
+    if old:
+        compare.show(old, result, console)
+    return 130 if result["stopped"] else 1 if any(row["red"] for row in result["rows"]) else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    words = argparse.ArgumentParser(
+        prog="python -m fastrw bench",
+        description=__doc__.partition(": ")[2].capitalize(),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = words.add_argument_group("what to measure")
+    what.add_argument("--op", nargs="+", metavar="OP", help=f"names or patterns of: {', '.join(CASES)}")
+    what.add_argument("--case", nargs="+", metavar="CASE", help="names or patterns; --paper lists them")
+    what.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float32"])
+    what.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS, help="eager is always there")
+    what.add_argument("--large", action="store_true", help="the cases meant for a GPU too, where there is none")
+    how = words.add_argument_group("how")
+    how.add_argument("--device", default=record.device(), help="cpu or cuda")
+    how.add_argument("--rounds", type=positive, help="of each case (default: as many as fit in a third of a second)")
+    how.add_argument("--threads", type=positive, default=torch.get_num_threads())
+    how.add_argument("--compile", choices=("none", "some", "all"), default="some",
+                     help="torch.compile in no case, in the first of each op (default), in all")  # fmt: skip
+    how.add_argument("--quick", action="store_true", help="two cases an op, few rounds, no torch.compile")
+    out = words.add_argument_group("results")
+    out.add_argument("--json", metavar="FILE", help="everything, in one JSON object")
+    out.add_argument("--plot", metavar="FILE", help="a PNG of the ratios to eager")
+    out.add_argument("--compare", nargs="+", metavar="OLD", help="a result to compare with; two: nothing is run")
+    instead = words.add_argument_group("instead of measuring")
+    instead.add_argument("--paper", action="store_true", help="the work of each case and its floor on an H100")
+    instead.add_argument("--ahead-of-time", action="store_true", help="registers, spills, shared memory and matrix "
+                         "instructions of each GPU kernel")  # fmt: skip
+    instead.add_argument("--target", nargs="+", type=int, default=[80, 90, 100], metavar="SM",
+                         help="the GPUs that Triton compiles for ahead of time (default: 80 90 100)")  # fmt: skip
+    return words
+
+
+def positive(word: str) -> int:
+    if (number := int(word)) < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
+    return number
+
+
+def choose(words: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, list[str]]:
+    """The cases of each op that are asked for. Ends with a usage error where a name fits none."""
+    fit(words, "op", options.op, CASES)
+    fit(words, "case", options.case, dict.fromkeys(name for cases in CASES.values() for name in cases))
+    if options.compare and len(options.compare) > 2:
+        words.error(f"--compare takes one file or two, got {len(options.compare)}")
+    every = options.large or options.paper or on_gpu(options.device)
+    chosen = {}
+    for op in (op for op in CASES if fits(op, options.op)):
+        names = [name for name, case in CASES[op].items() if fits(name, options.case) and (every or not case.large)]
+        if names:
+            chosen[op] = names[:2] if options.quick else names
+    if not chosen:
+        words.error("these cases are meant for a GPU: --large takes them all the same, or no op has such a case")
+    return chosen
+
+
+def fit(words: argparse.ArgumentParser, kind: str, patterns: list[str] | None, names: Iterable[str]) -> None:
+    for pattern in patterns or ():
+        if not any(fits(name, [pattern]) for name in names):
+            words.error(f"no such {kind}: {pattern!r}; there are {', '.join(names)}")
+
+
+def fits(name: str, patterns: list[str] | None) -> bool:
+    return patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def run(
+    chosen: dict[str, list[str]], dtypes: list[torch.dtype], options: argparse.Namespace, console: Console
+) -> dict:
+    """Measure and print; Ctrl-C ends it early, with what there is by then."""
+    torch.set_num_threads(options.threads)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # the bound is float32's
+    result = {"bench": "ops", **record.header(options.device), "stopped": False, "rows": []}
+    total = len(dtypes) * sum(map(len, chosen.values()))
+    look = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    screen = console if console.is_terminal else Console(stderr=True)
+    with Progress(*look, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        bar = progress.add_task("the roof of this machine", total=total)
+        try:
+            ceilings = roof.measure(options.device, tuple(dtypes), caches=not on_gpu(options.device))
+            result["roof"] = ceilings.as_dict()
+            console.print(opening(result, ceilings), highlight=False)
+            spent = {"seconds": 0.06} if options.quick else {}
+            settings = Settings(options.device, ceilings, tuple(options.backend), options.rounds, **spent)
+            for op, names in chosen.items():
+                for dtype in dtypes:
+                    rows: list[dict] = []
+                    result["rows"].append(rows)
+                    for index, name in enumerate(names):
+                        progress.update(bar, description=f"{op} {name}")
+                        compiled = options.compile == "all" or (options.compile == "some" and index == 0)
+                        rows += measure(op, name, dtype, settings, compiled=compiled and not options.quick)
+                        progress.advance(bar)
+                    console.print(tables.of_op(rows))
+                    for line in tables.refusals(rows):
+                        console.print(line, style="dim", highlight=False)
+        except KeyboardInterrupt:
+            result["stopped"] = True
+    result["rows"] = [row for rows in result["rows"] for row in rows]
+    console.print(tables.summary(result["rows"]))
+    if result["stopped"]:
+        console.print("stopped: the rest was not measured", style="red")
+    return result
+
+
+def opening(result: dict, ceilings: roof.Roof) -> str:
+    """Where the figures come from, and what to hold against them."""
+    machine, load = result["machine"], result["load"][0]
+    lines = [
+        f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads, torch {torch.__version__}, "
+        f"load {load:.2f}",
+        f"measured roof: {ceilings}",
+        record.caution(machine),
+    ]
+    if load > 0.5:
+        lines.append("other work runs on this machine: believe the ratios, not the times")
+    return "\n".join(line for line in lines if line)

@@ -1,0 +1,73 @@
+"""Two results of the ops, old and new: which way of which case got faster or slower, beyond the noise of both.
+
+What is compared is the ratio to eager of the same run, so that a slower machine, or a busier one, changes little. A
+change is beyond the noise where the quartiles of the two ratios do not overlap."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench import tables
+
+KEY = ("op", "case", "dtype", "way")
+
+
+def load(words: argparse.ArgumentParser, path: str) -> dict:
+    """A result of the ops. Ends with a usage error where the file is none."""
+    try:
+        result = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        words.error(f"--compare must name a file that --json wrote, got {path}: {error}")
+    if not isinstance(result, dict) or result.get("bench") != "ops":
+        words.error(f"--compare must name a result of the ops, got {path}")
+    return result
+
+
+def changes(old: dict, new: dict) -> list[dict]:
+    """Ways that have a ratio to eager in both, largest slowdown first; `change` is new over old."""
+    before, after = (_ratios(result) for result in (old, new))
+    found = []
+    for key in before.keys() & after.keys():
+        was, now = before[key], after[key]
+        noise = not (now["quartiles"][0] > was["quartiles"][1] or now["quartiles"][1] < was["quartiles"][0])
+        row = {**dict(zip(KEY, key, strict=True)), "old": was["median"], "new": now["median"]}
+        found.append({**row, "change": now["median"] / was["median"], "noise": noise})
+    return sorted(found, key=lambda row: row["change"], reverse=True)
+
+
+def _ratios(result: dict) -> dict[tuple, dict]:
+    rows = (row for row in result["rows"] if row["to_eager"] and not row["way"].startswith("eager"))
+    return {tuple(row[part] for part in KEY): row["to_eager"] for row in rows}
+
+
+def show(old: dict, new: dict, console: Console) -> None:
+    """Print what changed, and what else differs between the two runs."""
+    for name in ("machine", "versions"):
+        differs = [f"{key} {old[name].get(key)} → {new[name].get(key)}" for key in sorted({*old[name], *new[name]})
+                   if old[name].get(key) != new[name].get(key)]  # fmt: skip
+        if differs:
+            console.print(f"{name} differs: {', '.join(differs)}", style="yellow", highlight=False)
+    every = changes(old, new)
+    shown = tables.columns(
+        Table(title=f"ratio to eager, {old['date']} → {new['date']}", **tables.STYLE),
+        KEY,
+        ("old", "new", "new ÷ old", ""),
+    )
+    for row in (row for row in every if not row["noise"]):
+        verdict = Text("slower", "yellow") if row["change"] > 1 else Text("faster", "green")
+        numbers = [f"{row[name]:.2f}" for name in ("old", "new", "change")]
+        shown.add_row(*(row[part] for part in KEY), *numbers, verdict)
+    if shown.row_count:
+        console.print(shown)
+    before, after = (set(_ratios(result)) for result in (old, new))
+    console.print(
+        f"{shown.row_count} changed beyond the noise, {len(every) - shown.row_count} did not; "
+        f"{len(after - before)} only in the new result, {len(before - after)} only in the old one",
+        highlight=False,
+    )
