@@ -21,14 +21,14 @@ MATRIX = r"\b(U?TC\w*MMA|HGMMA|IGMMA|HMMA|IMMA|DMMA)\b"
 
 
 def main(chosen: list[str], targets: list[int], json: str | None, console: Console) -> int:
-    """Report on the kernels of these ops; 1 where one spills."""
+    """Report on the kernels of these ops: what may be, tests/ gate."""
     found = {"cuda": list(cuda(chosen, console)), "triton": list(triton(chosen, targets, console))}
     for name, rows in found.items():
         if rows:
             console.print(table(name, rows))
     if json:
         record.write_json(json, {"bench": "ahead_of_time", **record.header("cpu"), **found})
-    return 1 if any(row["spilled_bytes"] for rows in found.values() for row in rows) else 0
+    return 0
 
 
 def triton(chosen: list[str], targets: list[int], console: Console) -> Iterator[dict]:

@@ -65,15 +65,13 @@ def main(argv: list[str] | None = None) -> int:
         compare.show(old, compare.load(words, options.compare[1]), console)
         return 0
     result = run(chosen, dtypes, options, console)
-    if options.json:
-        record.write_json(options.json, result)
     if options.plot and result["rows"]:
         from bench.plot import plot_ops
 
         plot_ops(result, options.plot)
     if old:
         compare.show(old, result, console)
-    return 130 if result["stopped"] else 1 if any(row["red"] for row in result["rows"]) else 0
+    return 130 if not result["complete"] else 1 if any(row["red"] for row in result["rows"]) else 0
 
 
 def parser() -> argparse.ArgumentParser:
@@ -91,7 +89,8 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--large", action="store_true", help="the cases meant for a GPU too, where there is none")
     how = words.add_argument_group("how")
     how.add_argument("--device", default=record.device(), help="cpu or cuda")
-    how.add_argument("--rounds", type=positive, help="of each case (default: as many as fit in a third of a second)")
+    how.add_argument("--seconds", type=float, default=0.3, help="spent on timing a case (default: %(default)s)")
+    how.add_argument("--rounds", type=positive, help="of each case, instead")
     how.add_argument("--threads", type=positive, default=torch.get_num_threads())
     how.add_argument("--compile", choices=("none", "some", "all"), default="some",
                      help="torch.compile in no case, in the first of each op (default), in all")  # fmt: skip
@@ -142,13 +141,11 @@ def fits(name: str, patterns: list[str] | None) -> bool:
     return patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def run(
-    chosen: dict[str, list[str]], dtypes: list[torch.dtype], options: argparse.Namespace, console: Console
-) -> dict:
-    """Measure and print; Ctrl-C ends it early, with what there is by then."""
+def run(chosen: dict[str, list[str]], dtypes: list[torch.dtype], options: argparse.Namespace, console: Console) -> dict:
+    """Measure, print, and write the JSON anew after each op; Ctrl-C ends it early, with what there is by then."""
     torch.set_num_threads(options.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # the bound is float32's
-    result = {"bench": "ops", **record.header(options.device), "stopped": False, "rows": []}
+    result = {"bench": "ops", **record.header(options.device), "complete": False, "rows": []}
     total = len(dtypes) * sum(map(len, chosen.values()))
     look = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     screen = console if console.is_terminal else Console(stderr=True)
@@ -158,27 +155,33 @@ def run(
             ceilings = roof.measure(options.device, tuple(dtypes), caches=not on_gpu(options.device))
             result["roof"] = ceilings.as_dict()
             console.print(opening(result, ceilings), highlight=False)
-            spent = {"seconds": 0.06} if options.quick else {}
-            settings = Settings(options.device, ceilings, tuple(options.backend), options.rounds, **spent)
+            seconds = min(options.seconds, 0.06) if options.quick else options.seconds
+            settings = Settings(options.device, ceilings, tuple(options.backend), options.rounds, seconds)
             for op, names in chosen.items():
                 for dtype in dtypes:
                     rows: list[dict] = []
-                    result["rows"].append(rows)
                     for index, name in enumerate(names):
                         progress.update(bar, description=f"{op} {name}")
                         compiled = options.compile == "all" or (options.compile == "some" and index == 0)
-                        rows += measure(op, name, dtype, settings, compiled=compiled and not options.quick)
+                        found = measure(op, name, dtype, settings, compiled=compiled and not options.quick)
+                        rows += found
+                        result["rows"] += found
                         progress.advance(bar)
                     console.print(tables.of_op(rows))
                     for line in tables.refusals(rows):
                         console.print(line, style="dim", highlight=False)
+                    write(options, result)
+            result["complete"] = True
         except KeyboardInterrupt:
-            result["stopped"] = True
-    result["rows"] = [row for rows in result["rows"] for row in rows]
+            console.print("stopped: the rest was not measured", style="red")
     console.print(tables.summary(result["rows"]))
-    if result["stopped"]:
-        console.print("stopped: the rest was not measured", style="red")
+    write(options, result)
     return result
+
+
+def write(options: argparse.Namespace, result: dict) -> None:
+    if options.json:
+        record.write_json(options.json, result)
 
 
 def opening(result: dict, ceilings: roof.Roof) -> str:

@@ -1,6 +1,6 @@
 """python -m bench.gpu: everything that needs a GPU, in about ten minutes, into one JSON and one text file.
 
-GPU tests, compute-sanitizer on a small part of them, then all benches, each in a process and a time limit of its own.
+GPU tests, compute-sanitizer on a few of each op, then all benches, each in a process and a time limit of its own.
 A part that fails is recorded and the rest goes on; the result is rewritten whole after every part, so that what is
 done survives whatever comes. Exit status: 0 when every part that could run passed."""
 
@@ -22,9 +22,11 @@ import torch
 from rich.console import Console
 
 from bench import record
+from bench.cases import CASES
 
 PYTEST = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
 BENCH = [sys.executable, "-m", "bench"]
+SANITIZERS = {"memcheck": 70, "racecheck": 35, "initcheck": 35, "synccheck": 30}  # tool -> seconds
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,30 @@ class Part:
 
 def parts(sanitizer: str | None) -> list[Part]:
     """What is run, in order; the limits add up to less than ten minutes."""
+    brief = ["--device", "cuda", "--seconds", "0.1"]
     return [
         Part("info", [sys.executable, "-m", "fastrw", "info"], 20),
-        Part("tests", [*PYTEST, "tests"], 160),
-        *(sanitized(sanitizer, tool) for tool in ("memcheck", "racecheck", "initcheck", "synccheck") if sanitizer),
-        # torch.compile takes seconds a case, so it is held against the tensor cores alone
-        Part("gram_dot bfloat16", [*BENCH, "gram_dot", "--device", "cuda", "--dtype", "bfloat16"], 110, "--json"),
-        Part("gram_dot float32", [*BENCH, "gram_dot", "--device", "cuda", "--no-compile"], 40, "--json"),
-        Part("end_to_end", [*BENCH, "end_to_end", "--device", "cuda"], 90, "--json"),
+        Part("tests", [*PYTEST, "tests"], 150),
+        *(sanitized(sanitizer, tool, limit) for tool, limit in SANITIZERS.items() if sanitizer),
+        # torch.compile takes seconds a case, so it is held against the tensor cores alone, in one case an op
+        Part("ops bfloat16", [*BENCH, *brief, "--dtype", "bfloat16"], 110, "--json"),
+        Part("ops float32", [*BENCH, *brief, "--compile", "none"], 70, "--json"),
+        Part("end_to_end", [*BENCH, "end_to_end", "--device", "cuda"], 70, "--json"),
     ]
 
 
-def sanitized(sanitizer: str, tool: str) -> Part:
-    """A few tests of gram_dot under one tool: every layout in bfloat16, and NaN beside clean rows."""
-    few = ["tests/test_op_gpu.py", "-k", "layouts and bfloat16", "-x"]
-    # initcheck has to see every write, so other kernels are left out for the rest alone
-    ours = [] if tool == "initcheck" else ["--kernel-name", "kns=gram_dot"]
+def sanitized(sanitizer: str, tool: str, limit: int) -> Part:
+    """A few tests of each op's CUDA and Triton kernels under one tool: memcheck meets every layout, the others one."""
+    few = "layouts and bfloat16" if tool == "memcheck" else "self_test and bfloat16"
+    # initcheck has to see every write, so the kernels of torch are left out for the rest alone
+    names = (
+        [] if tool == "initcheck" else ["fastrw", *CASES]
+    )  # CUDA's are in the namespace fastrw, Triton's named by op
+    ours = [word for name in names for word in ("--kernel-name", f"kns={name}")]
     # every tensor its own allocation: inside a cached block a stray access stays unseen
     bare = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    command = [sanitizer, "--tool", tool, "--error-exitcode", "99", *ours, *PYTEST, *few]
-    return Part(f"sanitizer {tool}", command, 40, environment=bare)
+    command = [sanitizer, "--tool", tool, "--error-exitcode", "99", *ours, *PYTEST, "tests/test_op_gpu.py", "-k", few]
+    return Part(f"sanitizer {tool}", command, limit, environment=bare)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -25,7 +25,7 @@ def relative_error(x: Tensor, truth: Tensor) -> float:
         raise ValueError(
             f"fastrw.relative_error: x must have the shape of the truth, {tuple(truth.shape)}, got {tuple(x.shape)}"
         )
-    x, truth = (t.detach().to("cpu", torch.float64) for t in (x, truth))
+    x, truth = (t.detach().to(truth.device, torch.float64) for t in (x, truth))
     scale = truth.norm().item()
     return (x - truth).norm().item() / (scale or 1.0)
 

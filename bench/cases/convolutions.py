@@ -109,7 +109,11 @@ def conv_outer(layer: Layer, weighted: bool = True) -> Case:
     return Case(
         sizes=f"{layer}, half of w 0" if weighted else f"{layer}, no w".replace(f"n={layer.n}", f"n={n}"),
         make=lambda draw: (
-            layer.x(draw, n), layer.g(draw, n), draw.weights(n) if weighted else None, layer.weight[2:], *layer.how
+            layer.x(draw, n),
+            layer.g(draw, n),
+            draw.weights(n) if weighted else None,
+            layer.weight[2:],
+            *layer.how,
         ),  # fmt: skip
         eager={"convolution_backward": _outer} | ({"live examples": _outer_of_live} if weighted else {}),
         flops=kept * layer.outputs * (2 * layer.taps + weighted),
