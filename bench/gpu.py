@@ -57,10 +57,8 @@ def parts(sanitizer: str | None) -> list[Part]:
 def sanitized(sanitizer: str, tool: str, limit: int) -> Part:
     """A few tests of each op's CUDA and Triton kernels under one tool: memcheck meets every layout, the others one."""
     few = "layouts and bfloat16" if tool == "memcheck" else "self_test and bfloat16"
-    # initcheck has to see every write, so the kernels of torch are left out for the rest alone
-    names = (
-        [] if tool == "initcheck" else ["fastrw", *CASES]
-    )  # CUDA's are in the namespace fastrw, Triton's named by op
+    # CUDA kernels are in the namespace fastrw, Triton's are named by op; initcheck has to see the writes of torch's, too
+    names = [] if tool == "initcheck" else ["fastrw", *CASES]
     ours = [word for name in names for word in ("--kernel-name", f"kns={name}")]
     # every tensor its own allocation: inside a cached block a stray access stays unseen
     bare = {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}

@@ -20,6 +20,7 @@ from fastrw.ops.self_test import as_tuple
 BACKENDS = ("reference", "cpp", "cuda", "triton")
 COMPILED = "torch.compile"
 EAGER = "eager: "
+IN_EAGER_MODE = ("eager", "reference")  # the reference is torch, too
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Way = Callable[[], object]
 
@@ -41,7 +42,8 @@ def on_gpu(device: str) -> bool:
 
 def ways(op: str, case: Case, args: tuple, served_by: tuple[str, ...] = BACKENDS, *, compiled: bool) -> dict[str, Way]:
     """Every way to compute the case, whether or not it can serve here."""
-    found = {name: partial(getattr(ops, op), *args, backend=name) for name in served_by}
+    words = {f": {form}": word for form, word in case.words.items()} or {"": getattr(ops, op)}
+    found = {name + form: partial(word, *args, backend=name) for form, word in words.items() for name in served_by}
     found |= {EAGER + form: partial(run, *args) for form, run in case.eager.items()}
     if compiled:
         torch.compiler.reset()  # past a few shapes of one function, torch.compile would run it eagerly
@@ -53,7 +55,7 @@ class Judge:
     """Knows what a case has to give, and how far from it a result may be."""
 
     def __init__(self, op: str, case: Case, args: tuple):
-        spec = getattr(reference, op)
+        spec = case.spec or getattr(reference, op)
         self.terms = case.terms
         self.truths = as_tuple(spec(*map(_double, args)))
         plain = as_tuple(spec(*args))
@@ -67,7 +69,7 @@ class Judge:
             return {"why": str(refusal).partition(", which ")[2] or str(refusal), "red": False, "error": None}
         except Exception as error:  # torch may lack a form or a compiler; a backend has to serve or refuse
             why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
-            return {"why": why, "red": name in BACKENDS, "error": None}
+            return {"why": why, "red": by(name) in BACKENDS, "error": None}
         errors = []
         for x, truth, plain in zip(outputs, self.truths, self.plain, strict=True):
             errors.append(tolerance.relative_error(x, truth))
@@ -87,15 +89,14 @@ def measure(op: str, name: str, dtype: torch.dtype, settings: Settings, *, compi
     """One row a way; what is measured is None where it got no number, `why` says so."""
     case, device = CASES[op][name], settings.device
     args = case.make(Draw(dtype, device))
-    known = hasattr(ops, op)  # TEMPORARY
-    every = ways(op, case, args, settings.backends if known else (), compiled=compiled)
+    every = ways(op, case, args, settings.backends, compiled=compiled)
     judge = Judge(op, case, args)
     verdicts = {way: judge(way, run) for way, run in every.items()}
     green = {way: run for way, run in every.items() if verdicts[way]["why"] is None}
     rounds = settings.rounds or timing.rounds_within(settings.seconds, green, device)
     times = timing.interleave(green, rounds, device, cold_cache=on_gpu(device))
-    eager = min((times[way] for way in green if is_eager(way)), key=lambda t: t.median, default=None)
-    chosen = backends.choose(op, "auto", *args).name if known else None
+    eager = min((times[way] for way in green if by(way) in IN_EAGER_MODE), key=lambda t: t.median, default=None)
+    chosen = None if case.words else backends.choose(op, "auto", *args).name
     work = {"flops": case.flops, "bytes": case.bytes(dtype), "floor": settings.ceilings.floor(
         case.flops, case.bytes(dtype), dtype)}  # fmt: skip
     work["floor_h100"] = roof.H100.floor(case.flops, case.bytes(dtype), dtype)
@@ -114,6 +115,6 @@ def measure(op: str, name: str, dtype: torch.dtype, settings: Settings, *, compi
     return rows
 
 
-def is_eager(way: str) -> bool:
-    """The reference runs in torch's eager mode like the forms that are faster."""
-    return way.startswith(EAGER) or way == "reference"
+def by(way: str) -> str:
+    """The backend that computes it, or "eager", or torch.compile."""
+    return way.partition(":")[0]

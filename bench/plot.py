@@ -6,10 +6,10 @@ import io
 import os
 from pathlib import Path
 
-from bench.ops import BACKENDS, COMPILED, EAGER
+from bench.ops import BACKENDS, COMPILED, by
 from bench.record import write_whole
 
-WAYS = dict(zip((*BACKENDS, COMPILED), ("0.6", "C0", "C2", "C1", "C3"), strict=True))  # way -> colour
+COLOURS = dict(zip((*BACKENDS, COMPILED), ("0.6", "C0", "C2", "C1", "C3"), strict=True))  # way -> colour
 LIMITS = (0.05, 20)  # of the axis of ratios: a mark beyond them is drawn at the edge
 
 
@@ -23,7 +23,7 @@ def _pyplot():
 
 
 def plot_steps(runs: list[dict], path: str | os.PathLike) -> None:
-    """Ratio to a plain step, the FLOP floor as a tick on each bar; one panel a malloc setting, no bar where no number."""
+    """Ratio to a plain step, the FLOP floor as a tick on each bar; a panel a malloc setting, no bar where no number."""
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(len(runs), 1, figsize=(11, 4.2 * len(runs)), squeeze=False, layout="constrained")
     for axis, run in zip(axes[:, 0], runs, strict=True):
@@ -50,7 +50,7 @@ def plot_steps(runs: list[dict], path: str | os.PathLike) -> None:
 def plot_ops(result: dict, path: str | os.PathLike) -> None:
     """Ratio to the fastest eager form, a line a case, its quartiles as a bar across each mark; ops in two columns."""
     pyplot = _pyplot()
-    rows = [row for row in result["rows"] if row["to_eager"] and not row["way"].startswith(EAGER)]
+    rows = [row for row in result["rows"] if row["to_eager"] and by(row["way"]) in COLOURS]
     dtypes = {row["dtype"] for row in rows}
     panels: dict[str, list[dict]] = {}
     for row in rows:
@@ -89,13 +89,15 @@ def _ratios(axis, title: str, rows: list[dict]) -> None:
     from matplotlib.ticker import NullLocator
 
     cases = list(dict.fromkeys(row["case"] for row in rows))
-    for way in (way for way in WAYS if any(row["way"] == way for row in rows)):
-        found = [row for row in rows if row["way"] == way]
+    for way, colour in COLOURS.items():
+        found = [row for row in rows if by(row["way"]) == way]
+        if not found:
+            continue
         at = [cases.index(row["case"]) for row in found]
         ratios = [min(max(row["to_eager"]["median"], LIMITS[0]), LIMITS[1]) for row in found]
         low, high = zip(*(row["to_eager"]["quartiles"] for row in found), strict=True)
-        axis.hlines(at, low, high, color=WAYS[way], linewidth=1, alpha=0.6)
-        axis.scatter(ratios, at, s=18, color=WAYS[way], label=way, zorder=3, marker="o" if way != "reference" else "|")
+        axis.hlines(at, low, high, color=colour, linewidth=1, alpha=0.6)
+        axis.scatter(ratios, at, s=18, color=colour, label=way, zorder=3, marker="o" if way != "reference" else "|")
     axis.axvline(1, color="black", linewidth=0.8, zorder=0)
     axis.set_xscale("log")
     axis.set_xlim(0.95 * LIMITS[0], 1.05 * LIMITS[1])

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from bench import roof
 from bench.cases import CASES
-from bench.ops import EAGER
+from bench.ops import IN_EAGER_MODE, by
 
 STYLE = {"title_justify": "left", "box": box.SIMPLE_HEAD, "pad_edge": False, "padding": (0, 1, 0, 0)}
 
@@ -47,7 +47,7 @@ def of_op(rows: list[dict]) -> Table:
         ratio = row["to_eager"]
         shown.add_row(
             name,
-            Text(way, "dim" if row["way"].startswith(EAGER) else ""),
+            Text(way, "dim" if by(row["way"]) in IN_EAGER_MODE else ""),
             duration(row["seconds"]["median"]),
             judged(ratio),
             "-".join(f"{q:.2f}" for q in ratio["quartiles"]) if ratio else "-",
@@ -92,7 +92,7 @@ def summary(rows: list[dict]) -> Table:
     shown.add_column("worst at", overflow="fold")
     groups: dict[tuple[str, str, str], list[dict]] = {}
     for row in rows:
-        if row["to_eager"] and not row["way"].startswith(EAGER) and row["way"] != "reference":
+        if row["to_eager"] and by(row["way"]) not in IN_EAGER_MODE:
             groups.setdefault((row["op"], row["dtype"], row["way"]), []).append(row)
     for key, found in groups.items():
         ratios = [row["to_eager"]["median"] for row in found]

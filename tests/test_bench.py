@@ -1,4 +1,4 @@
-"""Whole steps, timing, results, and the run on a GPU: what is wrong gets no number, a result is written whole or not."""
+"""Whole steps, timing, results, the run on a GPU: what is wrong gets no number, a result is written whole or not."""
 
 import functools
 import json

@@ -1,4 +1,6 @@
-"""The sizes every op is measured on, taken from real layers: CASES[op][name], ops in the order of fastrw/reference.py."""
+"""The sizes that every op is measured on, taken from real layers: CASES[op][name].
+
+Ops in the order of fastrw/reference.py; then whole uses of a layer, several ops each."""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from bench.cases.convolutions import CONVOLUTIONS
 from bench.cases.norms import NORM_CASES
 from bench.cases.others import OTHERS
 from bench.cases.rows import ROWS
+from bench.cases.uses import USES
 
 __all__ = ["CASES", "Case", "Draw"]
 
-CASES: dict[str, dict[str, Case]] = {**ROWS, **CONVOLUTIONS, **NORM_CASES, **OTHERS}
+CASES: dict[str, dict[str, Case]] = {**ROWS, **CONVOLUTIONS, **NORM_CASES, **OTHERS, **USES}

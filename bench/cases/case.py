@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -49,6 +49,8 @@ class Case:
     indices: int = 0  # of int64
     terms: int  # of the sums that a result is made of, one inside another: K of fastrw/tolerance.py
     large: bool = False  # meant for a GPU
+    spec: Callable | None = None  # what it computes, where it is no op of fastrw/reference.py
+    words: dict[str, Callable] = field(default_factory=dict)  # and fastrw's forms of it: (*args, backend)
 
     def bytes(self, dtype: torch.dtype) -> int:
         return self.elements * dtype.itemsize + self.results * wide(dtype).itemsize + 8 * self.indices

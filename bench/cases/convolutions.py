@@ -15,7 +15,7 @@ from bench.cases.case import Case, alive
 @dataclass(frozen=True)
 class Layer:
     C: int
-    O: int  # noqa: E741  the legend's letter
+    O: int
     size: int
     kernel: int = 3
     stride: int = 1
@@ -67,7 +67,7 @@ class Layer:
         return f"n={self.n} {self.C}→{self.O} {self.size}² k={self.kernel} stride={self.stride}{more}"
 
 
-def _weight_gradient(x: Tensor, g: Tensor, kernel: list[int], how: tuple) -> Tensor:
+def weight_gradient(x: Tensor, g: Tensor, kernel: list[int], how: tuple) -> Tensor:
     stride, padding, dilation, groups = how
     weight = x.new_empty(g.shape[1], x.shape[1] // groups, *kernel)
     zeros = [0] * len(kernel)
@@ -94,13 +94,13 @@ def conv_dot(layer: Layer) -> Case:
     )
 
 
-def _outer(x: Tensor, g: Tensor, w: Tensor | None, kernel: list[int], *how) -> Tensor:
-    return _weight_gradient(x, g if w is None else g * w.to(g.dtype).view(-1, 1, 1, 1), kernel, how)
+def outer(x: Tensor, g: Tensor, w: Tensor | None, kernel: list[int], *how) -> Tensor:
+    return weight_gradient(x, g if w is None else g * w.to(g.dtype).view(-1, 1, 1, 1), kernel, how)
 
 
-def _outer_of_live(x: Tensor, g: Tensor, w: Tensor, kernel: list[int], *how) -> Tensor:
+def outer_of_live(x: Tensor, g: Tensor, w: Tensor, kernel: list[int], *how) -> Tensor:
     live = w.nonzero().squeeze(1)
-    return _outer(x[live], g[live], w[live], kernel, *how)
+    return outer(x[live], g[live], w[live], kernel, *how)
 
 
 def conv_outer(layer: Layer, weighted: bool = True) -> Case:
@@ -109,13 +109,10 @@ def conv_outer(layer: Layer, weighted: bool = True) -> Case:
     return Case(
         sizes=f"{layer}, half of w 0" if weighted else f"{layer}, no w".replace(f"n={layer.n}", f"n={n}"),
         make=lambda draw: (
-            layer.x(draw, n),
-            layer.g(draw, n),
-            draw.weights(n) if weighted else None,
-            layer.weight[2:],
-            *layer.how,
-        ),  # fmt: skip
-        eager={"convolution_backward": _outer} | ({"live examples": _outer_of_live} if weighted else {}),
+            *(layer.x(draw, n), layer.g(draw, n), draw.weights(n) if weighted else None),
+            *(layer.weight[2:], *layer.how),
+        ),
+        eager={"convolution_backward": outer} | ({"live examples": outer_of_live} if weighted else {}),
         flops=kept * layer.outputs * (2 * layer.taps + weighted),
         elements=kept * (layer.inputs + layer.outputs),
         results=layer.parameters + weighted * n,
@@ -128,9 +125,9 @@ def _grouped(
     x: Tensor, g: Tensor, n: int, V: None, kernel: list[int], stride, padding, dilation, groups: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Examples become groups of one convolution."""
-    V = _weight_gradient(x[n:], g[n:], kernel, (stride, padding, dilation, groups))
+    V = weight_gradient(x[n:], g[n:], kernel, (stride, padding, dilation, groups))
     as_groups = [t[:n].reshape(1, -1, *t.shape[2:]) for t in (x, g)]
-    G = _weight_gradient(*as_groups, kernel, (stride, padding, dilation, groups * n)).view(n, *V.shape)
+    G = weight_gradient(*as_groups, kernel, (stride, padding, dilation, groups * n)).view(n, *V.shape)
     return G.flatten(1) @ V.flatten(), G, V
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from bench.cases.case import Case, alive
 
 
-def _gram(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float) -> Tensor:
+def gram(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float) -> Tensor:
     return ((a @ a_val.T + bias) * (g @ g_val.T)).sum(1)
 
 
@@ -21,7 +21,7 @@ def gram_dot(r: int, k: int, p: int, q: int, large: bool = False) -> Case:
     return Case(
         sizes=f"r={r} k={k} p={p} q={q}",
         make=lambda draw: (draw(r, p), draw(r, q), draw(k, p), draw(k, q), 1.0),
-        eager={"two products": _gram, "through V": _through_V},
+        eager={"two products": gram, "through V": _through_V},
         flops=2 * r * k * (p + q) + 3 * r * k,
         elements=(r + k) * (p + q),
         results=r,
@@ -33,7 +33,7 @@ def gram_dot(r: int, k: int, p: int, q: int, large: bool = False) -> Case:
 def _grouped(
     a: list[Tensor], g: list[Tensor], a_val: list[Tensor], g_val: list[Tensor], bias: list[float], n: int
 ) -> tuple[Tensor, Tensor]:
-    s = sum(_gram(*use).view(n, -1).sum(1) for use in zip(a, g, a_val, g_val, bias, strict=True))
+    s = sum(gram(*use).view(n, -1).sum(1) for use in zip(a, g, a_val, g_val, bias, strict=True))
     w = s.clamp(min=0)
     return s, w / w.sum()
 
@@ -97,14 +97,14 @@ def instance_dot(n: int, t: int, p: int, q: int, keep: bool, large: bool = False
     )
 
 
-def _weighted_product(a: Tensor, g: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
+def weighted_product(a: Tensor, g: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
     weighted = g if w is None else g * w.to(g.dtype)[:, None]
     return weighted.T @ a, weighted.sum(0)
 
 
-def _live_rows(a: Tensor, g: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+def live_rows(a: Tensor, g: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     live = w.nonzero().squeeze(1)
-    return _weighted_product(a[live], g[live], w[live])
+    return weighted_product(a[live], g[live], w[live])
 
 
 def weighted_outer(r: int, p: int, q: int, weighted: bool = True, large: bool = False) -> Case:
@@ -112,7 +112,7 @@ def weighted_outer(r: int, p: int, q: int, weighted: bool = True, large: bool = 
     return Case(
         sizes=f"r={r} p={p} q={q}" + (", half of w 0" if weighted else ", no w"),
         make=lambda draw: (draw(r, p), draw(r, q), draw.weights(r) if weighted else None),
-        eager={"one product": _weighted_product} | ({"live rows": _live_rows} if weighted else {}),
+        eager={"one product": weighted_product} | ({"live rows": live_rows} if weighted else {}),
         flops=2 * rows * p * q + (1 + weighted) * rows * q,
         elements=rows * (p + q),
         results=p * q + q + weighted * r,

@@ -1,0 +1,122 @@
+"""Not ops but what they are for: score and update of one layer from its rows, V from those of validation.
+
+The ways are the forms that fastrw chooses from; eager is the better of two as well."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from bench.cases.case import Case, alive
+from bench.cases.convolutions import LAYERS, Layer, outer, outer_of_live, weight_gradient
+from bench.cases.rows import GPT2, LENET, MLP, TRANSFORMER, VIT, gram, live_rows, weighted_product
+from fastrw import ops, reference
+
+Found = tuple[Tensor, ...]
+
+
+def _project(call, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
+    V, v_b = call("weighted_outer", a[n:].flatten(0, 1), g[n:].flatten(0, 1), None)
+    rows, grads = a[:n].flatten(0, 1), g[:n].flatten(0, 1)
+    s = call("project_dot", rows, grads, V, v_b).view(n, -1).sum(1)
+    return s, *call("weighted_outer", rows, grads, w.repeat_interleave(a.shape[1]))
+
+
+def _gram(call, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
+    a, g = a.flatten(0, 1), g.flatten(0, 1)
+    return call("gram_dot", a[:n], g[:n], a[n:], g[n:], 1.0), *call("weighted_outer", a[:n], g[:n], w)
+
+
+def _instance(call, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
+    V, v_b = call("weighted_outer", a[n:].flatten(0, 1), g[n:].flatten(0, 1), None)
+    s, G = call("instance_dot", a[:n], g[:n], V, v_b, True)
+    return s, call("combine", G, w), g[:n].sum(1).float().T @ w
+
+
+def _eager_project(update, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
+    V, v_b = weighted_product(a[n:].flatten(0, 1), g[n:].flatten(0, 1), None)
+    s = (F.linear(a[:n], V, v_b) * g[:n]).sum((1, 2))
+    return s, *update(a[:n].flatten(0, 1), g[:n].flatten(0, 1), w.repeat_interleave(a.shape[1]))
+
+
+def _eager_gram(update, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
+    a, g = a.flatten(0, 1), g.flatten(0, 1)
+    return gram(a[:n], g[:n], a[n:], g[n:], 1.0), *update(a[:n], g[:n], w)
+
+
+def linear_use(n: int, m: int, t: int, p: int, q: int, large: bool = False) -> Case:
+    """n train and m validation examples of t rows."""
+    one = t == 1
+    forms = {"gram": _gram} if one else {"project": _project, "instance": _instance}
+    eager = _eager_gram if one else _eager_project
+    score = n * m * (p + q) if one else (n + m) * t * p * q
+    return Case(
+        sizes=f"n={n} m={m} t={t} p={p} q={q}, half of w 0",
+        make=lambda draw: (draw(n + m, t, p), draw(n + m, t, q), n, draw.weights(n)),
+        eager={"products": partial(eager, weighted_product), "live rows": partial(eager, live_rows)},
+        flops=2 * score + 2 * alive(n) * t * p * q,
+        elements=(n + m) * t * (p + q),
+        results=n + p * q + q + n,
+        terms=(n + m) * t + p + q,
+        spec=partial(next(iter(forms.values())), _by_reference),
+        words={form: partial(_by_word, run) for form, run in forms.items()},
+        large=large,
+    )
+
+
+def _conv_instance(call, x: Tensor, g: Tensor, n: int, w: Tensor, *how) -> Found:
+    s, G, _ = call("conv_instance", x, g, n, None, *how)
+    return s, call("combine", G, w)
+
+
+def _conv_project(call, x: Tensor, g: Tensor, n: int, w: Tensor, *how) -> Found:
+    V = call("conv_outer", x[n:], g[n:], None, *how)
+    return call("conv_dot", x[:n], g[:n], V, None, *how[1:]), call("conv_outer", x[:n], g[:n], w, *how)
+
+
+def _conv_eager(update, x: Tensor, g: Tensor, n: int, w: Tensor, kernel: list[int], *how) -> Found:
+    V = weight_gradient(x[n:], g[n:], kernel, how)
+    s = (F.conv2d(x[:n], V, None, *how) * g[:n]).sum((1, 2, 3))
+    return s, update(x[:n], g[:n], w, kernel, *how)
+
+
+def conv_use(layer: Layer) -> Case:
+    n, both = layer.n, layer.n + layer.m
+    product = 2 * layer.outputs * layer.taps
+    return Case(
+        sizes=f"m={layer.m} {layer}, half of w 0",
+        make=lambda draw: (
+            *(layer.x(draw, both), layer.g(draw, both), n, draw.weights(n)),
+            *(layer.weight[2:], *layer.how),
+        ),
+        eager={"two convolutions": partial(_conv_eager, outer), "live examples": partial(_conv_eager, outer_of_live)},
+        flops=both * product + min(alive(n) * product, 2 * (n + alive(n)) * layer.parameters),
+        elements=both * (layer.inputs + layer.outputs),
+        results=2 * n + layer.parameters,
+        terms=both * layer.size_out**2 + layer.parameters,
+        spec=partial(_conv_project, _by_reference),
+        words={"instance": partial(_by_word, _conv_instance), "project": partial(_by_word, _conv_project)},
+        large=layer.large,
+    )
+
+
+def _by_reference(op: str, *args):
+    return getattr(reference, op)(*args)
+
+
+def _by_word(run, *args, backend: str) -> Found:
+    return run(lambda op, *rest: getattr(ops, op)(*rest, backend=backend), *args)
+
+
+USES = {
+    "linear_use": {
+        **{f"mlp {p}-{q}": linear_use(100, 10, 1, p, q) for p, q in dict.fromkeys(MLP)},
+        **{f"lenet {p}-{q}": linear_use(100, 10, 1, p, q) for p, q in LENET},
+        **{f"transformer {name}": linear_use(64, 8, 64, p, q) for name, (p, q) in TRANSFORMER.items()},
+        **{f"vit {name}": linear_use(64, 8, 197, p, q, large=True) for name, (p, q) in VIT.items()},
+        **{f"gpt2 {name}": linear_use(16, 2, 1024, p, q, large=True) for name, (p, q) in GPT2.items()},
+    },
+    "conv_use": {name: conv_use(layer) for name, layer in LAYERS.items() if name != "wrn 640-640"},
+}
