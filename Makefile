@@ -34,6 +34,7 @@ format: $(VENV)/.tools ## let ruff and clang-format rewrite what lint would refu
 
 bench: build ## every benchmark that this machine can run
 	$(PY) -m bench
+	$(PY) -m bench end_to_end --rounds 3
 
 # A GPU machine's own torch is used and never moved: PYTHON with a torch in it, else .venv.
 gpu: ## on a GPU machine: build, GPU tests, compute-sanitizer, all benchmarks, results under bench/results

@@ -57,7 +57,7 @@ def parts(sanitizer: str | None) -> list[Part]:
 def sanitized(sanitizer: str, tool: str, limit: int) -> Part:
     """A few tests of each op's CUDA and Triton kernels under one tool: memcheck meets every layout, the others one."""
     few = "layouts and bfloat16" if tool == "memcheck" else "self_test and bfloat16"
-    # CUDA kernels are in the namespace fastrw, Triton's are named by op; initcheck has to see the writes of torch's, too
+    # CUDA kernels are in the namespace fastrw, Triton's are named by op; initcheck has to see torch's writes, too
     names = [] if tool == "initcheck" else ["fastrw", *CASES]
     ours = [word for name in names for word in ("--kernel-name", f"kns={name}")]
     # every tensor its own allocation: inside a cached block a stray access stays unseen

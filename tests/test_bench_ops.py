@@ -28,10 +28,11 @@ HALF = ("weighted_outer", "conv_outer", "combine")  # their cases read only what
 
 @pytest.fixture(autouse=True)
 def quick_and_alone(monkeypatch):
-    """A small roof; the number of threads as it was before the test."""
+    """A small roof, one thread; the number of threads as it was before the test."""
     monkeypatch.setattr(roof, "measure", functools.partial(roof.measure, size=256, rounds=1))
     monkeypatch.setattr(roof, "CACHED", (2**16,))
     threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
@@ -221,7 +222,7 @@ def test_unknown_words_are_refused(capsys, words, said):
 
 def test_names_may_be_patterns():
     chosen = arguments(["--op", "conv_*", "rect*", "--case", "resnet 16*", "n 100", "--device", "cpu"])[0]
-    assert set(chosen) == {"conv_dot", "conv_outer", "conv_instance", "conv_tangent", "rectify_normalize"}
+    assert set(chosen) == {"conv_dot", "conv_outer", "conv_instance", "conv_tangent", "rectify_normalize", "conv_use"}
     assert chosen["conv_dot"] == ["resnet 16-16", "resnet 16-32 /2", "resnet 16-32 1x1 /2"]
     quick = arguments(["--quick", "--device", "cpu"])[0]
     assert list(quick) == list(CASES) and all(len(names) <= 2 for names in quick.values())
