@@ -267,7 +267,7 @@ def relu_tangent(t: Tensor, output: Tensor) -> Tensor:
 
 def _masked(w: Tensor, *tensors: Tensor) -> list[Tensor]:
     """Examples of weight 0 that are not finite, replaced by 0: they shall add nothing, and 0 times them is nan."""
-    finite = torch.stack([t.flatten(1).isfinite().all(1) for t in tensors]).all(0)
+    finite = torch.stack([t.unsqueeze(-1).flatten(1).isfinite().all(1) for t in tensors]).all(0)
     dead = (w == 0) & ~finite
     return [torch.where(dead.view(-1, *[1] * (t.ndim - 1)), 0, t) for t in tensors]
 

@@ -45,7 +45,7 @@ template <class E> Tensor run(const Tensor& G, const Tensor& w, ScalarType sums)
   const int64_t goes = std::max<int64_t>(1, std::min((count + EXAMPLES - 1) / EXAMPLES, most));
   const int64_t pieces = (size + COLUMNS - 1) / COLUMNS;
   const Scratch<T> partial(goes * size);
-  T* sum = partial.get();
+  T* sum = partial.data();
   const int64_t* rows = kept.data();
   const auto kernel = FASTRW_SELECT(combine<E>);
   torch::stable::parallel_for(0, goes * pieces, 1, [=](int64_t from, int64_t to) {

@@ -51,7 +51,8 @@ ConvStrides conv_strides(Tensor& t) {
 
 // Geometry that a weight's sizes and the tensors have to agree on.
 static void check_groups(const char* op, const Tensor& t, const char* name, int64_t groups) {
-  check(groups >= 1 && t.size(1) % groups == 0, op, ": groups must divide the channels of ", name, ", got ", groups,
+  check(groups >= 1, op, ": groups must be 1 or more, got ", groups);
+  check(t.size(1) % groups == 0, op, ": groups must divide the channels of ", name, ", got ", groups,
         " and ", t.size(1));
 }
 

@@ -2,12 +2,11 @@
 #pragma once
 #include <torch/csrc/stable/tensor.h>
 
-#include <memory>
-#include <new>
 #include <vector>
 
 #include "../checks.h"
 #include "../ops.h"
+#include "scratch.h"
 #include "simd/conv.h"
 
 namespace fastrw {
@@ -37,18 +36,6 @@ ConvStrides conv_strides(Tensor& t);
 // t as contiguous numbers of the dtype of sums
 Tensor as_sums(const Tensor& t, ScalarType sums);
 
-// numbers that nothing has written to, on a cache line
-template <class T> class Scratch {
- public:
-  explicit Scratch(int64_t count) : data_(static_cast<T*>(::operator new(count * sizeof(T), std::align_val_t(64)))) {}
-  T* get() const { return data_.get(); }
-
- private:
-  struct Free {
-    void operator()(T* p) const { ::operator delete(p, std::align_val_t(64)); }
-  };
-  std::unique_ptr<T, Free> data_;
-};
 constexpr int64_t SLACK = 16;  // numbers past the end that a last vector may touch
 
 // calls with(E, dtype of sums) for the element type of t

@@ -29,12 +29,12 @@ Tensor run(const ConvUse& use, const Tensor& V, const std::optional<Tensor>& v_b
   T* out = static_cast<T*>(s.mutable_data_ptr());
   torch::stable::parallel_for(0, n, 1, [=, &plan](int64_t from, int64_t to) {
     const Scratch<T> xs(plan.x_size), gs(plan.g_size);
-    std::fill_n(xs.get(), plan.x_size, T(0));
+    std::fill_n(xs.data(), plan.x_size, T(0));
     for (int64_t i = from; i < to; ++i)
       for (int64_t b = 0; b < plan.blocks; ++b) {
-        pack_x(plan, x + i * x_at.example, x_at, b, place, xs.get());
-        pack_g(plan, g + i * g_at.example, g_at, b, 0, plan.vectors, T(1), gs.get());
-        out[i] += dot(plan, {xs.get(), v + b * block}, b, b_v, starts, gs.get());
+        pack_x(plan, x + i * x_at.example, x_at, b, place, xs.data());
+        pack_g(plan, g + i * g_at.example, g_at, b, 0, plan.vectors, T(1), gs.data());
+        out[i] += dot(plan, {xs.data(), v + b * block}, b, b_v, starts, gs.data());
       }
   });
   return s;

@@ -55,12 +55,12 @@ std::tuple<Tensor, Tensor, Tensor> run(const ConvUse& use, int64_t n, const std:
   T *to_s = static_cast<T*>(s.mutable_data_ptr()), *to_G = static_cast<T*>(G.mutable_data_ptr());
   torch::stable::parallel_for(0, n, 1, [=, &plan](int64_t from, int64_t to) {
     const Scratch<T> xs(plan.x_size), gs(plan.g_size);
-    std::fill_n(xs.get(), plan.x_size, T(0));
+    std::fill_n(xs.data(), plan.x_size, T(0));
     for (int64_t i = from; i < to; ++i)
       for (int64_t b = 0; b < plan.blocks; ++b) {
-        pack_x(plan, x + i * x_at.example, x_at, b, place, xs.get());
-        pack_g(plan, g + i * g_at.example, g_at, b, 0, plan.vectors, T(1), gs.get());
-        to_s[i] += product(plan, {xs.get(), gs.get(), 1, b, 0, plan.vectors, to_G + i * size, v, false});
+        pack_x(plan, x + i * x_at.example, x_at, b, place, xs.data());
+        pack_g(plan, g + i * g_at.example, g_at, b, 0, plan.vectors, T(1), gs.data());
+        to_s[i] += product(plan, {xs.data(), gs.data(), 1, b, 0, plan.vectors, to_G + i * size, v, false});
       }
   });
   return {s, as_weights(G, plan, kernel.size()), V};
@@ -72,12 +72,12 @@ std::tuple<Tensor, Tensor, Tensor> conv_instance_cpu(const Tensor& x, const Tens
                                                      const Ints& stride, const Ints& padding, const Ints& dilation,
                                                      int64_t groups) {
   check_tensors("conv_instance", {{"x", "NC*", &x}, {"g", "NO*", &g}, {"V", "O*", maybe(V), Spelled::wide}});
-  check(n >= 0 && n <= x.size(0), "conv_instance: n must be 0 to the examples of x, ", x.size(0), ", got ", n);
+  check(n >= 0, "conv_instance: n must be 0 or more, got ", n);
+  check(n <= x.size(0), "conv_instance: n must be at most the examples of x, got ", n, " and ", x.size(0));
+  Ints own = kernel;
+  if (V.has_value()) own = conv_kernel("conv_instance", x, *V, groups, "V");
   const ConvUse use = conv_use("conv_instance", x, g, "g", kernel, stride, padding, dilation, groups);
-  if (V.has_value()) {
-    const Ints own = conv_kernel("conv_instance", x, *V, groups, "V");
-    check(own == kernel, "conv_instance: V must have the sizes of kernel, got shape ", shape(*V));
-  }
+  check(own == kernel, "conv_instance: V must have the sizes of kernel, got shape ", V.has_value() ? shape(*V) : "");
   return with_dtype(x,
                     [&]<class E>(E, ScalarType sums) { return run<E>(use, n, V, kernel, sums); });
 }

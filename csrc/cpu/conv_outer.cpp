@@ -40,7 +40,7 @@ std::vector<sum_t<E>> conv_outer_sum(const ConvUse& use, const std::vector<int64
     T* sum = partial.data();
     torch::stable::parallel_for(0, chunks * parts, 1, [=, &plan](int64_t from, int64_t to) {
       const Scratch<T> xs(together * plan.x_size), gs(together * plan.g_size);
-      std::fill_n(xs.get(), together * plan.x_size, T(0));
+      std::fill_n(xs.data(), together * plan.x_size, T(0));
       for (int64_t item = from; item < to; ++item) {
         const int64_t chunk = item / parts, part = item % parts;
         const int64_t first = panels * part / parts * PANEL_VECTORS;
@@ -51,11 +51,11 @@ std::vector<sum_t<E>> conv_outer_sum(const ConvUse& use, const std::vector<int64
             const int64_t now = std::min(together, end - i);
             for (int64_t e = 0; e < now; ++e) {
               const int64_t row = rows[i + e];
-              pack_x(plan, x + row * x_at.example, x_at, b, place, xs.get() + e * plan.x_size);
+              pack_x(plan, x + row * x_at.example, x_at, b, place, xs.data() + e * plan.x_size);
               pack_g(plan, g + row * g_at.example, g_at, b, first, last, w == nullptr ? T(1) : w[row],
-                     gs.get() + e * plan.g_size);
+                     gs.data() + e * plan.g_size);
             }
-            kernel(plan, {xs.get(), gs.get(), now, b, first, last, sum + chunk * size, nullptr, i > begin});
+            kernel(plan, {xs.data(), gs.data(), now, b, first, last, sum + chunk * size, nullptr, i > begin});
           }
       }
     });

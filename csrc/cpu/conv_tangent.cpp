@@ -6,6 +6,7 @@
 
 #include "../ops.h"
 #include "conv_values.h"
+#include "dense.h"
 
 namespace fastrw {
 namespace {
@@ -20,14 +21,18 @@ void pack_example(const ConvPlan& plan, const void* t, const ConvStrides& at, in
 }
 
 template <class E>
-std::tuple<Tensor, Tensor> run(const ConvUse& use, const Tensor& V, const std::optional<Tensor>& v_b,
+std::tuple<Tensor, Tensor> run(ConvUse& use, const Tensor& V, const std::optional<Tensor>& v_b,
                                const std::optional<Tensor>& t, const std::optional<Tensor>& W, ScalarType sums) {
   using T = sum_t<E>;
   const ConvPlan& plan = use.plan;
   const int64_t n = use.x.size(0), O = plan.O;
   const ConvPanels<T> V_panels(use, V, sums), W_panels(use, W.has_value() ? *W : V, sums);
   const std::vector<T> bias = conv_bias<T>(plan, v_b, sums);
-  const bool last = use.g_at.position != 1;  // channels last, as y is
+  const bool last = V.dim() == 4 && channels_last(use.g) && !use.g.is_contiguous();
+  if (!last && use.g_at.position != 1) {
+    use.g = torch::stable::contiguous(use.g);
+    use.g_at = {O * plan.positions, plan.positions, 1};
+  }
   const ConvStrides out_at = {O * plan.positions, last ? 1 : plan.positions, last ? O : 1};
   Tensor t_y = torch::stable::new_empty(use.g, last ? Ints{n, plan.Ho, plan.Wo, O} : Ints{n, O, plan.Ho, plan.Wo}, sums);
   Tensor total = torch::stable::new_zeros(use.g, {2, O}, sums);
@@ -48,15 +53,15 @@ std::tuple<Tensor, Tensor> run(const ConvUse& use, const Tensor& V, const std::o
   T *out = static_cast<T*>(t_y.mutable_data_ptr()), *to_sums = each.data();
   torch::stable::parallel_for(0, n, 1, [=, &plan](int64_t from, int64_t to) {
     const Scratch<T> xs(plan.x_size), ts(plan.x_size), vs(plan.g_size);
-    std::fill_n(xs.get(), plan.x_size, T(0));
-    std::fill_n(ts.get(), plan.x_size, T(0));
+    std::fill_n(xs.data(), plan.x_size, T(0));
+    std::fill_n(ts.data(), plan.x_size, T(0));
     for (int64_t i = from; i < to; ++i)
       for (int64_t b = 0; b < plan.blocks; ++b) {
-        pack_x(plan, x, x_at, i, b, place, xs.get());
-        if (t_data != nullptr) pack_t(plan, t_data, t_at, i, b, place, ts.get());
-        values(plan, {xs.get(), v + b * block}, {t_data == nullptr ? nullptr : ts.get(), w + b * block}, b, b_v,
-               starts, vs.get());
-        unpack(plan, vs.get(), b, y + i * y_at.example, y_at, out + i * out_at.example, out_at, to_sums + i * 2 * O);
+        pack_x(plan, x, x_at, i, b, place, xs.data());
+        if (t_data != nullptr) pack_t(plan, t_data, t_at, i, b, place, ts.data());
+        values(plan, {xs.data(), v + b * block}, {t_data == nullptr ? nullptr : ts.data(), w + b * block}, b, b_v,
+               starts, vs.data());
+        unpack(plan, vs.data(), b, y + i * y_at.example, y_at, out + i * out_at.example, out_at, to_sums + i * 2 * O);
       }
   });
   T* sum = static_cast<T*>(total.mutable_data_ptr());
@@ -79,12 +84,14 @@ std::tuple<Tensor, Tensor> conv_tangent_cpu(const Tensor& x, const Tensor& V, co
                                  {"y", "nO*", &y}});
   check(t.has_value() == W.has_value(), "conv_tangent: t and W must be given together, got one alone");
   const Ints kernel = conv_kernel("conv_tangent", x, V, groups, "V");
-  const ConvUse use = conv_use("conv_tangent", x, y, "y", kernel, stride, padding, dilation, groups);
+  ConvUse use = conv_use("conv_tangent", x, y, "y", kernel, stride, padding, dilation, groups);
+  const auto same_shape = [](const char* rule, const Tensor& t, const Tensor& like) {
+    check(std::equal(t.sizes().begin(), t.sizes().end(), like.sizes().begin(), like.sizes().end()), "conv_tangent: ",
+          rule, ", got ", shape(t), " and ", shape(like));
+  };
   if (t.has_value()) {
-    check(std::equal(x.sizes().begin(), x.sizes().end(), t->sizes().begin(), t->sizes().end()),
-          "conv_tangent: t must have the shape of x, got ", shape(*t), " and ", shape(x));
-    check(conv_kernel("conv_tangent", x, *W, groups, "W") == kernel, "conv_tangent: W must have the shape of V, got ",
-          shape(*W), " and ", shape(V));
+    same_shape("t must have the shape of x", *t, x);
+    same_shape("W must have the shape of V", *W, V);
   }
   return with_dtype(x, [&]<class E>(E, ScalarType sums) { return run<E>(use, V, v_b, t, W, sums); });
 }

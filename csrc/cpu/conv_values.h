@@ -17,9 +17,9 @@ template <class T> class ConvPanels {
     std::vector<T> packed(use.plan.taps * use.plan.Op + SLACK);
     FASTRW_SELECT(pack_weight<T>)(use.plan, static_cast<const T*>(wide.const_data_ptr()), use.tap.data(), packed.data());
     for (int64_t b = 0; b < use.plan.blocks; ++b)
-      FASTRW_SELECT(pack_panels<T>)(use.plan, packed.data(), b, panels_.get() + b * block_);
+      FASTRW_SELECT(pack_panels<T>)(use.plan, packed.data(), b, panels_.data() + b * block_);
   }
-  const T* get() const { return panels_.get(); }
+  const T* get() const { return panels_.data(); }
   int64_t block() const { return block_; }
 
  private:

@@ -5,6 +5,11 @@ a inputs, g output-gradients, V validation gradient.
 """
 
 from .batch_norm_tangent import batch_norm_tangent
+from .combine import combine
+from .conv_dot import conv_dot
+from .conv_instance import conv_instance
+from .conv_outer import conv_outer
+from .conv_tangent import conv_tangent
 from .embedding_dot import embedding_dot
 from .gram_dot import gram_dot
 from .instance_dot import instance_dot
@@ -17,6 +22,11 @@ from .weighted_outer import weighted_outer
 
 __all__ = [
     "batch_norm_tangent",
+    "combine",
+    "conv_dot",
+    "conv_instance",
+    "conv_outer",
+    "conv_tangent",
     "embedding_dot",
     "gram_dot",
     "instance_dot",

@@ -1,0 +1,106 @@
+"""What the ops of a convolution have in common: the rules of their geometry, and how per-example weights lie.
+
+csrc/cpu/conv.cpp says the same words.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import checks
+from .sample import whole
+
+Ints = Sequence[int]
+LINE = 64  # bytes: on the CPU the output channels of a per-example weight begin on a line of their own
+
+
+def integer(op: str, least: int, **given) -> None:
+    """Integers that are at least `least`."""
+    for name, x in given.items():
+        if isinstance(x, bool) or not isinstance(x, int):
+            raise TypeError(f"fastrw.{op}: {name} must be an integer, got {type(x).__name__}")
+        if x < least:
+            raise ValueError(f"fastrw.{op}: {name} must be {least} or more, got {x}")
+
+
+def weight(op: str, x: Tensor, groups: int, **given: Tensor | None) -> None:
+    """A weight [O, C / groups, *kernel] of as many dimensions as x [n, C, *size]."""
+    integer(op, 1, groups=groups)
+    for name, V in given.items():
+        if V is None:
+            continue
+        _dimensions(op, x, name, V)
+        _divides(op, groups, x=x)
+        if V.shape[1] != x.shape[1] // groups:
+            rule = f"{name} must have C / groups input channels"
+            raise ValueError(f"fastrw.{op}: {rule}, {x.shape[1] // groups}, got {V.shape[1]}")
+
+
+def geometry(
+    op: str, x: Tensor, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int, **output: Tensor
+) -> None:
+    """g [n, O, *size out], or y, has the sizes of a convolution of x [n, C, *size]."""
+    ((name, g),) = output.items()
+    _dimensions(op, x, name, g)
+    checks.integers(op, 1, x.ndim - 2, kernel=kernel, stride=stride)
+    checks.integers(op, 0, x.ndim - 2, padding=padding)
+    checks.integers(op, 1, x.ndim - 2, dilation=dilation)
+    integer(op, 1, groups=groups)
+    _divides(op, groups, x=x)
+    _divides(op, groups, **output)
+    sizes = []
+    for size, k, s, p, d in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True):
+        room = size + 2 * p - d * (k - 1) - 1
+        if room < 0:
+            rule = "the kernel must fit into the padded x"
+            raise ValueError(f"fastrw.{op}: {rule}, got {list(kernel)} and shape {tuple(x.shape)}")
+        sizes.append(room // s + 1)
+    if sizes != list(g.shape[2:]):
+        rule = f"{name} must have the sizes of the convolution's output"
+        raise ValueError(f"fastrw.{op}: {rule}, {sizes}, got {list(g.shape[2:])}")
+
+
+def unfit(x: Tensor, *args) -> str | None:
+    """Why the C++ kernels cannot serve: they know one and two dimensions."""
+    return None if x.ndim < 5 else "serves 1 and 2 dimensions after [n, C], got 3"
+
+
+def empty_instances(x: Tensor, n: int, O: int, groups: int, kernel: Ints) -> Tensor:
+    """Room for per-example weights [n, O, C / groups, *kernel] in the dtype of sums.
+
+    On the CPU it lies [n, *kernel, C / groups, O], as the kernels make it, O padded to whole lines.
+    """
+    dtype, c = checks.sums(x.dtype), x.shape[1] // groups
+    if x.device.type != "cpu":
+        return x.new_empty(n, O, c, *kernel, dtype=dtype)
+    line = LINE // dtype.itemsize
+    padded = x.new_empty(n, *kernel, c, math.ceil(O / line) * line, dtype=dtype)
+    last = len(kernel) + 1
+    return padded[..., :O].permute(0, last + 1, last, *range(1, last))
+
+
+def sample(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, list, list, list, list, int]:
+    """x, g, V, kernel, stride, padding, dilation, groups of whole numbers: two groups, an odd padding, 17 channels."""
+    n, groups, c, o = 5, 2, 3, 17
+    x = whole(n, groups * c, 9, 7, step=3, device=device, dtype=dtype)
+    g = whole(n, groups * o, 5, 5, step=7, device=device, dtype=dtype)
+    V = whole(groups * o, c, 3, 2, step=11, device=device, dtype=dtype)
+    return x, g, V, [3, 2], [2, 1], [1, 0], [1, 2], groups
+
+
+def _dimensions(op: str, x: Tensor, name: str, other: Tensor) -> None:
+    if not 3 <= x.ndim <= 5:
+        rule = "x must have 1 to 3 dimensions after [n, C]"
+        raise ValueError(f"fastrw.{op}: {rule}, got shape {tuple(x.shape)}")
+    if other.ndim != x.ndim:
+        rule = f"{name} must have as many dimensions as x"
+        raise ValueError(f"fastrw.{op}: {rule}, got shape {tuple(other.shape)} and {tuple(x.shape)}")
+
+
+def _divides(op: str, groups: int, **given: Tensor) -> None:
+    for name, x in given.items():
+        if x.shape[1] % groups:
+            rule = f"groups must divide the channels of {name}"
+            raise ValueError(f"fastrw.{op}: {rule}, got {groups} and {x.shape[1]}")
