@@ -3,7 +3,8 @@
 from fastrw import extension
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
 from fastrw.meta_weights import explain, gradient_dots, meta_weights
-from fastrw.report import Report, UseReport
+from fastrw.report import Report, Step, UseReport
+from fastrw.reweighter import Reweighter
 from fastrw.verify import VerificationError, VerifyReport, verify
 
 __version__ = "0.1.0"
@@ -11,6 +12,8 @@ __all__ = [
     "CoupledExamples",
     "Refused",
     "Report",
+    "Reweighter",
+    "Step",
     "UntracedUse",
     "UseReport",
     "VerificationError",

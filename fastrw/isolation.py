@@ -26,6 +26,13 @@ class State:
         self._cpu, self._python = torch.get_rng_state(), random.getstate()
         self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
 
+    def buffers_moved(self) -> bool:
+        """Has a forward written into a buffer, or put another in its place?"""
+        for now, before in self._owners:
+            if [*map(id, now.values())] != [*map(id, before.values())]:
+                return True
+        return not all(torch.equal(tensor, value) for tensor, value in self._tensors)
+
     def rewind(self) -> None:
         for now, before in self._owners:
             if [*map(id, now.values())] != [*map(id, before.values())]:

@@ -87,11 +87,7 @@ def explain(
 
 
 def _report(caller, model, batch, val_batch, loss_fn, losses_fn, params, method, backend, score_dtype) -> Report:
-    for word, value, known in (("method", method, ("auto", *METHODS)), ("backend", backend, BACKENDS)):
-        if value not in known:
-            raise ValueError(f"fastrw.{caller}: {word} must be one of {', '.join(known)}, got {value!r}")
-    if score_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"fastrw.{caller}: score_dtype must be None or a float dtype, got {score_dtype!r}")
+    check_options(caller, method, backend, score_dtype)
     problem = Problem(model, batch, val_batch, loss_fn=loss_fn, losses_fn=losses_fn, params=params, caller=caller)
     state = State(problem)
     try:
@@ -99,3 +95,12 @@ def _report(caller, model, batch, val_batch, loss_fn, losses_fn, params, method,
     finally:
         state.rewind()
     return Report(scored.method, scored.scores, scored.losses, scored.refused, scored.uses)
+
+
+def check_options(caller: str, method: str, backend: str, score_dtype: torch.dtype | None) -> None:
+    """Raises ValueError where a word of the user's is unknown."""
+    for word, value, known in (("method", method, ("auto", *METHODS)), ("backend", backend, BACKENDS)):
+        if value not in known:
+            raise ValueError(f"fastrw.{caller}: {word} must be one of {', '.join(known)}, got {value!r}")
+    if score_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"fastrw.{caller}: score_dtype must be None or a float dtype, got {score_dtype!r}")

@@ -44,14 +44,17 @@ class Pattern:
 Record = Callable[[Any], tuple[Tape, Tensor]]  # a batch -> its tape and losses
 
 
-def measure(tape: Tape, n: int, record: Record, sub_batch: Callable, batch: Any) -> list[list[Pattern | None]]:
+def measure(
+    tape: Tape, n: int, record: Record, sub_batch: Callable, batch: Any, strict: bool = False
+) -> list[list[Pattern | None]]:
     """The pattern of every output of every use of `tape`, whose batch had n examples; None where no gradient flows yet.
 
-    `sub_batch(size, which)` cuts the batch. Raises CoupledExamples where an element has two owners, where owners follow
-    no pattern, or where data may move examples from one batch to the next.
+    `sub_batch(size, which)` cuts the batch. `strict`: examples must not meet in values either, without a graph or
+    before the first use, so that one batch may be made of two. Raises CoupledExamples where an element has two owners,
+    where owners follow no pattern, or where data may move examples from one batch to the next.
     """
     small, losses = _smaller(tape, n, record, sub_batch)
-    _check_structure(tape, n, small, len(losses))
+    _check_structure(tape, n, small, len(losses), strict)
     sample, losses = (small, losses) if len(losses) >= SAMPLE else record(batch)
     size = len(losses)
     gradients, owners = _owners(sample, losses)
@@ -81,15 +84,16 @@ def _smaller(tape: Tape, n: int, record: Record, sub_batch: Callable) -> tuple[T
     )
 
 
-def _check_structure(tape: Tape, n: int, small: Tape, cut: int) -> None:
+def _check_structure(tape: Tape, n: int, small: Tape, cut: int, strict: bool) -> None:
     """Rows may be moved or mixed only along dimensions that do not grow with n; outputs grow like n or not at all."""
-    for (name, size), (_, small_size) in zip(tape.moves, small.moves, strict=True):
+    moves, sizes = (0, 0) if strict else tape.first_use
+    for (name, size), (_, small_size) in zip(tape.moves[moves:], small.moves[moves:], strict=True):
         if size != small_size:
             raise CoupledExamples(
                 f"fastrw.owners: examples must stay apart, got {name} along a dimension that holds them"
             )
-    for (name, size), (_, small_size) in zip(tape.sizes, small.sizes, strict=True):
-        if size * cut != small_size * n:
+    for (name, size, graph), (_, small_size, _) in zip(tape.sizes[sizes:], small.sizes[sizes:], strict=True):
+        if (graph or strict) and size * cut != small_size * n:
             raise CoupledExamples(
                 f"fastrw.owners: examples must stay apart, got {name} of {small_size} values at {cut}, {size} at {n}"
             )

@@ -43,6 +43,13 @@ MACHINES = {
 }
 
 
+ADDMM = torch.addmm
+
+
+def machine_of(device: torch.device) -> Machine:
+    return MACHINES.get(device.type, MACHINES["cuda"])
+
+
 @dataclass(frozen=True, slots=True)
 class Form:
     name: str  # "gram" | "project" | "generic"
@@ -56,6 +63,7 @@ class Gram:
     a: Tensor
     weight: Tensor
     bias: Tensor | None
+    turned: bool = False  # the matrix is [p, q]
 
 
 def gram_operands(use: Use) -> Gram | None:
@@ -64,8 +72,8 @@ def gram_operands(use: Use) -> Gram | None:
     if use.function is F.linear:
         bias = args[2] if len(args) > 2 else kwargs.get("bias")
         found = Gram(args[0], args[1] if len(args) > 1 else kwargs["weight"], bias) if args else None
-    elif use.function is torch.addmm and len(args) == 3 and not kwargs:
-        found = Gram(args[1], args[2], args[0])
+    elif use.function is ADDMM and len(args) == 3 and not kwargs:
+        found = Gram(args[1], args[2], args[0], turned=True)
     else:
         return None
     return found if found is None or id(found.a) not in use.directed else None
@@ -93,7 +101,7 @@ def choose(use: Use, tape: Tape, val_tape: Tape, dtype: torch.dtype) -> Form:
         return Form("project", "the validation batch uses the matrix otherwise")
     p, q = operands.a.shape[-1], use.shapes[0][-1]
     r, k = use.shapes[0].numel() // max(q, 1), twin.shapes[0].numel() // max(q, 1)
-    machine = MACHINES.get(operands.a.device.type, MACHINES["cuda"])
+    machine = machine_of(operands.a.device)
     gram, project = machine.gram(r, k, p, q), machine.project(r, k, p, q)
     why = f"r={r} k={k} p={p} q={q}: gram {gram * 1e6:.3g} us, project {project * 1e6:.3g} us by the cost model"
     return Form("gram" if gram < project else "project", why)

@@ -34,6 +34,7 @@ class Problem:
         if torch.is_inference_mode_enabled():
             raise ValueError(f"{self._say}gradients are needed, got a call under torch.inference_mode()")
         self.model, self.batch, self.val_batch = model, batch, val_batch
+        self.val_losses: Tensor | None = None  # of the last validation forward
         self.modules = dict(model.named_modules())
         self.params = select(self.modules, params, self._say)
         self.key = (fingerprint(loss_fn), fingerprint(losses_fn), *map(id, self.params.values()))
@@ -47,6 +48,8 @@ class Problem:
         with torch.enable_grad(), mode:
             losses = self._losses(self.model, batch)
         word = "val_batch" if batch is self.val_batch else "batch"
+        if batch is self.val_batch and isinstance(losses, Tensor):
+            self.val_losses = losses.detach()
         if not isinstance(losses, Tensor):
             raise TypeError(f"{self._say}the loss must return a tensor [n], got {type(losses).__name__}")
         if losses.ndim == 0:
@@ -74,6 +77,16 @@ class Problem:
             return t.narrow(dims[min(which, len(dims) - 1)], 0, size)
 
         return tree_map(cut, self.batch)
+
+    def without(self, n: int, bad: Tensor) -> Any:
+        """The batch with a good example in the place of every bad one ([n] flags): shapes and draws stay the same."""
+        index = torch.arange(n, device=bad.device)
+        index = torch.where(bad, (~bad).int().argmax(), index)
+
+        def take(t: Any) -> Any:
+            return t[index.to(t.device)] if isinstance(t, Tensor) and t.shape[:1] == (n,) else t
+
+        return tree_map(take, self.batch)
 
     def _size(self, batch: Any) -> int | None:
         if not isinstance(self._losses, partial):

@@ -1,7 +1,9 @@
-"""What a call did: which method served, which form and backend each use took, and why the others did not."""
+"""What a call gave and did: which method served, which form and backend each use took, and why the others did not."""
 
+import sys
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -43,3 +45,33 @@ class Report:
                 "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in rows
             ]
         return "\n".join(lines)
+
+
+@dataclass
+class Step:
+    """What `Reweighter.backward` found. Tensors stay on their device; nothing here waits for one unless said."""
+
+    weights: Tensor  # [n] w_i
+    losses: Tensor  # [n] f_i
+    scores: Tensor | None  # [n] raw s_i; None of a plain step
+    val_loss: Tensor | None  # f^v, 0-d; None of a plain step
+    method: str  # "layerwise", "tangent", "double_backward", "per_example", or "plain"
+    update: str  # "assembled" or "backward"
+    refused: dict[str, str] = field(default_factory=dict)  # method -> reason, in the order tried
+    uses: tuple[UseReport, ...] = ()
+    timeline: list[tuple[str, float]] | None = None  # (phase, seconds), where it was asked for
+
+    @property
+    def nonfinite(self) -> Tensor:
+        """0-d integer tensor: how many examples have a score that is not finite: weight 0, nothing added."""
+        return (~(self.losses if self.scores is None else self.scores).isfinite()).sum()
+
+    @property
+    def peak_memory(self) -> int:
+        """Bytes: the most that torch had allocated on the losses' GPU so far; on a CPU, the most that the process had
+        resident so far."""
+        if self.losses.is_cuda:
+            return torch.cuda.max_memory_allocated(self.losses.device)
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -120,9 +120,9 @@ class Tape(Recorder):
     """Records the uses of `params` (and what is derived from them) while a forward runs under it.
 
     uses: in the order they ran. signature(): what ran; equal signatures mean equal structure. derivations: spans of the
-    operations on parameters alone. moves, sizes: what `owners` compares between two batch sizes, noted from the first
-    use on (what happens to examples before a parameter meets them does not matter): the dimensions along which rows may
-    be moved or mixed, and the number of elements of every output.
+    operations on parameters alone. moves, sizes: what `owners` compares between two batch sizes: the dimensions along
+    which rows may be moved or mixed, and the number of elements of every output, with a graph or without. first_use:
+    where they stood at the first use: what happens to examples before a parameter meets them does not concern owners.
     """
 
     def __init__(
@@ -137,7 +137,8 @@ class Tape(Recorder):
         self.uses: list[Use] = []
         self.derivations: list[tuple[int, int]] = []
         self.moves: list[tuple[str, int]] = []
-        self.sizes: list[tuple[str, int]] = []
+        self.sizes: list[tuple[str, int, bool]] = []
+        self.first_use = (0, 0)
         self.touched: Counter[int] = Counter()  # id of a parameter -> operations with a graph that take it
 
     def signature(self) -> tuple:
@@ -159,7 +160,7 @@ class Tape(Recorder):
     def pass_by(self, function, args, kwargs, tensors):
         out = function(*args, **kwargs)
         if outputs := outputs_of(out):
-            self._note(function, args, kwargs, outputs)
+            self._note(function, args, kwargs, outputs if tensors else ())
             if not tensors:
                 for o in outputs:
                     self._known[id(o)] = Known(o, o._version, CONSTANT, static=function in STATIC)
@@ -235,6 +236,8 @@ class Tape(Recorder):
             outputs = outputs_of(out)
         edges = [get_gradient_edge(o) if o.requires_grad else None for o in outputs]
         batch = [(t, t._version) for t in call.tensors() if id(t) not in directed]
+        if not self.uses:
+            self.first_use = len(self.moves), len(self.sizes)
         self.uses.append(Use(call, directed, edges, [o.shape for o in outputs], batch, name))
         return out
 
@@ -244,6 +247,5 @@ class Tape(Recorder):
     def _note(self, function, args, kwargs, outputs) -> None:
         self._ran.append(function)
         self._ran += plain_arguments(function, args, kwargs)
-        if self.uses:
-            self.moves += moves_of(function, args, kwargs, self._known)
-            self.sizes += [(function.__name__, o.numel()) for o in outputs if o.requires_grad]
+        self.moves += moves_of(function, args, kwargs, self._known)
+        self.sizes += [(function.__name__, o.numel(), o.requires_grad) for o in outputs]

@@ -71,7 +71,10 @@ def weight(name="V"):
     """What breaks a weight at SMALL."""
     return [
         ({name: torch.ones(4, 2, 2, 2)}, f"{name} must have C / groups input channels, 1, got 2"),
-        ({name: torch.ones(4, 1, 2)}, f"{name} must have as many dimensions as x, got shape (4, 1, 2) and (2, 2, 3, 2)"),
+        (
+            {name: torch.ones(4, 1, 2)},
+            f"{name} must have as many dimensions as x, got shape (4, 1, 2) and (2, 2, 3, 2)",
+        ),
         ({name: torch.ones(4, 1, 2, 2).half()}, f"{name} must have the dtype of x, got"),
     ]
 

@@ -1,17 +1,20 @@
 """The exact methods, and the choice among them: the first that can serve, with the reason why the others did not."""
 
 import warnings
+from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 
 from fastrw.errors import CoupledExamples, Refused
 from fastrw.isolation import State
-from fastrw.methods import double_backward, layerwise, per_example, tangent
-from fastrw.methods.common import Options, Scored
-from fastrw.methods.spot_check import spot_check
+from fastrw.methods import double_backward, layerwise, one_pass, per_example, tangent
+from fastrw.methods.common import Options, Scored, of_finite
+from fastrw.methods.spot_check import gradient_check, spot_check
 from fastrw.ops import backends
 from fastrw.problem import Problem
+from fastrw.timeline import Timeline
 
 METHODS = {
     "layerwise": layerwise.scores,
@@ -26,21 +29,16 @@ _learned: WeakKeyDictionary = WeakKeyDictionary()
 
 @torch.enable_grad()
 def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", score_dtype: torch.dtype | None = None,
-             keep_graph: bool = False) -> Scored:  # fmt: skip
+             keep_graph: bool = False, scale: Tensor | None = None) -> Scored:  # fmt: skip
     """Scores and losses of the training batch by the named method, or by the first of METHODS that is exact.
 
     Buffers and random states are left as one training forward leaves them. With `keep_graph` the losses keep their
     graph.
     Raises Refused where the named method (or every method) cannot serve.
     """
-    options = Options(backend, score_dtype, keep_graph)
-    if backend != "auto":
-        p = next(iter(problem.params.values()))
-        backends.require(backend, p.device, score_dtype or torch.promote_types(p.dtype, torch.float32))
-    learned = _learned.setdefault(problem.model, {})
-    training = tuple(module.training for module in problem.modules.values())
-    key = (problem.key, training, torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))
-    refusals, passed = learned.setdefault(key, ({}, set()))
+    options = Options(backend, score_dtype, keep_graph, scale)
+    _require(problem, backend, score_dtype)
+    refusals, passed = _known(problem)
     state = State(problem)
     refused = {}
     for name in METHODS if method == "auto" else [method]:
@@ -61,8 +59,9 @@ def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", s
                 refusals[name] = str(refusal)
             continue
         if method == "auto" and name == "per_example":
-            _say_cost(learned, len(scored.losses), refused)
+            _say_cost(_learned[problem.model], len(scored.losses), refused)
         scored.method, scored.refused = name, refused
+        scored.scores = of_finite(scored.scores, scored.losses)
         if not keep_graph:
             scored.losses = scored.losses.detach()
         return scored
@@ -70,6 +69,43 @@ def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", s
         "fastrw.evaluate: some method must be exact for the model, got "
         + "; ".join(f"{k}: {v}" for k, v in refused.items())
     )
+
+
+def assemble(problem: Problem, state: State, normalize: Callable[[Tensor], Tensor], *, backend: str = "auto",
+             score_dtype: torch.dtype | None = None, scale: Tensor | None = None, timeline: Timeline | None = None,
+             ) -> one_pass.Assembled:  # fmt: skip
+    """Weights and weighted gradient from one pass; raises Refused where they would not be exact, as `evaluate` does."""
+    _require(problem, backend, score_dtype)
+    refusals, passed = _known(problem)
+    if "one_pass" in refusals:
+        raise Refused(refusals["one_pass"])
+    options = Options(backend, score_dtype, False, scale)
+    try:
+        found = one_pass.step(problem, state, options, normalize, timeline.mark if timeline else lambda phase: None)
+        mark = ("one_pass", found.signature)
+        if mark not in passed:
+            scored = Scored(found.scores, found.losses)
+            if spot_check(problem, state, scored, "one_pass"):
+                gradient_check(problem, state, found.weights, found.unscaled_gradients(options), "one_pass")
+                passed.add(mark)
+    except CoupledExamples as refusal:
+        refusals["one_pass"] = str(refusal)
+        raise
+    return found
+
+
+def _known(problem: Problem) -> tuple[dict, set]:
+    """What was learned of this question about this model."""
+    learned = _learned.setdefault(problem.model, {})
+    training = tuple(module.training for module in problem.modules.values())
+    key = (problem.key, training, torch.is_autocast_enabled("cpu"), torch.is_autocast_enabled("cuda"))
+    return learned.setdefault(key, ({}, set()))
+
+
+def _require(problem: Problem, backend: str, score_dtype: torch.dtype | None) -> None:
+    if backend != "auto":
+        p = next(iter(problem.params.values()))
+        backends.require(backend, p.device, score_dtype or torch.promote_types(p.dtype, torch.float32))
 
 
 def _say_cost(learned: dict, n: int, refused: dict[str, str]) -> None:

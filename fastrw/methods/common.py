@@ -15,6 +15,14 @@ class Options:
     backend: str = "auto"
     score_dtype: torch.dtype | None = None
     keep_graph: bool = False  # the losses keep their graph, for a backward of the caller's own
+    scale: Tensor | None = None  # what losses are multiplied with in a backward, so that float16 gradients stay above 0
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        return loss if self.scale is None else loss * self.scale.to(loss.dtype)
+
+    def unscaled(self, scores: Tensor) -> Tensor:
+        """Both gradients of a score were scaled."""
+        return scores if self.scale is None else scores / self.scale / self.scale
 
 
 @dataclass
@@ -42,3 +50,8 @@ def validation_gradient(problem: Problem, state: State) -> dict[nn.Parameter, Te
     grads = torch.autograd.grad(problem.losses(problem.val_batch).mean(), params, allow_unused=True)
     state.rewind()
     return {p: g.to_dense() if g.is_sparse else g for p, g in zip(params, grads, strict=True) if g is not None}
+
+
+def of_finite(scores: Tensor, losses: Tensor) -> Tensor:
+    """The scores, nan where the loss is not finite: its gradient may be, but means nothing."""
+    return torch.where(losses.detach().isfinite(), scores, torch.nan)

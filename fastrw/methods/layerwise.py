@@ -32,32 +32,37 @@ _measured: WeakKeyDictionary = WeakKeyDictionary()
 
 def scores(problem: Problem, state: State, options: Options) -> Scored:
     """s_i by Eq. 12 of Ren et al. 2018, with rows for examples. Raises Refused where it would not be exact."""
-    if (name := graph.compiled(problem.modules)) is not None:
-        raise UntracedUse(f"fastrw.layerwise: compiled code cannot be recorded, got the compiled module {name!r}")
-    if hooked := [k for k, p in problem.params.items() if p._backward_hooks]:
-        raise UntracedUse(f"fastrw.layerwise: parameters must have no gradient hooks, got hooks on {hooked[0]!r}")
+    readable(problem, "layerwise")
     val_tape, val_losses = record(problem, problem.val_batch)
-    _complete(problem, val_tape, val_losses)
+    complete(problem, val_tape, val_losses)
     state.rewind()
     tape, losses = record(problem, problem.batch)
-    roots = _complete(problem, tape, losses)
+    roots = complete(problem, tape, losses)
     key = (problem.key, tape.signature())
-    patterns = _patterns(problem, state, tape, len(losses), key)
+    patterns = patterns_of(problem, state, tape, len(losses), key)
     dtype = torch.promote_types(losses.dtype, torch.float32)
     forms = [plan.choose(use, tape, val_tape, dtype) for use in tape.uses]
     with torch.autocast(losses.device.type, enabled=False):
-        direction, twins = _validation(problem, tape, forms, val_tape, val_losses)
+        direction, twins = _validation(problem, tape, forms, val_tape, options.scaled(val_losses.mean()))
         work = _Scoring(losses, direction, twins, dtype, options)
         try:
             with torch.no_grad():
                 work.backward(tape.uses, forms, patterns, roots)
-        except _OwnersUnknown:
+        except OwnersUnknown:
             _measured[problem.model].pop(key, None)
             raise
-    return Scored(work.scores, losses, uses=tuple(work.account), signature=key)
+    return Scored(options.unscaled(work.scores), losses, uses=tuple(work.account), signature=key)
 
 
-class _OwnersUnknown(Refused):
+def readable(problem: Problem, method: str) -> None:
+    """Raises UntracedUse where a recording of the model would not tell all."""
+    if (name := graph.compiled(problem.modules)) is not None:
+        raise UntracedUse(f"fastrw.{method}: compiled code cannot be recorded, got the compiled module {name!r}")
+    if hooked := [k for k, p in problem.params.items() if p._backward_hooks]:
+        raise UntracedUse(f"fastrw.{method}: parameters must have no gradient hooks, got hooks on {hooked[0]!r}")
+
+
+class OwnersUnknown(Refused):
     """Gradients flow where none did when owners were measured: the next call measures again."""
 
 
@@ -68,14 +73,14 @@ def record(problem: Problem, batch) -> tuple[Tape, Tensor]:
     return tape, problem.losses(batch, tape)
 
 
-def _complete(problem: Problem, tape: Tape, losses: Tensor) -> set[Node]:
+def complete(problem: Problem, tape: Tape, losses: Tensor) -> set[Node]:
     """Raises UntracedUse unless every use was seen. Returns the nodes that a backward must ask for (see graph.walk)."""
     marks = {edge.node for use in tape.uses for edge in use.edges if edge is not None}
     return graph.walk(losses, problem.params, graph.Spans(tape.spans), graph.Spans(tape.derivations), marks)
 
 
-def _patterns(
-    problem: Problem, state: State, tape: Tape, n: int, key: tuple
+def patterns_of(
+    problem: Problem, state: State, tape: Tape, n: int, key: tuple, strict: bool = False
 ) -> list[list[owners.Pattern | None]] | None:
     """The owners' patterns, measured at the first call of this structure; None for one example, which owns all."""
     if n == 1:
@@ -90,7 +95,7 @@ def _patterns(
             return record(problem, batch)
 
         try:
-            found = owners.measure(tape, n, fresh, partial(problem.sub_batch, n), problem.batch)
+            found = owners.measure(tape, n, fresh, partial(problem.sub_batch, n), problem.batch, strict)
         finally:
             after.rewind()
         if len(known) >= 64:  # structures that change on every call must not pile up
@@ -107,7 +112,7 @@ def _fits(patterns, tape: Tape, n: int) -> bool:
     )
 
 
-def _validation(problem: Problem, tape: Tape, forms: list[plan.Form], val_tape: Tape, val_losses: Tensor):
+def _validation(problem: Problem, tape: Tape, forms: list[plan.Form], val_tape: Tape, val_loss: Tensor):
     """One backward of the mean validation loss: the directions that project and generic uses need, and the validation
     rows of the gram uses. Returns (entry of a use -> its direction or None where it is 0, weight id -> (a_k, g_k))."""
     by_gram = {
@@ -117,7 +122,7 @@ def _validation(problem: Problem, tape: Tape, forms: list[plan.Form], val_tape: 
     params = [p for p in problem.params.values() if id(p) not in gram_params]
     twins = [u for u in val_tape.uses if not by_gram.keys().isdisjoint(u.directed)]
     edges = [u.edges[0] for u in twins]
-    grads = torch.autograd.grad(val_losses.mean(), [*params, *edges], allow_unused=True, retain_graph=False)
+    grads = torch.autograd.grad(val_loss, [*params, *edges], allow_unused=True, retain_graph=False)
     V = {p: g.to_dense() if g.is_sparse else g for p, g in zip(params, grads, strict=False) if g is not None}
     rows = {}
     for use, g in zip(twins, grads[len(params) :], strict=True):
@@ -171,8 +176,8 @@ class _Scoring:
         try:
             if asked:
                 edges = [edge for edge, _ in asked]
-                found = torch.autograd.grad(self._losses, edges, torch.ones_like(self._losses), allow_unused=True,
-                                            retain_graph=self._options.keep_graph)  # fmt: skip
+                ones, keep = self._options.scaled(torch.ones_like(self._losses)), self._options.keep_graph
+                found = torch.autograd.grad(self._losses, edges, ones, allow_unused=True, retain_graph=keep)
                 for (_, take), g in zip(asked, found, strict=True):
                     take(g)
         finally:
@@ -188,7 +193,7 @@ class _Scoring:
             return
         if inner is None:
             if bool((g != 0).any()):
-                raise _OwnersUnknown(
+                raise OwnersUnknown(
                     f"fastrw.layerwise: rows must have a known owner, got {function_name(use.function)} of "
                     f"{use.name!r} whose gradients were all 0 when owners were measured"
                 )

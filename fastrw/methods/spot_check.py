@@ -52,6 +52,30 @@ def spot_check(problem: Problem, state: State, scored: Scored, name: str) -> boo
     return True
 
 
+def gradient_check(problem: Problem, state: State, w: torch.Tensor, found: dict, name: str) -> None:
+    """Raises Refused where `found` is not the gradient of sum_i w_i f_i, by one ordinary backward."""
+    after = State(problem)
+    state.rewind()
+    losses = problem.losses(problem.batch)
+    after.rewind()
+    params = list(problem.params.values())
+    kept = torch.where(w == 0, 0, w.to(losses.dtype) * losses)
+    grads = torch.autograd.grad(kept.sum(), params, allow_unused=True)
+    lowest = max(
+        RELATIVE[d] for d in {losses.dtype, *(p.dtype for p in params), _autocast_dtype(losses)} if d in RELATIVE
+    )
+    error = norm = w.new_zeros(())
+    for p, g in zip(params, grads, strict=True):
+        if g is not None or p in found:
+            g, ours = (torch.zeros_like(p) if t is None else t.to_dense() for t in (g, found.get(p)))
+            error, norm = error + (as_score(ours) - as_score(g)).norm() ** 2, norm + as_score(g).norm() ** 2
+    if bool(error.sqrt() > lowest * norm.sqrt()):
+        raise Refused(
+            f"fastrw.{name}: the gradient must be that of the weighted losses, got a relative error of "
+            f"{(error / norm).sqrt().item():.1e}"
+        )
+
+
 def _autocast_dtype(t: torch.Tensor) -> torch.dtype | None:
     device = t.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

@@ -18,6 +18,9 @@ def sub(input, other, *, alpha=1):
     return -alpha * other.direction if isinstance(other, Directed) else input.direction
 
 
-RULES = dict.fromkeys((torch.mul, Tensor.mul, Tensor.mul_), Rule(scale, "input", "other"))
-RULES |= dict.fromkeys((torch.add, Tensor.add, Tensor.add_), Rule(add, "input", "other"))
-RULES |= dict.fromkeys((torch.sub, Tensor.sub, Tensor.sub_), Rule(sub, "input", "other"))
+SCALES = (torch.mul, Tensor.mul, Tensor.mul_)
+SUMS = (torch.add, Tensor.add, Tensor.add_)
+SUBTRACTIONS = (torch.sub, Tensor.sub, Tensor.sub_)
+RULES = dict.fromkeys(SCALES, Rule(scale, "input", "other"))
+RULES |= dict.fromkeys(SUMS, Rule(add, "input", "other"))
+RULES |= dict.fromkeys(SUBTRACTIONS, Rule(sub, "input", "other"))

@@ -1,0 +1,355 @@
+"""The reweighted step from one forward and one backward of activations: weights and weighted gradient together.
+
+The validation examples ride behind the training examples in one batch where that is exact. Where the g of a use appears
+in the backward, its V, its score and what its update will need are taken at once (`parts`); no gradient of a parameter
+is formed in the backward. Then Eq. 8-9, then sum_i w_i G_i, use by use."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import Node
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from fastrw.calls import RandomState, function_name
+from fastrw.errors import CoupledExamples, Refused
+from fastrw.isolation import State
+from fastrw.methods import layerwise
+from fastrw.methods.common import Options, of_finite
+from fastrw.methods.spot_check import RELATIVE
+from fastrw.parts import Owned, Part, Products, part_of
+from fastrw.problem import Problem
+from fastrw.report import UseReport
+from fastrw.rules.generic import derived_direction
+from fastrw.tape import PARAMETER, Tape, Use
+
+# model -> (what was asked -> why the two batches are kept apart, signatures that may be joined)
+_learned: WeakKeyDictionary = WeakKeyDictionary()
+
+
+@dataclass
+class Assembled:
+    """What one pass gives."""
+
+    scores: Tensor  # [n] s_i
+    weights: Tensor  # [n] w_i
+    losses: Tensor  # [n] f_i
+    val_loss: Tensor  # f^v
+    gradients: dict[nn.Parameter, Tensor]  # sum_i w_i G_i; a parameter that no loss reaches has none
+    joined: bool
+    uses: tuple[UseReport, ...]
+    signature: object
+
+    def unscaled_gradients(self, options: Options) -> dict[nn.Parameter, Tensor]:
+        if options.scale is None:
+            return self.gradients
+        return {p: g / options.scale for p, g in self.gradients.items()}
+
+
+def step(problem: Problem, state: State, options: Options, normalize: Callable[[Tensor], Tensor],
+         mark: Callable[[str], None] = lambda phase: None) -> Assembled:  # fmt: skip
+    """Weights and weighted gradient of the training batch. Raises Refused where they would not be exact.
+
+    Buffers and random states are left as one training forward leaves them.
+    """
+    layerwise.readable(problem, "one_pass")
+    _assembles(problem)
+    apart, passed = _learned.setdefault(problem.model, ({}, set()))
+    if problem.key not in apart:
+        try:
+            return _joined(problem, state, options, normalize, mark, passed)
+        except _KeepApart as reason:
+            apart[problem.key] = str(reason)
+            state.rewind()
+    return _separate(problem, state, options, normalize, mark)
+
+
+def _assembles(problem: Problem) -> None:
+    """Raises Refused where gradients have to come from an ordinary backward."""
+    selected = set(problem.params.values())
+    for name, module in problem.modules.items():
+        if getattr(module, "max_norm", None) is not None:
+            raise Refused(f"fastrw.one_pass: tables must stay in a forward, got {name!r} with max_norm")
+        for p in module._parameters.values():
+            if p is None or not p.requires_grad:
+                continue
+            if p not in selected:
+                raise Refused("fastrw.one_pass: every parameter that requires grad must be selected, got some others")
+            if p._post_accumulate_grad_hooks:
+                raise Refused("fastrw.one_pass: parameters must have no hooks, got one on an accumulated gradient")
+
+
+class _KeepApart(Exception):
+    """Why the two batches cannot be one."""
+
+
+def _joined(problem, state, options, normalize, mark, passed) -> Assembled:
+    n, m = _examples(problem.batch), _examples(problem.val_batch)
+    batch = join(problem.batch, problem.val_batch, n, m) if n and m else None
+    if batch is None:
+        raise _KeepApart("the batches differ in structure or shape")
+    both = copy.copy(problem)
+    both.batch = batch
+    before = RandomState(next(iter(problem.params.values())).device)
+    tape, losses = layerwise.record(both, batch)
+    if before.moved():
+        raise _KeepApart("the forward draws random numbers")
+    if len(losses) != n + m:
+        raise _KeepApart("the losses of the joined batch are not those of its examples")
+    roots = layerwise.complete(problem, tape, losses)
+    key = ("joined", problem.key, tape.signature())
+    if key not in passed:
+        _check_joined(problem, state, tape, losses)
+    try:
+        patterns = layerwise.patterns_of(both, state, tape, n + m, key, strict=True)
+    except CoupledExamples as reason:
+        raise _KeepApart(str(reason)) from None
+    passed.add(key)
+    mark("forward")
+    work = _Pass(n, m, options, patterns)
+    with torch.autocast(losses.device.type, enabled=False), torch.no_grad():
+        work.backward(tape, losses, roots, None)
+        scores = of_finite(options.unscaled(work.scores(problem)) / m, losses[:n])
+        mark("backward")
+        weights = normalize(scores)
+        work.check_masks(scores)
+        gradients = work.update(problem, weights)
+        mark("update")
+    f = losses.detach()
+    return Assembled(scores, weights, f[:n], f[n:].mean(), gradients, True, tuple(work.account), key)
+
+
+def _check_joined(problem: Problem, state: State, tape: Tape, losses: Tensor) -> None:
+    """Once per structure: the joined forward is that of the two batches apart, in what it runs and what comes out."""
+    if state.buffers_moved():
+        raise _KeepApart("the forward moves buffers")
+    after, start = State(problem), 0
+    try:
+        for batch in (problem.batch, problem.val_batch):
+            state.rewind()
+            alone, expected = layerwise.record(problem, batch)
+            found = losses[start : start + len(expected)].detach()
+            start += len(expected)
+            if alone.signature() != tape.signature():
+                raise _KeepApart("the forward runs otherwise on one batch alone")
+            excess = (found - expected.detach()).norm() - RELATIVE[found.dtype] * expected.detach().norm()
+            if bool(excess > 0):  # nan where a loss is not finite: then both are
+                raise _KeepApart("the losses of one batch depend on the other")
+    finally:
+        after.rewind()
+
+
+def _separate(problem, state, options, normalize, mark) -> Assembled:
+    """Validation first, by a backward of its own; then the training batch along its gradient."""
+    val_losses = problem.losses(problem.val_batch)
+    params = list(problem.params.values())
+    found = torch.autograd.grad(options.scaled(val_losses.mean()), params, allow_unused=True)
+    V = {p: g.to_dense() if g.is_sparse else g for p, g in zip(params, found, strict=True) if g is not None}
+    state.rewind()
+    mark("validation")
+    tape, losses = layerwise.record(problem, problem.batch)
+    roots = layerwise.complete(problem, tape, losses)
+    key = ("apart", problem.key, tape.signature())
+    patterns = layerwise.patterns_of(problem, state, tape, len(losses), key)
+    mark("forward")
+    work = _Pass(len(losses), 0, options, patterns)
+    with torch.autocast(losses.device.type, enabled=False), torch.no_grad():
+        work.backward(tape, losses, roots, V)
+        scores = of_finite(options.unscaled(work.scores(problem)), losses)
+        mark("backward")
+        weights = normalize(scores)
+        work.check_masks(scores)
+        gradients = work.update(problem, weights)
+        mark("update")
+    val_loss = val_losses.detach().mean()
+    return Assembled(scores, weights, losses.detach(), val_loss, gradients, False, tuple(work.account), key)
+
+
+def _examples(batch: Any) -> int | None:
+    """The length of the first dimension of the first tensor."""
+    first = next((t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.ndim), None)
+    return None if first is None else len(first)
+
+
+def join(batch: Any, val_batch: Any, n: int, m: int) -> Any | None:
+    """[batch; val_batch] where both have one structure and one shape but for their first dimension; else None."""
+    leaves, tree = tree_flatten(batch)
+    val_leaves, val_tree = tree_flatten(val_batch)
+    if tree != val_tree:
+        return None
+    joined = []
+    for x, y in zip(leaves, val_leaves, strict=True):
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            if type(x) is not type(y) or x != y:
+                return None
+            joined.append(x)
+            continue
+        alike = (x.shape[1:], x.dtype, x.device) == (y.shape[1:], y.dtype, y.device)
+        if not alike or x.shape[:1] != (n,) or y.shape[:1] != (m,):
+            return None
+        joined.append(torch.cat([x, y]))
+    return tree_unflatten(joined, tree)
+
+
+class _Pass:
+    """Takes each use's g as the backward brings it, and keeps its part."""
+
+    def __init__(self, n: int, m: int, options: Options, patterns: list | None):
+        self._n, self._m, self._patterns = n, m, patterns
+        self._options, self._products = options, Products(options.backend, options.score_dtype)
+        self._parts: list[tuple[Use, Part]] = []
+        self._later: list[tuple[Use, Part]] = []  # those whose V waits for other uses
+        self._several: dict[int, tuple[Use, dict]] = {}  # uses with several outputs, until all g are there
+        self._scores: list[Tensor] = []
+        self._losses: Tensor | None = None
+        self.account: list[UseReport] = []
+
+    def backward(self, tape: Tape, losses: Tensor, roots: set[Node], V: dict[nn.Parameter, Tensor] | None) -> None:
+        """V: the validation gradient, where the batch has no validation examples of its own."""
+        self._V, self._losses, self._touched = V, losses, tape.touched
+        asked, handles = [], []
+        for j, use in enumerate(tape.uses):
+            for i, (edge, shape) in enumerate(zip(use.edges, use.shapes, strict=True)):
+                if edge is None:
+                    continue
+                take = partial(self._take, use, i, self._owned(j, i, shape))
+                if edge.node in roots:
+                    asked.append((edge, take))
+                else:
+                    handles.append(edge.node.register_prehook(partial(_pass_on, take, edge.output_nr)))
+        try:
+            if asked:
+                edges = [edge for edge, _ in asked]
+                found = torch.autograd.grad(
+                    losses, edges, self._options.scaled(torch.ones_like(losses)), allow_unused=True
+                )
+                for (_, take), g in zip(asked, found, strict=True):
+                    take(g)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for use, gs in self._several.values():
+            self._keep(use, gs)
+
+    def scores(self, problem: Problem) -> Tensor:
+        """[n]: what was scored on the way, and the uses that had to wait for the V of others."""
+        if self._later:
+            directions = self._directions(problem)
+            for use, part in self._later:
+                self._add(part.score({key: d for key in use.directed if (d := directions.get(key)) is not None}))
+        total = torch.zeros(self._n, dtype=torch.promote_types(self._losses.dtype, torch.float32),
+                            device=self._losses.device)  # fmt: skip
+        for s in self._scores:
+            total += s.to(total.device)
+        return total
+
+    def check_masks(self, scores: Tensor) -> None:
+        """Raises Refused where an example is not finite and some update cannot leave it out."""
+        if any(not part.masks for _, part in self._parts) and not bool(scores.isfinite().all()):
+            raise Refused("fastrw.one_pass: every operation must be able to leave out an example that is not finite")
+
+    def update(self, problem: Problem, w: Tensor) -> dict[nn.Parameter, Tensor]:
+        """sum_i w_i G_i by parameter; every part is let go."""
+        found, derived = {}, {}
+        while self._parts:
+            use, part = self._parts.pop()
+            for key, g in part.update(w.to(self._losses.dtype)).items():
+                entry = use.directed[key]
+                if entry.kind is PARAMETER:
+                    _accumulate(found, entry.tensor, g)
+                else:
+                    _accumulate(derived, entry.tensor, g)
+        self._through(problem, derived, found)
+        return found
+
+    def _owned(self, use: int, output: int, shape: torch.Size) -> Owned | None:
+        N = self._n + self._m
+        pattern = self._patterns[use][output] if self._patterns is not None else None
+        inner = shape.numel() if N == 1 else pattern and pattern.inner(shape, N)
+        return None if inner is None else Owned(self._n, self._m, inner, shape.numel() // max(inner * N, 1))
+
+    def _take(self, use: Use, output: int, owned: Owned | None, g: Tensor | None) -> None:
+        if g is None:
+            return
+        if owned is None:
+            if bool((g != 0).any()):
+                raise layerwise.OwnersUnknown(
+                    f"fastrw.one_pass: rows must have a known owner, got {function_name(use.function)} of "
+                    f"{use.name!r} whose gradients were all 0 when owners were measured"
+                )
+            return
+        use.check_arguments()
+        g = g.detach()
+        g = g.to_dense() if g.is_sparse else g
+        if len(use.edges) == 1:
+            self._keep(use, {output: (g, owned)})
+        else:
+            self._several.setdefault(id(use), (use, {}))[1][output] = g, owned
+
+    def _keep(self, use: Use, gs: dict) -> None:
+        part = part_of(use, gs, self._products)
+        own = all(e.kind is PARAMETER and self._touched[key] == 1 for key, e in use.directed.items())
+        if self._V is not None and all(e.kind is PARAMETER for e in use.directed.values()):
+            self._add(part.score({key: self._V[e.tensor] for key, e in use.directed.items() if e.tensor in self._V}))
+        elif self._V is None and own:
+            self._add(part.alone())
+        else:
+            self._later.append((use, part))
+        self._parts.append((use, part))
+        shape = use.shapes[0]
+        rows = shape.numel() // shape[-1] if len(shape) and shape[-1] else shape.numel()
+        self.account.append(UseReport(function_name(use.function), use.name, rows, part.form, "auto", ""))
+
+    def _add(self, s: Tensor | None) -> None:
+        if s is not None:
+            self._scores.append(s)
+
+    def _directions(self, problem: Problem) -> dict[int, Tensor]:
+        """V of each argument of the uses that wait: summed over every use of a parameter, through what derives it."""
+        waiting = dict(self._V or {})
+        if self._V is None:
+            derived: dict[Tensor, Tensor] = {}
+            for use, part in self._later:
+                for key, v in part.validation().items():
+                    entry = use.directed[key]
+                    _accumulate(waiting if entry.kind is PARAMETER else derived, entry.tensor, v)
+            self._through(problem, derived, waiting)
+        V = {id(p): v for p, v in waiting.items()}
+        directions = dict(V)
+        for use, _ in self._later:
+            for key, entry in use.directed.items():
+                if entry.kind is PARAMETER or key in directions:
+                    continue
+                sources = {p: V[id(p)] for name in entry.name.split() if id(p := problem.params[name]) in V}
+                if sources:
+                    directions[key] = derived_direction(entry.tensor, sources)
+        return directions
+
+    @staticmethod
+    def _through(problem: Problem, derived: dict[Tensor, Tensor], found: dict[nn.Parameter, Tensor]) -> None:
+        """Gradients of derived parameters become gradients of the parameters they are made of."""
+        if not derived:
+            return
+        params = list(problem.params.values())
+        tensors = list(derived)
+        cotangents = [g.to(t.dtype) for t, g in derived.items()]
+        with torch.enable_grad():
+            grads = torch.autograd.grad(tensors, params, cotangents, retain_graph=True, allow_unused=True)
+        for p, g in zip(params, grads, strict=True):
+            if g is not None:
+                _accumulate(found, p, g)
+
+
+def _pass_on(take: Callable[[Tensor | None], None], output: int, grads: tuple) -> None:
+    take(grads[output])
+
+
+def _accumulate(into: dict, key: Tensor, g: Tensor) -> None:
+    into[key] = into[key] + g if key in into else g

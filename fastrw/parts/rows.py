@@ -1,0 +1,74 @@
+"""The part of a product of rows with one matrix: gram or project form, and a weighted outer product for the update."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fastrw import plan
+from fastrw.ops import gram_dot, project_dot, weighted_outer
+from fastrw.parts.part import Gradients, Owned, Part, Products, wide
+from fastrw.tape import Use
+
+
+class Rows(Part):
+    """a [rows, p], g [rows, q]; `each` neighbouring rows of an example, `outer` times."""
+
+    def __init__(self, use: Use, operands: plan.Gram, g: Tensor, owned: Owned, products: Products):
+        p, q = operands.a.shape[-1], g.shape[-1]
+        self._a = operands.a.detach().to(g.dtype).reshape(-1, p)
+        self._g = g.reshape(-1, q)
+        self._owned, self._products = owned, products
+        self._each = owned.inner // q
+        self._r = owned.n * self._each
+        self._turned = operands.turned
+        self._weight = id(operands.weight) if id(operands.weight) in use.directed else None
+        self._bias = id(operands.bias) if operands.bias is not None and id(operands.bias) in use.directed else None
+
+    def alone(self) -> Tensor | None:
+        r, each = self._r, self._each
+        if self._owned.outer == 1 and self._weight is not None:
+            p, q, k = self._a.shape[1], self._g.shape[1], self._owned.m * each
+            machine = plan.machine_of(self._a.device)
+            if machine.gram(r, k, p, q) < machine.project(r, k, p, q):
+                self.form = "gram"
+                rows = self._products.narrow(self._a[:r], self._g[:r], self._a[r:], self._g[r:])
+                return self._by_example(gram_dot(*rows, float(self._bias is not None), backend=self._products.backend))
+        return self.score(self.validation())
+
+    def validation(self) -> Gradients:
+        if self._owned.outer == 1:
+            return self._outer(self._a[self._r :], self._g[self._r :], None)
+        return self._outer(self._a, self._g, self._spread(self._owned.validating(wide(self._g))))
+
+    def update(self, w: Tensor) -> Gradients:
+        if self._owned.outer == 1:
+            return self._outer(self._a[: self._r], self._g[: self._r], self._spread(w))
+        return self._outer(self._a, self._g, self._spread(self._owned.training(w)))
+
+    def score(self, V: Gradients) -> Tensor | None:
+        v, v_b = V.get(self._weight), V.get(self._bias)
+        a, g = (self._a[: self._r], self._g[: self._r]) if self._owned.outer == 1 else (self._a, self._g)
+        if v is None:
+            return None if v_b is None else self._by_example(wide(g) @ wide(v_b))
+        v = v.mT if self._turned else v
+        rows = self._products.narrow(a, g, v.to(a.dtype), None if v_b is None else v_b.to(a.dtype))
+        return self._by_example(project_dot(*rows, backend=self._products.backend))
+
+    def _by_example(self, dots: Tensor) -> Tensor:
+        if self._owned.outer == 1:
+            return dots if self._each == 1 else dots.view(-1, self._each).sum(1)
+        return self._owned.sums(dots)
+
+    def _spread(self, w: Tensor) -> Tensor:
+        """The weights of the rows."""
+        w = w if self._each == 1 else w.repeat_interleave(self._each)
+        return w if self._owned.outer == 1 else w.repeat(self._owned.outer)
+
+    def _outer(self, a: Tensor, g: Tensor, w: Tensor | None) -> Gradients:
+        if self._weight is None:  # the bias alone
+            return {self._bias: weighted_outer(a[:, :0], g, w, backend=self._products.backend)[1]}
+        W, b = weighted_outer(a, g, w, backend=self._products.backend)
+        found = {self._weight: W.mT if self._turned else W}
+        if self._bias is not None:
+            found[self._bias] = b
+        return found

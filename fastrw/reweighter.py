@@ -1,0 +1,206 @@
+"""The reweighted step for a training loop: `Reweighter.backward` leaves sum_i w_i grad f_i in `.grad`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastrw.errors import Refused
+from fastrw.isolation import State
+from fastrw.meta_weights import check_options
+from fastrw.methods import assemble, evaluate
+from fastrw.problem import Problem
+from fastrw.report import Step
+from fastrw.timeline import Timeline
+from fastrw.weights import NORMALIZERS
+
+UPDATES = ("auto", "assembled", "backward")
+
+
+class Reweighter:
+    """The step of Ren et al. 2018 (Algorithm 1) from one pass:
+
+        w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta),   s_i = grad f^v(theta) . grad f_i(theta)       (Eq. 7-9)
+        .grad += sum_i w_i grad f_i(theta)
+
+        step = fastrw.Reweighter(model)
+        for batch in loader:
+            optimizer.zero_grad()
+            out = step.backward(batch, val_batch)
+            optimizer.step()
+
+    Any optimizer may follow. The scores are of first order, as the paper's: they say how f^v changes for an infinitely
+    small step of plain gradient descent from theta; momentum, Adam's scaling and weight decay of your optimizer are not
+    in them.
+
+    Args:
+        model, loss_fn, losses_fn, params, method, backend, normalize, score_dtype: as in `meta_weights`. Gradients go
+            to every parameter that requires grad, also where `params` selects a few for the scores.
+        update: "assembled": the weighted gradient is put together layer by layer while the scores are found, no second
+            backward. "backward": the scores, then an ordinary backward of the weighted losses: little memory, any
+            model. "auto": assembled where it is exact.
+        every: the weights are found at every k-th call, from the first on. The calls between are plain steps (w_i =
+            1/n, no validation batch is run): the training is then that of Algorithm 1 at one step in k and of ordinary
+            averaging at the others. Weights are never carried over to other examples.
+        scaler: a `torch.amp.GradScaler`: gradients are scaled by its factor, so that `scaler.step` finds what it
+            expects.
+        timeline: also measure where the time goes (waits for the GPU after each phase).
+
+    Everything but `.grad`, and what one ordinary training forward moves (running statistics, random states), stays as
+    it was; the validation batch moves nothing. A call that raises leaves everything as it was.
+    """
+
+    def __init__(
+        self, model: nn.Module, *, loss_fn: Callable | None = None, losses_fn: Callable | None = None,
+        params: Any = None, method: str = "auto", backend: str = "auto", normalize: str | None = "rectify",
+        score_dtype: torch.dtype | None = None, update: str = "auto", every: int = 1, scaler: Any = None,
+        timeline: bool = False,
+    ):  # fmt: skip
+        check_options("Reweighter", method, backend, score_dtype)
+        if normalize not in ("rectify", "shift"):
+            raise ValueError(f'fastrw.Reweighter: normalize must be "rectify" or "shift", got {normalize!r}')
+        if update not in UPDATES:
+            raise ValueError(f"fastrw.Reweighter: update must be one of {', '.join(UPDATES)}, got {update!r}")
+        if update == "assembled" and method not in ("auto", "layerwise"):
+            raise ValueError(f'fastrw.Reweighter: update="assembled" goes layer by layer, got method={method!r}')
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise ValueError(f"fastrw.Reweighter: every must be an integer of 1 or more, got {every!r}")
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"fastrw.Reweighter: model must be a torch.nn.Module, got {type(model).__name__}")
+        self.model = model
+        self.steps = 0  # calls of `backward` that have ended
+        self._question = {"loss_fn": loss_fn, "losses_fn": losses_fn, "params": params, "caller": "Reweighter"}
+        self._how = {"backend": backend, "score_dtype": score_dtype}
+        self._method, self._normalize = method, NORMALIZERS[normalize]
+        self._update, self._every, self._scaler, self._timed = update, every, scaler, timeline
+
+    def backward(self, batch: Any, val_batch: Any) -> Step:
+        """Adds sum_i w_i grad f_i to `.grad`.
+
+        Args:
+            batch, val_batch: as in `meta_weights`.
+        Returns:
+            Step: weights, losses, scores, validation loss, method, peak memory and, on request, a timeline. Tensors
+            stay on their device; nothing waits for a GPU.
+        Raises:
+            TypeError, ValueError, Refused: as `meta_weights`.
+        """
+        plain = self.steps % self._every != 0
+        problem = Problem(self.model, batch, batch if plain else val_batch, **self._question)
+        with torch.enable_grad():
+            out = self._plain(problem) if plain else self._step(problem)
+        self.steps += 1
+        return out
+
+    def weights(self, batch: Any, val_batch: Any) -> Tensor:
+        """w [n] alone, for a loop that does its own forward and backward: see `meta_weights`. Nothing moves."""
+        problem = Problem(self.model, batch, val_batch, **self._question)
+        state = State(problem)
+        try:
+            return self._normalize(evaluate(problem, method=self._method, **self._how).scores)
+        finally:
+            state.rewind()
+
+    def state_dict(self) -> dict[str, int]:
+        """What a resumed run needs: how many steps were made (for `every`)."""
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from `state_dict()`."""
+        steps = state.get("steps") if isinstance(state, dict) else None
+        if not isinstance(steps, int) or steps < 0:
+            raise ValueError(f"fastrw.Reweighter: a state must hold its number of steps, got {state!r}")
+        self.steps = steps
+
+    def _step(self, problem: Problem) -> Step:
+        timeline = Timeline(problem) if self._timed else None
+        state = State(problem)
+        try:
+            out = self._assembled(problem, state, timeline) or self._backward(problem, state, timeline)
+        except BaseException:
+            state.rewind()
+            raise
+        out.timeline = timeline and timeline.phases
+        return out
+
+    def _assembled(self, problem: Problem, state: State, timeline: Timeline | None) -> Step | None:
+        """None where an ordinary backward is to do it."""
+        if self._update == "backward" or self._method not in ("auto", "layerwise"):
+            return None
+        try:
+            found = assemble(
+                problem, state, self._normalize, scale=self._scale(problem), timeline=timeline, **self._how
+            )
+        except Refused:
+            state.rewind()
+            if self._update == "assembled":
+                raise
+            return None
+        _accumulate(found.gradients)
+        return Step(found.weights, found.losses, found.scores, found.val_loss, "layerwise", "assembled", {}, found.uses)
+
+    def _backward(self, problem: Problem, state: State, timeline: Timeline | None) -> Step:
+        scored = evaluate(problem, method=self._method, keep_graph=True, scale=self._scale(problem), **self._how)
+        seen = scored.losses.detach()
+        if timeline:
+            timeline.mark("scores")
+        w, losses = self._normalize(scored.scores), scored.losses
+        bad = ~scored.scores.isfinite()
+        if bool(bad.any()):  # they shall add nothing, and 0 times what is not finite is nan
+            del scored.losses
+            state.rewind()
+            losses = problem.losses(problem.without(len(w), bad))
+        self._accumulated(torch.where(w == 0, 0, w.to(losses.dtype) * losses).sum(), none=bool(bad.all()))
+        if timeline:
+            timeline.mark("backward")
+        return Step(w, seen, scored.scores, problem.val_losses.mean(), scored.method, "backward",
+                    scored.refused, scored.uses)  # fmt: skip
+
+    def _plain(self, problem: Problem) -> Step:
+        state = State(problem)
+        try:
+            losses = problem.losses(problem.batch)
+            self._accumulated(losses.mean())
+        except BaseException:
+            state.rewind()
+            raise
+        w = torch.full_like(losses, 1 / len(losses), dtype=torch.promote_types(losses.dtype, torch.float32))
+        return Step(w.detach(), losses.detach(), None, None, "plain", "backward", {}, ())
+
+    def _accumulated(self, total: Tensor, none: bool = False) -> None:
+        """An ordinary backward; `none`: no example counts."""
+        total = total if self._scaler is None else self._scaler.scale(total)
+        params = [p for p in self.model.parameters() if p.requires_grad]
+        if any(p._post_accumulate_grad_hooks for p in params):
+            return total.backward()
+        grads = torch.autograd.grad(total, params, allow_unused=True)  # all of them, or an error and none
+        pairs = zip(params, grads, strict=True)
+        _accumulate({p: torch.zeros_like(p) if none else g for p, g in pairs if g is not None})
+
+    def _scale(self, problem: Problem) -> Tensor | None:
+        if self._scaler is None or not self._scaler.is_enabled():
+            return None
+        p = next(iter(problem.params.values()))
+        return self._scaler.scale(torch.ones((), device=p.device))
+
+
+@torch.no_grad()
+def _accumulate(gradients: dict[nn.Parameter, Tensor]) -> None:
+    """Add to `.grad`, each in memory of its own, laid out as its parameter."""
+    taken = set()
+    for p, g in gradients.items():
+        if p.grad is not None:
+            p.grad.add_(g)
+            continue
+        if g.is_sparse:
+            p.grad = g
+            continue
+        home = g.untyped_storage().data_ptr()
+        alone = home not in taken and g.untyped_storage().nbytes() == g.numel() * g.element_size()
+        taken.add(home)
+        p.grad = (
+            g.detach() if alone and (g.dtype, g.stride()) == (p.dtype, p.stride()) else torch.empty_like(p).copy_(g)
+        )
