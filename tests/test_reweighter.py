@@ -12,7 +12,10 @@ from fastrw import zoo
 from fastrw.tolerance import SCORE_GOAL
 from tests import oracle
 
-pytestmark = pytest.mark.filterwarnings("ignore:fastrw. this model is scored by one backward pass")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:fastrw. this model is scored by one backward pass"),
+    pytest.mark.filterwarnings("ignore:Using padding='same'"),  # torch's own
+]
 EXACT = SCORE_GOAL[torch.float64]
 
 
