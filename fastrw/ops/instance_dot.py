@@ -54,6 +54,12 @@ def _check(a, g, V, v_b) -> None:
     checks.tensors("instance_dot", _LETTERS, wide=("V", "v_b"), a=a, g=g, V=V, v_b=v_b)
 
 
+def _triton(*args) -> tuple[Tensor, Tensor]:
+    from fastrw.kernels.instance_dot import launch_instance_dot  # Triton is imported when it is first used
+
+    return launch_instance_dot(*args)
+
+
 def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
     n, t, p, q = 3, 5, 67, 19
     return (
@@ -75,7 +81,11 @@ backends.register(
     "instance_dot",
     schema="(Tensor a, Tensor g, Tensor V, Tensor? v_b, bool keep) -> (Tensor, Tensor)",
     reference=reference.instance_dot,
+    triton=_triton,
     fake=_empty,
-    order={"cpu": ("cpp",)},
+    order={
+        "cpu": ("cpp",),
+        "cuda": ("triton",),  # by the roof; not measured yet
+    },
     sample=_sample,
 )

@@ -49,6 +49,12 @@ def _check(a, g, V, v_b) -> None:
     checks.tensors("project_dot", _LETTERS, wide=("V", "v_b"), a=a, g=g, V=V, v_b=v_b)
 
 
+def _triton(*args) -> Tensor:
+    from fastrw.kernels.project_dot import launch_project_dot  # Triton is imported when it is first used
+
+    return launch_project_dot(*args)
+
+
 def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
     r, p, q = 35, 67, 19
     return (
@@ -68,7 +74,11 @@ backends.register(
     "project_dot",
     schema="(Tensor a, Tensor g, Tensor V, Tensor? v_b) -> Tensor",
     reference=reference.project_dot,
+    triton=_triton,
     fake=_empty,
-    order={"cpu": ("cpp",)},
+    order={
+        "cpu": ("cpp",),
+        "cuda": ("triton",),  # by the roof; not measured yet
+    },
     sample=_sample,
 )

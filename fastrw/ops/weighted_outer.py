@@ -49,6 +49,12 @@ def _check(a, g, w) -> None:
     checks.tensors("weighted_outer", _LETTERS, wide=("w",), a=a, g=g, w=w)
 
 
+def _triton(*args) -> tuple[Tensor, Tensor]:
+    from fastrw.kernels.weighted_outer import launch_weighted_outer  # Triton is imported when it is first used
+
+    return launch_weighted_outer(*args)
+
+
 def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
     r, p, q = 35, 67, 19
     return (
@@ -68,7 +74,11 @@ backends.register(
     "weighted_outer",
     schema="(Tensor a, Tensor g, Tensor? w) -> (Tensor, Tensor)",
     reference=reference.weighted_outer,
+    triton=_triton,
     fake=_empty,
-    order={"cpu": ("cpp",)},
+    order={
+        "cpu": ("cpp",),
+        "cuda": ("triton",),  # by the roof; not measured yet
+    },
     sample=_sample,
 )

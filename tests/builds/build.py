@@ -50,7 +50,8 @@ def build(
     """The build whose blocks and warps are those of the config; arguments that are neither of these are integers."""
     *blocks, num_warps, num_stages = config
     names = kernel.arg_names
-    constants = dict(zip([name for name in names if name.startswith("BLOCK_")], blocks, strict=False)) | constants
+    free = [name for name in names if name.startswith("BLOCK_") and name not in constants]
+    constants = dict(zip(free, blocks, strict=True)) | constants
     types = {name: f"*{pointers[name]}" if name in pointers else "i32" for name in names if name not in constants}
     types |= dict.fromkeys(floats, "fp32")
     about = {"kernel": kernel.__name__.strip("_").removesuffix("_kernel"), **about, "config": list(config)}

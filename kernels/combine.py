@@ -1,0 +1,91 @@
+"""combine in Triton: sum_i w_i G_i, where an example of weight 0 is not read.
+
+G is read as it lies: where an example is dense, whatever the order of its dimensions, as a matrix [n, elements]. A
+program owns BLOCK_E elements and a stretch of the examples; stretches meet in a second sum, in a fixed order.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastrw.kernels.common import processors, share, unit
+
+
+class Config(NamedTuple):
+    BLOCK_N: int
+    BLOCK_E: int
+    num_warps: int
+    num_stages: int
+
+
+CONFIG = Config(8, 512, 4, 3)
+
+
+@triton.jit(do_not_specialize=["n", "size", "G_n", "stretch"])
+def _combine_kernel(
+    G_ptr,  # [n, size]
+    w_ptr,  # [n]
+    partial_ptr,  # [stretches, size]
+    n,
+    size,  # in units of UNIT, as is the stride of G
+    G_n,
+    stretch,
+    UNIT: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_E: tl.constexpr,
+):
+    size, G_n = size.to(tl.int64) * UNIT, G_n.to(tl.int64) * UNIT
+    e_start = tl.program_id(0).to(tl.int64) * BLOCK_E
+    n_here, e_here = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_E)
+    mask_e = e_here < size - e_start
+    G_ptr += e_start
+    first = tl.program_id(1) * stretch
+    last = tl.minimum(first + stretch, n)
+    total = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
+    for start in range(first, last, BLOCK_N):
+        w = tl.load(w_ptr + start + n_here, mask=n_here < last - start, other=0.0).to(tl.float32)
+        mask = (w != 0)[:, None] & mask_e[None, :]
+        rows = (start + n_here).to(tl.int64) * G_n
+        G = tl.load(G_ptr + (rows[:, None] + e_here[None, :]), mask=mask, other=0.0)
+        total += w[:, None] * G.to(tl.float32)
+    partial_ptr += tl.program_id(1) * size + e_start
+    tl.store(partial_ptr + e_here, tl.sum(total, axis=0), mask=mask_e)
+
+
+def run_combine(
+    G: Tensor,  # [n, size]
+    w: Tensor,  # [n]
+    partial: Tensor,  # [stretches, size] float32, written
+    stretch: int,
+    config: Config = CONFIG,
+) -> None:
+    """Fill partial: its row i holds the sum over examples [i * stretch, (i + 1) * stretch)."""
+    (n, size), u = G.shape, unit(G)
+    with torch.cuda.device_of(G):
+        _combine_kernel[(triton.cdiv(size, config.BLOCK_E), partial.shape[0])](
+            *(G, w, partial, n, size // u, G.stride(0) // u, stretch, u, config.BLOCK_N, config.BLOCK_E),
+            num_warps=config.num_warps,
+            num_stages=config.num_stages,
+        )
+
+
+def launch_combine(G: Tensor, w: Tensor) -> Tensor:
+    """[...] float32 of float32, bfloat16 or float16 G [n, ...]."""
+    n, *shape = G.shape
+    order = sorted(range(1, G.ndim), key=lambda dim: G.stride(dim), reverse=True)
+    rows = G.permute(0, *order).flatten(1)  # copied only where an example is not dense
+    size = rows.shape[1]
+    if rows.numel() == 0:
+        return G.new_zeros(shape, dtype=torch.float32)
+    if rows.stride(1) != 1:
+        rows = rows.contiguous()
+    steps = triton.cdiv(n, CONFIG.BLOCK_N)
+    stretch = share(steps, triton.cdiv(size, CONFIG.BLOCK_E), processors(G.device)) * CONFIG.BLOCK_N
+    partial = G.new_empty(triton.cdiv(n, stretch), size, dtype=torch.float32)
+    run_combine(rows, w.contiguous(), partial, stretch)
+    total = partial.sum(0) if len(partial) > 1 else partial[0]
+    back = sorted(range(len(order)), key=lambda k: order[k])
+    return total.view([G.shape[dim] for dim in order]).permute(back).contiguous()

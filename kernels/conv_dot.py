@@ -1,0 +1,201 @@
+"""conv_dot in Triton: s_i = <g_i, conv(x, V)_i + v_b>, a convolution whose result is dotted and never written.
+
+An implicit product: rows are positions of the output, over all examples; columns are the output channels of one group;
+the sum runs over taps and channels, BLOCK_C channels of as many taps as fill a step. The tile starts at v_b, is
+multiplied by g, and its row sums meet in a second sum of [tiles, n, S], in a fixed order. Rows are not split at
+examples: a tile is full whatever the size of the output.
+
+Addressing as in gram_dot.py: one 64-bit base a tile, that of its first row's example.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastrw.kernels.common import choose, family, precision, processors
+from fastrw.kernels.convolution import (
+    INTEGERS,
+    Convolution,
+    block_of_channels,
+    convolution,
+    corner,
+    inside,
+    last,
+    step_of,
+)
+from fastrw.kernels.products import dot
+
+
+class Config(NamedTuple):
+    BLOCK_M: int  # positions
+    BLOCK_O: int  # output channels
+    BLOCK_K: int  # taps and channels a step
+    num_warps: int
+    num_stages: int
+
+
+# By family, see common.py; largest first. "narrow" serves channels that are not neighbours, too.
+CONFIGS = {
+    "half": (Config(128, 128, 64, 8, 3), Config(128, 64, 64, 4, 3), Config(128, 16, 64, 4, 3)),
+    "wide": (Config(128, 64, 32, 8, 3), Config(128, 16, 32, 4, 3)),
+    "tf32": (Config(128, 64, 32, 8, 3), Config(128, 16, 32, 4, 3)),
+    "ieee": (Config(128, 64, 16, 8, 2), Config(128, 16, 16, 4, 2)),
+    "narrow": (Config(64, 64, 32, 4, 2), Config(64, 16, 32, 4, 2)),
+}
+TURN_FROM = 64  # channels of a group from which turning x and g to neighbouring channels costs less than it saves
+
+
+def choose_config(rows: int, O: int, family: str, processors: int) -> Config:
+    """The largest tile that is not half empty and of which every processor gets one."""
+    return choose(CONFIGS[family], rows, O, processors)
+
+
+@triton.jit(do_not_specialize=["rows", "groups", *INTEGERS, "V_o", "V_c", "V_tap"])
+def _conv_dot_kernel(
+    x_ptr,  # [n, C, D, H, W]
+    g_ptr,  # [n, O, S]
+    V_ptr,  # [O, C, taps]
+    v_b_ptr,  # [O], where BIAS
+    partial_ptr,  # [tiles of O, rows]
+    rows,  # n S
+    groups,
+    C,  # of a group, in units of UNIT, as are O and the strides but those of channels
+    O,
+    S,
+    D,
+    H,
+    W,
+    out_hw,
+    out_w,
+    taps,
+    kernel_hw,
+    kernel_w,
+    stride_d,
+    stride_h,
+    stride_w,
+    padding_d,
+    padding_h,
+    padding_w,
+    dilation_d,
+    dilation_h,
+    dilation_w,
+    x_n,
+    x_c,
+    x_d,
+    x_h,
+    x_w,
+    g_n,
+    g_o,
+    g_s,
+    V_o,
+    V_c,
+    V_tap,
+    UNIT: tl.constexpr,  # more than 1: channels are neighbours
+    BIAS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    C, O, V_o, V_tap = C * UNIT, O * UNIT, V_o * UNIT, V_tap * UNIT
+    x_n, x_d, x_h, x_w, g_n, g_s = x_n * UNIT, x_d * UNIT, x_h * UNIT, x_w * UNIT, g_n * UNIT, g_s * UNIT
+    if UNIT > 1:
+        x_c, g_o, V_c = 1, 1, 1
+    TAPS: tl.constexpr = BLOCK_K // BLOCK_C
+    tiles_o, blocks_c = tl.cdiv(O, BLOCK_O), tl.cdiv(C, BLOCK_C)
+    tiles = groups * tiles_o
+    tile = tl.program_id(0) % tiles
+    group, o_start = tile // tiles_o, tile % tiles_o * BLOCK_O
+    row_start = (tl.program_id(0) // tiles).to(tl.int64) * BLOCK_M
+    example = row_start // S
+    row_here, o_here, k_here = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_O), tl.arange(0, BLOCK_K)
+    position = (row_start - example * S).to(tl.int32) + tl.minimum(row_here, (rows - 1 - row_start).to(tl.int32))
+    i, position = position // S, position % S
+    d, h, w = corner(position, out_hw, out_w, stride_d, stride_h, stride_w, padding_d, padding_h, padding_w)
+    x_ptr += example * x_n + (group * C).to(tl.int64) * x_c
+    V_ptr += (group * O + o_start).to(tl.int64) * V_o
+    o_near = tl.minimum(o_here, O - 1 - o_start)
+    x_rows, V_rows = i * x_n + d * x_d + h * x_h + w * x_w, o_near * V_o
+    product = tl.zeros((BLOCK_M, BLOCK_O), tl.float32)
+    if BIAS:
+        product += tl.load(v_b_ptr + group * O + o_start + o_near).to(tl.float32)[None, :]
+    for step in range(0, tl.cdiv(taps, TAPS) * blocks_c):
+        c = step % blocks_c * BLOCK_C + k_here % BLOCK_C
+        tap = step // blocks_c * TAPS + k_here // BLOCK_C
+        dd, dh, dw = step_of(tap, kernel_hw, kernel_w, dilation_d, dilation_h, dilation_w)
+        x_columns = dd * x_d + dh * x_h + dw * x_w + c * x_c
+        mask_k = (c < C) & (tap < taps)
+        if UNIT > 1:
+            here = inside(d[:, None] + dd[None, :], h[:, None] + dh[None, :], w[:, None] + dw[None, :], D, H, W)
+            x = tl.load(x_ptr + (x_rows[:, None] + x_columns[None, :]), mask=here & mask_k[None, :], other=0.0)
+        else:
+            here = inside(d[None, :] + dd[:, None], h[None, :] + dh[:, None], w[None, :] + dw[:, None], D, H, W)
+            x = tl.load(x_ptr + (x_rows[None, :] + x_columns[:, None]), mask=here & mask_k[:, None], other=0.0)
+            x = tl.trans(x)
+        V_columns = tap * V_tap + c * V_c
+        V = tl.load(V_ptr + (V_rows[:, None] + V_columns[None, :]), mask=mask_k[None, :], other=0.0)
+        product = dot(x, tl.trans(V), product, PRECISION)
+    g_ptr += example * g_n + (group * O + o_start).to(tl.int64) * g_o
+    g_rows, mask_o = i * g_n + position * g_s, o_here < O - o_start
+    if UNIT > 1:
+        g = tl.load(g_ptr + (g_rows[:, None] + o_here[None, :]), mask=mask_o[None, :], other=0.0)
+    else:
+        g = tl.trans(tl.load(g_ptr + (g_rows[None, :] + (o_here * g_o)[:, None]), mask=mask_o[:, None], other=0.0))
+    s = tl.sum(product * g.to(tl.float32), axis=1)
+    tl.store(partial_ptr + tile.to(tl.int64) * rows + row_start + row_here, s, mask=row_here < rows - row_start)
+
+
+def run_conv_dot(
+    it: Convolution,
+    V: Tensor,  # [O, C / groups, taps]
+    v_b: Tensor | None,  # [O]
+    partial: Tensor,  # [tiles of O over all groups, n S] float32, written
+    precision: str,
+    config: Config,
+) -> None:
+    """Fill partial: its row i holds the sums over the output channels of tile i."""
+    rows, u = partial.shape[1], it.unit
+    V_o, V_c, V_tap = V.stride()
+    with torch.cuda.device_of(V):
+        _conv_dot_kernel[(triton.cdiv(rows, config.BLOCK_M) * partial.shape[0],)](
+            *(it.x, it.g, V, v_b, partial),
+            *(rows, it.groups, *it.arguments(), V_o // u, V_c, V_tap // u),
+            *(u, v_b is not None, block_of_channels(it.channels[0], config.BLOCK_K)),
+            *(config.BLOCK_M, config.BLOCK_O, config.BLOCK_K, precision),
+            num_warps=config.num_warps,
+            num_stages=config.num_stages,
+        )
+
+
+def launch_conv_dot(
+    x: Tensor,
+    g: Tensor,
+    V: Tensor,
+    v_b: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """s [n] float32 of float32, bfloat16 or float16 x and g; V and v_b of the same dtype or float32."""
+    n, available = x.shape[0], processors(x.device)
+    if g.numel() == 0:
+        return x.new_zeros(n, dtype=torch.float32)
+    options = (V.shape[2:], stride, padding, dilation, groups)
+    it = convolution(x, g, *options)
+    if it.unit == 1 and min(it.channels) >= TURN_FROM:
+        it = convolution(last(x), last(g), *options)
+    V = V.flatten(2)
+    if it.unit > 1:
+        V = last(V)
+    v_b = None if v_b is None else v_b.contiguous()
+    S, O = it.g.shape[2], it.channels[1]
+    config = choose_config(n * S, O, family(x, V, aligned=it.unit > 1), available)
+    partial = x.new_empty(groups * triton.cdiv(O, config.BLOCK_O), n * S, dtype=torch.float32)
+    run_conv_dot(it, V, v_b, partial, precision(), config)
+    return partial.view(-1, n, S).sum((0, 2))

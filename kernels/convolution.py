@@ -1,0 +1,126 @@
+"""What the two convolution kernels share: a convolution as a product of matrices that are never formed.
+
+A position is a place of the output, a tap one of the kernel; position and tap meet in a place of x, or outside it. One
+and two dimensions are three with leading ones. "Last" is a layout whose channels are neighbours, aligned to 16 bytes:
+there a tile is loaded along channels. Else it is loaded along positions, whatever the strides.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import NamedTuple
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastrw.kernels.common import unit
+
+
+class Convolution(NamedTuple):
+    """x, g and the numbers of one convolution."""
+
+    x: Tensor  # [n, C, D, H, W]
+    g: Tensor  # [n, O, S]
+    taps: int
+    out: tuple[int, int, int]
+    kernel: tuple[int, int, int]
+    stride: tuple[int, int, int]
+    padding: tuple[int, int, int]
+    dilation: tuple[int, int, int]
+    groups: int
+    unit: int  # elements in 16 bytes where both are "last", else 1
+
+    @property
+    def channels(self) -> tuple[int, int]:
+        """C and O of one group."""
+        return self.x.shape[1] // self.groups, self.g.shape[1] // self.groups
+
+    def arguments(self) -> tuple[int, ...]:
+        """What both kernels are given, in the order in which they name it."""
+        (C, O), u = self.channels, self.unit
+        x_n, x_c, *x_space = self.x.stride()
+        g_n, g_o, g_s = self.g.stride()
+        return (
+            *(C // u, O // u, self.g.shape[2], *self.x.shape[2:]),
+            *(self.out[1] * self.out[2], self.out[2], self.taps, self.kernel[1] * self.kernel[2], self.kernel[2]),
+            *(*self.stride, *self.padding, *self.dilation),
+            *(x_n // u, x_c, *(stride // u for stride in x_space), g_n // u, g_o, g_s // u),
+        )
+
+
+INTEGERS = [
+    *("C", "O", "S", "D", "H", "W", "out_hw", "out_w", "taps", "kernel_hw", "kernel_w"),
+    *("stride_d", "stride_h", "stride_w", "padding_d", "padding_h", "padding_w"),
+    *("dilation_d", "dilation_h", "dilation_w", "x_n", "x_c", "x_d", "x_h", "x_w", "g_n", "g_o", "g_s"),
+]
+
+
+def convolution(
+    x: Tensor,
+    g: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Convolution:
+    """The convolution in three dimensions, copied only where a tile of it is out of the reach of 32-bit offsets."""
+
+    def three(ints: Sequence[int], fill: int) -> tuple[int, int, int]:
+        return (*[fill] * (3 - len(ints)), *ints)
+
+    out = three(g.shape[2:], 1)
+    while x.ndim < 5:
+        x = x.unsqueeze(2)
+    g = g.flatten(2)
+    x, g = (_near(t, g.shape[2]) for t in (x, g))
+    found = Convolution(
+        x, g, prod(kernel), out, three(kernel, 1), three(stride, 1), three(padding, 0), three(dilation, 1), groups, 1
+    )
+    elements = unit(x.movedim(1, -1), g.movedim(1, -1))
+    if x.stride(1) == g.stride(1) == 1 and all(size % elements == 0 for size in found.channels):
+        found = found._replace(unit=elements)
+    return found
+
+
+def _near(x: Tensor, S: int) -> Tensor:
+    """x, copied where 32-bit offsets do not reach across the examples that 128 positions belong to."""
+    reach = (127 // max(S, 1) + 1) * x.stride(0)
+    reach += sum((size - 1) * stride for size, stride in zip(x.shape[1:], x.stride()[1:], strict=True))
+    return x if reach < 2**31 else x.contiguous()
+
+
+def last(x: Tensor) -> Tensor:
+    """x [n, C, ...] with channels as neighbours."""
+    return x.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def block_of_channels(channels: int, block: int) -> int:
+    """How many of a block's columns are channels of one tap; the rest is further taps."""
+    return min(triton.next_power_of_2(max(channels, 1)), block)
+
+
+@triton.jit
+def corner(position, out_hw, out_w, stride_d, stride_h, stride_w, padding_d, padding_h, padding_w):
+    """Where the first tap of a position lies in x."""
+    d = position // out_hw * stride_d - padding_d
+    h = position % out_hw // out_w * stride_h - padding_h
+    w = position % out_w * stride_w - padding_w
+    return d, h, w
+
+
+@triton.jit
+def step_of(tap, kernel_hw, kernel_w, dilation_d, dilation_h, dilation_w):
+    """How far a tap lies from the first one."""
+    d = tap // kernel_hw * dilation_d
+    h = tap % kernel_hw // kernel_w * dilation_h
+    w = tap % kernel_w * dilation_w
+    return d, h, w
+
+
+@triton.jit
+def inside(d, h, w, D, H, W):
+    """Whether a place lies in x; one comparison a dimension: a negative number is a large one without a sign."""
+    return (
+        (d.to(tl.uint32) < D.to(tl.uint32)) & (h.to(tl.uint32) < H.to(tl.uint32)) & (w.to(tl.uint32) < W.to(tl.uint32))
+    )

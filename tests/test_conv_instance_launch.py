@@ -1,0 +1,111 @@
+"""The Triton kernels of conv_instance and combine in every config, layout and kind of layer."""
+
+import pytest
+import torch
+
+from fastrw import reference
+from tests import interpreter
+from tests.convolutions import LAYERS, arguments
+from tests.launch import DTYPES, check, every, to_tf32
+from tests.op_cases.draw import LAYOUTS, NAN, Draw
+
+if not interpreter.INTERPRETED:
+    pytest.skip("kernels run on the GPU here, or Triton is not installed", allow_module_level=True)
+
+from fastrw.kernels.combine import launch_combine
+from fastrw.kernels.conv_instance import CONFIGS, _tiles, choose_config, launch_conv_instance, run_conv_instance
+from fastrw.kernels.convolution import convolution
+
+
+def terms(V, g):
+    return V[0].numel() * g[0].numel()
+
+
+@pytest.mark.parametrize(("family", "config"), every(CONFIGS), ids=str)
+def test_every_config_is_right(family, config):
+    """On neighbouring channels, aligned or not, and on others; each example, and the sum of stretches of them."""
+    precision = "tf32" if family == "tf32" else "ieee"
+    for layer, layout in (("aligned", "channels last"), ("aligned", "plain"), ("3x3", "margin"), ("stem", "plain")):
+        x, g, V, _, kernel, *options = arguments(4, layer, DTYPES[family][0], layout, torch.float32)
+        it = convolution(x, g, kernel, *options)
+        (C, O), groups = it.channels, options[-1]
+        tiles = groups * -(-O // config.BLOCK_O) * _tiles(C, it.taps, config)
+        partial, G = torch.full((tiles, 3), NAN), torch.full((3, O * groups, it.taps, C), NAN)
+        sums = torch.full((2, O * groups, it.taps, C), NAN)
+        run_conv_instance(it, (1, 4), V.flatten(2), partial, G, precision, config)
+        run_conv_instance(it, (1, 4), None, None, sums, precision, config)
+        if family == "tf32":
+            x, g = to_tf32(x.contiguous()), to_tf32(g.contiguous())
+        got = partial.sum(0), G.transpose(2, 3).unflatten(3, kernel), V
+        check(got, reference.conv_instance, [x[1:], g[1:], 3, V, kernel, *options], terms(V, g))
+        summed = sums.sum(0).transpose(1, 2).unflatten(2, kernel)
+        check(summed, reference.conv_outer, [x[1:], g[1:], None, kernel, *options], 3 * terms(V, g))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layer_in_every_layout(layer, layout):
+    """The interpreter raises at a stray address, margins included."""
+    x, g, V, _, *options = arguments(3, layer, torch.bfloat16, layout)
+    for args in ([x, g, 2, None, *options], [x, g, 3, V, *options]):
+        check(launch_conv_instance(*args), reference.conv_instance, args, 3 * terms(V, g))
+
+
+@pytest.mark.parametrize("n", [0, 2])
+def test_no_training_or_no_validation_examples(n):
+    x, g, V, _, *options = arguments(2, "stem", torch.float32)
+    args = [x, g, n, None, *options]
+    check(launch_conv_instance(*args), reference.conv_instance, args, 2 * terms(V, g))
+
+
+def test_an_example_that_is_not_finite_leaves_the_others_unharmed():
+    x, g, V, _, *options = arguments(3, "3x3", torch.float32)
+    clean = launch_conv_instance(x, g, 3, V, *options)
+    x[1, 3, 4, 4] = NAN
+    s, G, _ = launch_conv_instance(x, g, 3, V, *options)
+    assert s[1].isnan()
+    assert torch.equal(s[::2], clean[0][::2])
+    assert torch.equal(G[::2], clean[1][::2])
+
+
+@pytest.mark.parametrize(
+    ("n", "O", "columns", "family", "expected"),
+    [
+        (100, 64, 576, "half", (64, 128, 64)),
+        (100, 16, 144, "half", (16, 64, 64)),
+        (10, 64, 576, "half", (16, 64, 64)),
+        (100, 64, 147, "narrow", (32, 32, 32)),
+        (100, 6, 25, "narrow", (16, 64, 32)),
+    ],
+)
+def test_the_largest_tile_that_fills_132_processors_is_chosen(n, O, columns, family, expected):
+    assert choose_config(n, O, columns, family, 132)[:3] == expected
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_combine_reads_what_has_weight_in_every_layout(dtype, layout):
+    for shape in ((1,), (20, 5, 7), (3, 600), (21, 16, 3, 4, 2)):
+        draw = Draw(dtype, layout)
+        G, w = draw.normal(*shape), draw.weights(shape[0])
+        G[w == 0] = NAN
+        check(launch_combine(G, w), reference.combine, [G, w], shape[0])
+
+
+def test_combine_reads_the_gradients_of_an_instance_as_they_lie(monkeypatch):
+    x, g, V, _, *options = arguments(3, "3x3", torch.float32)
+    _, G, _ = launch_conv_instance(x, g, 3, V, *options)
+    w = Draw().weights(3)
+    copies = []
+    monkeypatch.setattr(
+        torch.Tensor, "contiguous", lambda x, original=torch.Tensor.contiguous: copies.append(x) or original(x)
+    )
+    combined = launch_combine(G, w)
+    assert max(x.numel() for x in copies) <= V.numel()
+    check(combined, reference.combine, [G, w], 3)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 3, 0)])
+def test_empty_sums_are_zero(shape):
+    G, w = torch.ones(shape), torch.ones(shape[0])
+    check(launch_combine(G, w), reference.combine, [G, w], 1)
