@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
@@ -10,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import compare, record, roof, tables
+from bench import compare, record, roof, tables, timing
 from bench.cases import CASES
 from bench.ops import BACKENDS, DTYPES, Settings, measure, on_gpu
 
@@ -49,6 +50,8 @@ A way that is not exact by the rule of fastrw/tolerance.py gets no number but a 
 def main(argv: list[str] | None = None) -> int:
     words = parser()
     options = words.parse_args(argv)
+    if options.cpu_time and (on_gpu(options.device) or options.threads > 1):
+        words.error("--cpu-time is for one thread: it needs --device cpu --threads 1")
     chosen = choose(words, options)
     console = record.console()
     if options.ahead_of_time:
@@ -92,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--seconds", type=float, default=0.3, help="spent on timing a case (default: %(default)s)")
     how.add_argument("--rounds", type=positive, help="of each case, instead")
     how.add_argument("--threads", type=positive, default=torch.get_num_threads())
+    how.add_argument("--cpu-time", action="store_true", help="CPU seconds: for one thread where other work runs, too")
     how.add_argument("--compile", choices=("none", "some", "all"), default="some",
                      help="torch.compile in no case, in the first of each op (default), in all")  # fmt: skip
     how.add_argument("--quick", action="store_true", help="two cases an op, few rounds, no torch.compile")
@@ -144,8 +148,10 @@ def fits(name: str, patterns: list[str] | None) -> bool:
 def run(chosen: dict[str, list[str]], dtypes: list[torch.dtype], options: argparse.Namespace, console: Console) -> dict:
     """Measure, print, and write the JSON anew after each op; Ctrl-C ends it early, with what there is by then."""
     torch.set_num_threads(options.threads)
+    timing.clock = time.process_time if options.cpu_time else time.perf_counter
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # the bound is float32's
-    result = {"bench": "ops", **record.header(options.device), "complete": False, "rows": []}
+    result = {"bench": "ops", **record.header(options.device), "clock": timing.clock.__name__}
+    result |= {"complete": False, "rows": []}
     total = len(dtypes) * sum(map(len, chosen.values()))
     look = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     screen = console if console.is_terminal else Console(stderr=True)
@@ -168,8 +174,8 @@ def run(chosen: dict[str, list[str]], dtypes: list[torch.dtype], options: argpar
                         result["rows"] += found
                         progress.advance(bar)
                     console.print(tables.of_op(rows))
-                    for line in tables.refusals(rows):
-                        console.print(line, style="dim", highlight=False)
+                    for line in tables.reasons(rows):
+                        console.print(line)
                     write(options, result)
             result["complete"] = True
         except KeyboardInterrupt:
@@ -193,6 +199,8 @@ def opening(result: dict, ceilings: roof.Roof) -> str:
         f"measured roof: {ceilings}",
         record.caution(machine),
     ]
-    if load > 0.5:
-        lines.append("other work runs on this machine: believe the ratios, not the times")
+    if load > 0.5 and result["clock"] != "process_time":
+        lines.append(
+            "other work runs on this machine: believe the ratios, not the times, or take --cpu-time --threads 1"
+        )
     return "\n".join(line for line in lines if line)

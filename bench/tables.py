@@ -26,7 +26,7 @@ def columns(shown: Table, left: Iterable[str], right: Iterable[str]) -> Table:
 
 
 def of_op(rows: list[dict]) -> Table:
-    """The rows of one op in one dtype: a line a way that got a number or is wrong."""
+    """The rows of one op in one dtype: a line a way that got a number or failed."""
     shown = columns(
         Table(title=f"\n{rows[0]['op']}, {rows[0]['dtype']}", **STYLE),
         ("case", "way"),
@@ -42,7 +42,7 @@ def of_op(rows: list[dict]) -> Table:
         case = row["case"]
         way = row["way"] + (" *" if row["auto"] else "")
         if row["red"]:
-            shown.add_row(name, way, Text(row["why"]), style="bold red")
+            shown.add_row(name, way, "failed", style="bold red")
             continue
         ratio = row["to_eager"]
         shown.add_row(
@@ -59,15 +59,18 @@ def of_op(rows: list[dict]) -> Table:
     return shown
 
 
-def refusals(rows: list[dict]) -> list[str]:
-    """Why ways got no number, a line for each reason."""
-    found: dict[tuple[str, str], list[str]] = {}
+def reasons(rows: list[dict]) -> list[Text]:
+    """Why ways got no number, a line for each reason, red for what failed."""
+    found: dict[tuple[str, str, bool], list[str]] = {}
     for row in rows:
-        if row["why"] and not row["red"]:
-            found.setdefault((row["way"], row["why"]), []).append(row["case"])
+        if row["why"]:
+            found.setdefault((row["way"], row["why"], row["red"]), []).append(row["case"])
     every = len({row["case"] for row in rows})
     named = {key: "" if len(cases) == every else f" ({', '.join(cases)})" for key, cases in found.items()}
-    return [f"{way}: no number: {why}{cases}" for (way, why), cases in named.items()]
+    return [
+        Text(f"{way}: no number: {why}{cases}", "bold red" if red else "dim")
+        for (way, why, red), cases in named.items()
+    ]
 
 
 def duration(seconds: float) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
@@ -151,6 +152,13 @@ def test_ctrl_c_keeps_what_is_measured(tiny, tmp_path, monkeypatch):
     assert not result["complete"] and {row["case"] for row in result["rows"]} == {"tiny"}
 
 
+def test_cpu_time_is_the_time_of_this_process(tiny, tmp_path):
+    assert bench.main([*tiny, "--cpu-time", "--device", "cpu", "--json", str(tmp_path / "result.json")]) == 0
+    assert timing.clock is time.process_time
+    assert json.loads((tmp_path / "result.json").read_text())["clock"] == "process_time"
+    assert bench.main(tiny) == 0 and timing.clock is time.perf_counter
+
+
 def test_plot_is_a_picture(tiny, tmp_path):
     assert bench.main([*tiny, "--plot", str(tmp_path / "ratios.png")]) == 0
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
@@ -212,6 +220,7 @@ def ended(words):
         (["--case", "alexnet*"], "no such case: 'alexnet*'; there are mlp 784-1024, "),
         (["--backend", "fortran"], "fortran"),
         (["--rounds", "0"], "must be at least 1, got 0"),
+        (["--cpu-time", "--threads", "2"], "one thread"),
         (["--compare", "a", "b", "c"], "one file or two, got 3"),
         (["--device", "cpu", "--case", "gpt2 qkv"], "meant for a GPU"),
     ],
