@@ -65,12 +65,11 @@ def reasons(rows: list[dict]) -> list[Text]:
     for row in rows:
         if row["why"]:
             found.setdefault((row["way"], row["why"], row["red"]), []).append(row["case"])
-    every = len({row["case"] for row in rows})
-    named = {key: "" if len(cases) == every else f" ({', '.join(cases)})" for key, cases in found.items()}
-    return [
-        Text(f"{way}: no number: {why}{cases}", "bold red" if red else "dim")
-        for (way, why, red), cases in named.items()
-    ]
+    lines = []
+    for (way, why, red), cases in found.items():
+        where = "" if len(cases) == sum(row["way"] == way for row in rows) else f" ({', '.join(cases)})"
+        lines.append(Text(f"{way}: no number: {why}{where}", "bold red" if red else "dim"))
+    return lines
 
 
 def duration(seconds: float) -> str:
