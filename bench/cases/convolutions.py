@@ -136,7 +136,7 @@ def conv_instance(layer: Layer) -> Case:
     return Case(
         sizes=f"m={layer.m} {layer}",
         make=lambda draw: (layer.x(draw, both), layer.g(draw, both), n, None, layer.weight[2:], *layer.how),
-        eager={"convolution_backward, grouped": _grouped},
+        eager={"examples as groups": _grouped},
         flops=2 * both * layer.outputs * layer.taps + 2 * n * layer.parameters,
         elements=both * (layer.inputs + layer.outputs),
         results=n + (n + 1) * layer.parameters,
