@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from fastrw import reference
+from fastrw.kernels.dense import dense
 
 from . import backends, checks
 from .function import call
@@ -65,11 +66,6 @@ def _check(x, t, mean, rstd, weight, d_weight, d_bias, residual, output, sums) -
     checks.alike(_OP, "x", x, t=t, **like_x)
     if sums is not None and sums.shape[0] != 2:
         raise ValueError(f"fastrw.{_OP}: sums must be [2, C], got shape {tuple(sums.shape)}")
-
-
-def dense(x: Tensor) -> Tensor:
-    """x itself where its channels or its positions lie side by side without gaps, else a copy."""
-    return x if x.dim() >= 2 and x.movedim(1, -1).is_contiguous() else x.contiguous()
 
 
 def _empty(x: Tensor, *rest) -> Tensor:

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from fastrw import reference
+from fastrw.kernels.dense import dense
 
 from . import backends, checks
-from .batch_norm_tangent import dense
 from .function import call
 
 

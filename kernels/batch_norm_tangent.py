@@ -1,0 +1,242 @@
+"""batch_norm_tangent in Triton: the tangent of BatchNorm, of the residual added to it and of the ReLU after both.
+
+Memory is a matrix of rows that lie side by side: planes [n C, S] of contiguous tensors, whose channel is that of the
+row, or rows [n S, C] of channels-last ones, whose channel is the column. Where the sums of t and t x are not given, one
+pass takes them, in stretches of rows that meet in a fixed order: no atomics, the same bits in every run. One pass does
+all the rest.
+
+Widths arrive in units of UNIT elements, 16 bytes where every row allows it: that is how the compiler learns that it may
+load 16 bytes at a time, whatever the width.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from fastrw.kernels.dense import channels_last, dense, laid_out_as
+
+
+class Config(NamedTuple):
+    """A tile and how it runs; tests compile every one and check its registers and spills."""
+
+    BLOCK_R: int
+    BLOCK_K: int
+    num_warps: int
+
+
+CONFIGS = (Config(1, 2048, 4), Config(4, 512, 4), Config(16, 128, 4), Config(64, 32, 4), Config(256, 8, 4))
+
+
+def choose_config(columns: int) -> Config:
+    """The widest tile of which at most a quarter is past the last column, else the narrowest."""
+    for config in CONFIGS:
+        if 4 * columns >= 3 * triton.cdiv(columns, config.BLOCK_K) * config.BLOCK_K:
+            return config
+    return CONFIGS[-1]
+
+
+def choose_split(rows: int, groups: int, config: Config, processors: int) -> int:
+    """Rows a program sums: whole tiles, few enough for four programs a processor."""
+    tiles = max(triton.cdiv(rows, config.BLOCK_R), 1)
+    splits = min(tiles, triton.cdiv(4 * processors, groups))
+    return triton.cdiv(tiles, splits) * config.BLOCK_R
+
+
+# Nothing is specialised on a size: what the tests compile ahead of time is what runs.
+@triton.jit(do_not_specialize=["rows", "columns", "channels", "split"])
+def _batch_norm_sums_kernel(
+    x_ptr,
+    t_ptr,
+    mean_ptr,  # [C]
+    partial_ptr,  # [splits, 2, C]: sums of t and of t (x - mean)
+    rows,  # n of planes, n S of rows
+    columns,  # S or C, in units of UNIT
+    channels,
+    split,
+    UNIT: tl.constexpr,
+    PLANES: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    columns = columns * UNIT
+    group = tl.program_id(0)  # a channel of planes, BLOCK_K channels of rows
+    first = tl.program_id(1) * split
+    last = tl.minimum(first + split, rows)
+    r, k = tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_K)
+    if PLANES:
+        start, width, stride = group.to(tl.int64) * columns, columns, tl.cast(columns, tl.int64) * channels
+        mean = tl.load(mean_ptr + group).to(tl.float32)
+    else:
+        start, width = group.to(tl.int64) * BLOCK_K, tl.minimum(columns - group * BLOCK_K, BLOCK_K)
+        stride = tl.cast(columns, tl.int64)
+        mean = tl.load(mean_ptr + start + k, mask=k < width, other=0.0).to(tl.float32)[None, :]
+    plain = tl.zeros((BLOCK_R, BLOCK_K), tl.float32)
+    turned = tl.zeros((BLOCK_R, BLOCK_K), tl.float32)
+    for row in range(first, last, BLOCK_R):
+        for column in range(0, width, BLOCK_K):
+            at = start + column + ((row + r) * stride)[:, None] + k[None, :]
+            mask = (r < last - row)[:, None] & (k < width - column)[None, :]
+            t = tl.load(t_ptr + at, mask=mask, other=0.0).to(tl.float32)
+            x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+            plain += t
+            turned += t * (x - mean)
+    out_ptr = partial_ptr + tl.program_id(1).to(tl.int64) * 2 * channels
+    if PLANES:
+        tl.store(out_ptr + group, tl.sum(plain))
+        tl.store(out_ptr + channels + group, tl.sum(turned))
+    else:
+        tl.store(out_ptr + start + k, tl.sum(plain, axis=0), mask=k < width)
+        tl.store(out_ptr + channels + start + k, tl.sum(turned, axis=0), mask=k < width)
+
+
+@triton.jit
+def _channel(ptr, c, mask):
+    """One number a channel; 0 where there is none."""
+    if ptr is None:
+        return tl.zeros(c.shape, tl.float32)
+    else:
+        return tl.load(ptr + c, mask=mask, other=0.0).to(tl.float32)
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "channels", "count"])
+def _batch_norm_tangent_kernel(
+    x_ptr,
+    t_ptr,
+    mean_ptr,  # [C], as are all up to d_bias_ptr
+    rstd_ptr,
+    weight_ptr,
+    d_weight_ptr,
+    d_bias_ptr,
+    residual_ptr,
+    output_ptr,
+    sums_ptr,  # [2, C]: of t, and of t x or t (x - mean)
+    out_ptr,
+    rows,  # n C of planes, n S of rows
+    columns,  # S or C, in units of UNIT
+    channels,
+    count,  # n S
+    UNIT: tl.constexpr,
+    PLANES: tl.constexpr,
+    CENTRED: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    columns = columns * UNIT
+    across = tl.cdiv(columns, BLOCK_K)
+    row, column = tl.program_id(0) // across * BLOCK_R, tl.program_id(0) % across * BLOCK_K
+    r, k = tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_K)
+    mask_r, mask_k = r < rows - row, k < columns - column
+    c = (row + r) % channels if PLANES else column + k
+    mask_c = mask_r if PLANES else mask_k
+    mean, rstd = _channel(mean_ptr, c, mask_c), _channel(rstd_ptr, c, mask_c)
+    slope, shift = _channel(d_weight_ptr, c, mask_c) * rstd, _channel(d_bias_ptr, c, mask_c)
+    axis: tl.constexpr = 1 if PLANES else 0
+    at = tl.cast(row, tl.int64) * columns + column + r[:, None] * tl.cast(columns, tl.int64) + k[None, :]
+    mask = mask_r[:, None] & mask_k[None, :]
+    x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32) - tl.expand_dims(mean, axis)
+    if t_ptr is None:
+        out = x * tl.expand_dims(slope, axis) + tl.expand_dims(shift, axis)
+    else:
+        scale = rstd if weight_ptr is None else rstd * _channel(weight_ptr, c, mask_c)
+        t_sum, turned = _channel(sums_ptr, c, mask_c), _channel(sums_ptr + channels, c, mask_c)
+        if not CENTRED:
+            turned -= mean * t_sum
+        slope -= scale * rstd * rstd * (turned / count)
+        shift -= scale * (t_sum / count)
+        t = tl.load(t_ptr + at, mask=mask, other=0.0).to(tl.float32)
+        out = x * tl.expand_dims(slope, axis) + t * tl.expand_dims(scale, axis) + tl.expand_dims(shift, axis)
+    if residual_ptr is not None:
+        out += tl.load(residual_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    if output_ptr is not None:
+        out = tl.where(tl.load(output_ptr + at, mask=mask, other=0.0).to(tl.float32) <= 0, 0.0, out)
+    tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+def run_batch_norm_sums(x: Tensor, t: Tensor, mean: Tensor, partial: Tensor, split: int, config: Config) -> None:
+    """Fill partial [splits, 2, C], a row for each stretch of `split` rows. x and t lie alike, dense."""
+    columns, planes = _columns(x)
+    C, unit = x.shape[1], _unit(columns, x, t)
+    with torch.cuda.device_of(x):
+        _batch_norm_sums_kernel[(C if planes else triton.cdiv(C, config.BLOCK_K), len(partial))](
+            *(x, t, mean, partial),
+            *(x.shape[0] if planes else x.numel() // C, columns // unit, C, split),
+            *(unit, planes, config.BLOCK_R, config.BLOCK_K),
+            num_warps=config.num_warps,
+        )
+
+
+def run_batch_norm_tangent(
+    x: Tensor,
+    t: Tensor | None,
+    channels: tuple[Tensor | None, ...],  # mean, rstd, weight, d_weight, d_bias
+    residual: Tensor | None,
+    output: Tensor | None,
+    sums: Tensor | None,  # [2, C]: where `centred`, of t and t (x - mean)
+    out: Tensor,  # written
+    centred: bool,
+    config: Config,
+) -> None:
+    """All that have the shape of x lie as it does, dense."""
+    columns, planes = _columns(x)
+    C, unit = x.shape[1], _unit(columns, *(a for a in (x, t, residual, output, out) if a is not None))
+    rows = x.numel() // columns
+    with torch.cuda.device_of(x):
+        _batch_norm_tangent_kernel[(triton.cdiv(rows, config.BLOCK_R) * triton.cdiv(columns, config.BLOCK_K),)](
+            *(x, t, *channels, residual, output, sums, out),
+            *(rows, columns // unit, C, x.numel() // C),
+            *(unit, planes, centred, config.BLOCK_R, config.BLOCK_K),
+            num_warps=config.num_warps,
+        )
+
+
+def launch_batch_norm_tangent(
+    x: Tensor,
+    t: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    d_weight: Tensor | None,
+    d_bias: Tensor | None,
+    residual: Tensor | None,
+    output: Tensor | None,
+    sums: Tensor | None,
+) -> Tensor:
+    """The tangent like x, of float32, bfloat16 or float16 tensors; sums are kept in float32."""
+    x = dense(x)
+    out = torch.empty_like(x)
+    if x.numel() == 0:
+        return out
+    t, residual, output = (laid_out_as(x, a) for a in (t, residual, output))
+    columns, planes = _columns(x)
+    config = choose_config(columns)
+    mean, rstd, weight, d_weight, d_bias, sums = (
+        None if a is None else a.contiguous() for a in (mean, rstd, weight, d_weight, d_bias, sums)
+    )
+    centred = t is not None and sums is None
+    if centred:
+        C = x.shape[1]
+        rows, groups = (x.shape[0], C) if planes else (x.numel() // C, triton.cdiv(C, config.BLOCK_K))
+        split = choose_split(rows, groups, config, _processors(x.device))
+        partial = x.new_empty(triton.cdiv(rows, split), 2, C, dtype=torch.float32)
+        run_batch_norm_sums(x, t, mean, partial, split, config)
+        sums = partial.sum(0)
+    run_batch_norm_tangent(x, t, (mean, rstd, weight, d_weight, d_bias), residual, output, sums, out, centred, config)
+    return out
+
+
+def _columns(x: Tensor) -> tuple[int, bool]:
+    """The width of the matrix that x is, and whether its rows are planes."""
+    return (x.shape[1], False) if channels_last(x) else (x[0, 0].numel(), True)
+
+
+def _unit(columns: int, *tensors: Tensor) -> int:
+    """Elements in 16 bytes where the width and every address is a multiple of 16 bytes, else 1."""
+    unit = 16 // tensors[0].element_size()
+    return unit if columns % unit == 0 and all(t.data_ptr() % 16 == 0 for t in tensors) else 1
+
+
+def _processors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
