@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastrw.calls import outputs_of, substituted
-from fastrw.ops import relu_tangent
+from fastrw.ops import backends, conv_tangent, relu_tangent
 from fastrw.rules import RULES, convolution, elementwise, embedding, linear
 from fastrw.rules.directed import Directed, total
 from fastrw.rules.pending import Normed, Summed, Tangent, Tangents
@@ -24,24 +24,55 @@ def _values(tree):
 
 def product(function, args, kwargs, tangents: Tangents):
     """Linear in the input and linear in the parameters: f(x, V) + f(x', W)."""
-    x, rest = args[0] if args else kwargs.get("input"), args[1:]
-    if not args or x is None:
-        return None
-    out = function(*args, **kwargs)
+    return (function(*args, **kwargs), [_of_product(function, args, kwargs, tangents)]) if args else None
+
+
+@torch.no_grad()
+def _of_product(function, args, kwargs, tangents: Tangents) -> Tensor:
+    x, *rest = args
 
     def direct(t: Tensor):
         found = tangents.get(id(t))
         return t.detach() if found is None else Directed(t.detach(), found)
 
+    parts = []
+    if any(id(t) in tangents for t in (*rest, *kwargs.values())):
+        parts.append(RULES[function].tangent(x.detach(), *substituted(rest, direct), **substituted(kwargs, direct)))
+    if (tx := tangents.get(id(x))) is not None:
+        weight, *more = _values(rest) if rest else [kwargs["weight"].detach()]
+        options = {k: v for k, v in _values(kwargs).items() if k not in ("weight", "bias")}
+        parts.append(function(tx, weight, None, *more[1:], **options))
+    return total(*parts)
+
+
+def convolved(function, args, kwargs, tangents: Tangents):
+    """A convolution: where a kernel forms both products at once, it takes the sums that a BatchNorm asks for as well."""
+    if not args:
+        return None
+    out = function(*args, **kwargs)
     with torch.no_grad():
-        parts = []
-        if any(id(t) in tangents for t in (*rest, *kwargs.values())):
-            parts.append(RULES[function].tangent(x.detach(), *substituted(rest, direct), **substituted(kwargs, direct)))
-        if (tx := tangents.get(id(x))) is not None:
-            weight, *more = _values(rest) if rest else [kwargs["weight"].detach()]
-            options = {k: v for k, v in _values(kwargs).items() if k not in ("weight", "bias")}
-            parts.append(function(tx, weight, None, *more[1:], **options))
-        return out, [total(*parts)]
+        asked = _asked_of_kernel(out, args, kwargs, tangents)
+        if asked is None or backends.choose("conv_tangent", "auto", *asked).name == "reference":
+            return out, [_of_product(function, args, kwargs, tangents)]
+        return out, [Summed(*conv_tangent(*asked))]
+
+
+def _asked_of_kernel(y: Tensor, args, kwargs, tangents: Tangents) -> tuple | None:
+    """The arguments of `conv_tangent` for y = convolution(*args, **kwargs); None where it does not compute this."""
+    names = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    given = (
+        dict(zip(names, (None, None, None, 1, 0, 1, 1), strict=True)) | dict(zip(names, args, strict=False)) | kwargs
+    )
+    x, weight, bias, *geometry, groups = given.values()
+    tx, tw, tb = (None if a is None else tangents.get(id(a)) for a in (x, weight, bias))
+    pairs = [(a.detach(), b.detach()) for a, b in ((x, tw), (tx, weight)) if a is not None and b is not None]
+    if not pairs or x.ndim != weight.ndim or isinstance(given["padding"], str):
+        return None
+    if x.dtype not in (torch.float32, torch.float64) or y.dtype != x.dtype:
+        return None
+    geometry = ([g] * (x.ndim - 2) if isinstance(g, int) else g for g in geometry)
+    (x, V), (t, W) = (*pairs, (None, None))[:2]
+    return x, V, tb, t, W, y.detach(), *geometry, groups
 
 
 def both(function, args, kwargs, tangents: Tangents):
@@ -172,6 +203,7 @@ _SUMS_IN_PLACE = (Tensor.add_, Tensor.sub_)
 Rule = Callable[[Callable, tuple, dict, Tangents], tuple[object, list[Tangent]] | None]
 TANGENT_RULES: dict[object, Rule] = {
     **dict.fromkeys([F.linear, *convolution.RULES], product),
+    **dict.fromkeys((torch.conv1d, torch.conv2d, torch.conv3d), convolved),
     **dict.fromkeys(
         [f for f in (*elementwise.RULES, *linear.RULES) if f in elementwise.RULES or "matmul" in f.__name__], both
     ),
