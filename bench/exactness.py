@@ -38,10 +38,10 @@ class Red(ArithmeticError):
     """A step ran and is wrong."""
 
 
-def truths(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Truth, Truth]:
+def truths(model: nn.Module, batch: Batch, val_batch: Batch, expected: Step = double_backward) -> tuple[Truth, Truth]:
     """In float64 and in the model's own dtype."""
     exact = copy.deepcopy(model).double(), double(batch), double(val_batch)
-    best, found = run(double_backward, *exact)[:2], run(double_backward, model, batch, val_batch)[:2]
+    best, found = run(expected, *exact)[:2], run(expected, model, batch, val_batch)[:2]
     goal, dtype_goal = SCORE_GOAL[torch.float64], SCORE_GOAL[found[0].dtype]
     left_open = [dtype_goal + 2 * relative_error(x, y) for x, y in zip(found, best, strict=True)]
     return Truth(*exact, *best, Errors(goal, goal)), Truth(model, batch, val_batch, *found, Errors(*left_open))

@@ -40,11 +40,19 @@ def floors(model: nn.Module, batch: Batch, val_batch: Batch) -> dict[str, float]
     # the cheaper of gram (r x k, k validation rows) and project (a product like the forward's, and V before it)
     scores = sum(min(2 * r * r * share * (p + q), (1 + share) * 2 * r * p * q) for r, p, q in rows)
     layerwise = plain + backward - weight_gradient + share * (plain - weight_gradient) + scores
+    # one pass: V and the update, or (instance form, gram) the score with them; every weight positive
+    made = sum(min((1 + share) * 2 * r * p * q, 2 * r * p * q + 2 * r * r * share * (p + q)) for r, p, q in rows)
+    one_pass = (1 + share) * (plain - weight_gradient) + made
+    last = plain + share * once
     tangent = plain + backward + share * plain
     per_example = plain + share * plain + 4 * n * sum(p.numel() for p in model.parameters())  # dot and combine
     work = {
         "forward": once,
         "plain": plain,
+        "layerwise, assembled": one_pass,
+        "layerwise, backward": layerwise,
+        "tangent, backward": tangent,
+        "params=last": last,
         "layerwise": layerwise,
         "tangent": tangent,
         "double_backward": tangent + backward,

@@ -55,6 +55,12 @@ def shared_forward(method: str, model: nn.Module, batch: Batch, val_batch: Batch
     return found.scores, found.method
 
 
+def reweighter(model: nn.Module, batch: Batch, val_batch: Batch, **options) -> tuple[Tensor, str]:
+    """The step of fastrw.Reweighter."""
+    out = fastrw.Reweighter(model, **options).backward(batch, val_batch)
+    return out.scores, f"{out.method}, {out.update}"
+
+
 def drop_in(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
     """What a user writes: the weights, then a weighted step with a forward of its own."""
     weights, report = fastrw.meta_weights(model, batch, val_batch, return_report=True)
@@ -62,9 +68,11 @@ def drop_in(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, s
     return report.scores, report.method
 
 
-def double_backward(model: nn.Module, batch: Batch, val_batch: Batch, rate: float = 0.1) -> tuple[Tensor, str]:
+def double_backward(
+    model: nn.Module, batch: Batch, val_batch: Batch, rate: float = 0.1, params: str | None = None
+) -> tuple[Tensor, str]:
     """Algorithm 1, literally: epsilon, one SGD step kept differentiable, the validation loss at its end."""
-    here = parameters(model)
+    here = Problem(model, batch, val_batch, params=params).params
     f = losses(model, batch)
     epsilon = torch.zeros_like(f, requires_grad=True)
     gradient = torch.autograd.grad((epsilon * f).sum(), list(here.values()), create_graph=True)
@@ -103,6 +111,9 @@ def per_example(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tenso
 
 STEPS: dict[str, Step] = {
     "plain": plain,
+    "Reweighter": reweighter,
+    "update=backward": partial(reweighter, update="backward"),
+    "params=last": partial(reweighter, params="last"),
     "layerwise": partial(shared_forward, "layerwise"),
     "tangent": partial(shared_forward, "tangent"),
     "auto": partial(shared_forward, "auto"),
@@ -111,3 +122,6 @@ STEPS: dict[str, Step] = {
     "vmap(grad)": per_example,
     "double_backward": double_backward,
 }
+
+# what a way that is not the whole of Algorithm 1 is held against
+EXPECTED: dict[str, Step] = {"params=last": partial(double_backward, params="last")}
