@@ -17,7 +17,7 @@ namespace {
 constexpr int64_t GRAIN = 1 << 16;  // multiply-adds that are worth a thread
 constexpr int64_t LONG = 1024;      // rows that are worth a part of their own
 constexpr int64_t LEAST_Q = 48;     // a smaller block is mostly packing
-constexpr int64_t LEAST_P = 128;
+constexpr int64_t LEAST_P = 144;
 constexpr int64_t ENOUGH = 16;  // blocks of W with which no sum need be cut
 
 // The rows whose weight is not 0, and their weights.
@@ -47,7 +47,7 @@ template <class E> void run(const WeightedOuter<E>& use, int64_t r, sum_t<E>* W,
   int64_t most_q = OUTER_Q, most_p = OUTER_P;
   while (cuts * parts(q, most_q) * parts(p, most_p) < threads && (most_q > LEAST_Q || most_p > LEAST_P))
     (most_p > LEAST_P ? most_p : most_q) /= 2;
-  const int64_t high = part(q, most_q, LEAST_Q / 4), wide = part(p, most_p, 32);
+  const int64_t high = part(q, most_q, 8), wide = part(p, most_p, 48);
   const int64_t q_blocks = parts(q, high), p_blocks = parts(p, wide), tasks = cuts * q_blocks * p_blocks;
   const int64_t room = outer_scratch(std::min(high, q), std::min(wide, p), std::min(OUTER_DEPTH, r));
   const Scratch<T> others((cuts - 1) * (p + 1) * q);

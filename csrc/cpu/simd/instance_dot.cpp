@@ -10,7 +10,7 @@ template <int R, int C, class F, class T>
                             int64_t rows, int64_t columns, bool add, Vector<T>& s) {
   constexpr int L = LANES<T>;
   Vector<T> acc[R][C] = {}, dot[C] = {};
-  products<1, ROWS>(x, panel, depth, acc);
+  products<1, ROWS>(x, panel, depth, acc, Nothing{});
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i, G += p, V += stride) {
     if (i == rows) break;
@@ -34,9 +34,9 @@ void add_block(const InstanceDot<E, F>& use, Block block, int64_t row, int64_t d
                Vector<sum_t<E>>& s) {
   using T = sum_t<E>;
   T *panels = scratch, *x = scratch + outer_panels(block.p1 - block.p0, depth);
-  pack_rows<E, T>(use.g, nullptr, row, depth, block.q0, block.q1, use.q, x);
+  pack_rows<E, T>(use.g, nullptr, row, depth, block.q0, block.q1, x);
   pack_panels(use.a, row, depth, block.p0, block.p1, panels);
-  for (int64_t q = block.q0; q < block.q1; q += ROWS, x += depth * ROWS + ROOM)
+  for (int64_t q = block.q0; q < block.q1; q += ROWS, x += depth * ROWS)
     for (int64_t p = block.p0; p < block.p1; p += WIDTH<T>)
       with_tile<T>(block.q1 - q, block.p1 - p, [&](auto rows, auto vectors) {
         tile<rows.value, vectors.value>(x, panels + (p - block.p0) * depth, depth, use.G + q * use.p + p, use.p,

@@ -3,15 +3,14 @@
 #include "rows.h"
 
 namespace fastrw {
-constexpr int64_t OUTER_DEPTH = 256;  // rows of a and g that are packed together
+constexpr int64_t OUTER_DEPTH = 128;  // rows of a and g that are packed together, if they are all there are
+constexpr int64_t OUTER_STEP = 96;    // else: a panel and a tile's rows stay in L1
 constexpr int64_t OUTER_Q = 192;      // columns of g and of a that are, at most
-constexpr int64_t OUTER_P = 512;
+constexpr int64_t OUTER_P = 528;
 
 // sums that packed rows need room for: p columns of a; with q columns of g too
-inline int64_t outer_panels(int64_t p, int64_t depth) { return (p + 31) / 32 * 32 * depth; }
-inline int64_t outer_scratch(int64_t q, int64_t p, int64_t depth) {
-  return outer_panels(p, depth) + (q + 12) * depth + (q + 12) * 4;
-}
+inline int64_t outer_panels(int64_t p, int64_t depth) { return (p + 47) / 48 * 48 * depth; }
+inline int64_t outer_scratch(int64_t q, int64_t p, int64_t depth) { return outer_panels(p, depth) + (q + 8) * depth; }
 
 template <class E> struct WeightedOuter {
   Rows<E> a;          // [r, p]

@@ -9,12 +9,12 @@ namespace {
 // lanes[i] += a_i * (x_i . panel) over the panel's columns; of R rows `rows` exist, and the last stands for the others
 template <int R, int V, class E, class T>
 [[gnu::noinline]] void tile(const T* x, const T* panel, int64_t depth, const E* a, int64_t stride, int64_t rows,
-                            int64_t columns, Vector<T>* lanes) {
+                            int64_t columns, Vector<T>* lanes, Ahead<E>& ahead) {
   constexpr int L = LANES<T>;
   for (int i = 0; i < R; ++i)
     for (int v = 0; v < V; ++v) __builtin_prefetch(a + (i < rows ? i : rows - 1) * stride + v * L);
   Vector<T> acc[R][V] = {};
-  products<PROJECT_ROW, 1>(x, panel, depth, acc);
+  products<PROJECT_ROW, 1>(x, panel, depth, acc, ahead);
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i, a += i < rows ? stride : 0)
     for (int v = 0; v < V; ++v)
@@ -47,12 +47,13 @@ void project_dot(const ProjectDot<E>& use, Block block, const sum_t<E>* packed, 
         if (use.v_b && block.p0 == 0) lanes[i] += some * fetch(use.v_b + block.q0 + k, depth - k);
       }
     }
+    Ahead<E> ahead{{use.g, use.a}, {block.q0, block.p0}, {block.q1, block.p1}, end, least(end + PROJECT_ROWS, last)};
     for (int64_t column = block.p0; column < block.p1; column += WIDTH<T>)
       for (int64_t i = row; i < end; i += ROWS)
         with_tile<T>(end - i, block.p1 - column, [&](auto rows, auto vectors) {
           tile<rows.value, vectors.value>(x + (i - row) * PROJECT_ROW, packed + (column - block.p0) * depth, depth,
                                           use.a[i] + column, use.a.stride, end - i, block.p1 - column,
-                                          lanes + (i - row));
+                                          lanes + (i - row), ahead);
         });
     for (int64_t i = row; i < end; i += 4) {
       const Vector<T>* from = lanes + (i - row);

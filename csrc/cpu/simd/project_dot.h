@@ -12,8 +12,8 @@ template <class E> struct ProjectDot {
 
 // A block of V is packed once for all rows of a and g.
 constexpr int64_t PROJECT_DEPTH = 512;  // rows of a block at most
-constexpr int64_t PROJECT_PANEL = 32;   // at every level a whole number of panels is as wide
-constexpr int64_t PROJECT_TILE = 12;    // and a whole number of tiles as high
+constexpr int64_t PROJECT_PANEL = 48;   // at every level a whole number of panels is as wide
+constexpr int64_t PROJECT_TILE = 8;     // and a whole number of tiles as high
 constexpr int64_t PROJECT_ROWS = 96;    // rows of a and g that pass a block together
 constexpr int64_t PROJECT_ROW = 528;    // between rows of g packed: at 512 they would fall in a few sets of L1
 constexpr int64_t PROJECT_SCRATCH = PROJECT_ROWS * (PROJECT_ROW + 16);  // sums that a thread needs room for

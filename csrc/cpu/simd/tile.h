@@ -1,13 +1,14 @@
-// Register tiles of a product: up to ROWS numbers broadcast against a panel of two vectors, the sums in registers from
-// the first term to the last. Only for sources under simd.
+// Register tiles of a product: up to ROWS numbers broadcast against a panel of up to VECTORS vectors, the sums in
+// registers from the first term to the last. Only for sources under simd.
 #pragma once
 #include "rows.h"
 #include "wide.h"
 
 namespace fastrw::FASTRW_LEVEL {
-// sums, a panel's two vectors and a broadcast number fill the registers; without FMA a product needs one too
-constexpr int ROWS = FASTRW_BYTES == 64 ? 12 : FASTRW_BYTES == 32 ? 6 : 4;
-template <class T> constexpr int WIDTH = 2 * LANES<T>;  // columns of a panel
+// sums, a panel's vectors and a broadcast number fill the registers; without FMA a product needs one too
+constexpr int ROWS = FASTRW_BYTES == 64 ? 8 : 4;
+constexpr int VECTORS = FASTRW_BYTES >= 32 ? 3 : 2;
+template <class T> constexpr int WIDTH = VECTORS * LANES<T>;  // columns of a panel
 
 template <int N> struct Count {
   static constexpr int value = N;
@@ -15,18 +16,45 @@ template <int N> struct Count {
 
 // Run with the smallest tile that holds so many rows and columns: the last tile of a matrix is seldom full.
 template <class T, class Run> inline void with_tile(int64_t rows, int64_t columns, Run run) {
-  const auto with_rows = [&](auto vectors) {
-    if (rows > ROWS * 2 / 3) return run(Count<ROWS>{}, vectors);
-    if (rows > ROWS / 3) return run(Count<ROWS * 2 / 3>{}, vectors);
-    return run(Count<ROWS / 3>{}, vectors);
+  const auto with_vectors = [&](auto r) {
+    if (columns > 2 * LANES<T>) return run(r, Count<VECTORS>{});
+    if (columns > LANES<T>) return run(r, Count<2>{});
+    return run(r, Count<1>{});
   };
-  columns > LANES<T> ? with_rows(Count<2>{}) : with_rows(Count<1>{});
+  rows > ROWS / 2 ? with_vectors(Count<ROWS>{}) : with_vectors(Count<ROWS / 2>{});
 }
 
+// Rows to come, asked for a line at a time while the present ones are multiplied.
+template <class E> struct Ahead {
+  Rows<E> rows[2];
+  int64_t first[2], last[2];  // their columns
+  int64_t row, end;
+  int turn = 0;
+  const E *at = nullptr, *stop = nullptr;
+
+  [[gnu::always_inline]] void step() {
+    if (at < stop) {
+      __builtin_prefetch(at, 0, 2);
+      at += 64 / sizeof(E);
+    } else if (row < end) {
+      const E* line = rows[turn][row];
+      at = line + first[turn];
+      stop = line + last[turn];
+      row += turn;
+      turn ^= 1;
+    }
+  }
+};
+
+struct Nothing {
+  void step() {}
+};
+
 // acc[i] += sum_k x[i][k] y[k]; x[i][k] is at i * ROW_STEP + k * K_STEP, y a packed panel
-template <int ROW_STEP, int K_STEP, int R, int V, class T>
-[[gnu::always_inline]] inline void products(const T* x, const T* y, int64_t k, Vector<T> (&acc)[R][V]) {
+template <int ROW_STEP, int K_STEP, int R, int V, class T, class Next>
+[[gnu::always_inline]] inline void products(const T* x, const T* y, int64_t k, Vector<T> (&acc)[R][V], Next&& ahead) {
   for (; k > 0; --k, x += K_STEP, y += WIDTH<T>) {
+    ahead.step();
     Vector<T> ys[V];
     for (int v = 0; v < V; ++v) ys[v] = load(y + v * LANES<T>);
 #pragma GCC unroll 16
@@ -44,34 +72,32 @@ inline void pack_panels(const Rows<E>& rows, int64_t from, int64_t count, int64_
     const E* row = rows[from + k];
     T* to = panels + k * WIDTH<T>;
     int64_t column = first;
-    for (; column + WIDTH<T> <= last; column += WIDTH<T>, to += count * WIDTH<T>) {
-      store(to, fetch(row + column));
-      store(to + L, fetch(row + column + L));
-    }
-    if (column < last) {
-      store(to, fetch(row + column, last - column));
-      store(to + L, fetch(row + column + L, last - column - L));
-    }
+    for (; column + WIDTH<T> <= last; column += WIDTH<T>, to += count * WIDTH<T>)
+      for (int v = 0; v < VECTORS; ++v) store(to + v * L, fetch(row + column + v * L));
+    if (column < last)
+      for (int v = 0; v < VECTORS; ++v) store(to + v * L, fetch(row + column + v * L, last - column - v * L));
   }
 }
 
-constexpr int ROOM = 16;  // behind a panel of rows: each row is written as whole vectors, and the next one over its end
-
-// Columns [first, last) of `count` rows, row k times w[k], as panels of ROWS columns, each `count` deep. A row goes on
-// to column `end`.
+// Columns [first, last) of `count` rows, row k times w[k], as panels of ROWS columns, each `count` deep.
 template <class E, class T>
 inline void pack_rows(const Rows<E>& rows, const T* w, int64_t from, int64_t count, int64_t first, int64_t last,
-                      int64_t end, T* panels) {
-  constexpr int L = LANES<T>;
+                      T* panels) {
   for (int64_t k = 0; k < count; ++k) {
     const E* row = rows[from + k];
     const T weight = w ? w[from + k] : T(1);
     T* to = panels + k * ROWS;
-    for (int64_t column = first; column < last; column += ROWS, to += count * ROWS + ROOM)
-      for (int c = 0; c < ROWS; c += L) {
-        const int64_t at = column + c;
-        store(to + c, weight * (at + L <= end ? fetch(row + at) : fetch(row + at, end - at)));
-      }
+    int64_t column = first;
+    for (; column + ROWS <= last; column += ROWS, to += count * ROWS) {
+      const auto group = weight * fetch_lanes<ROWS>(row + column);
+      memcpy(to, &group, sizeof group);
+    }
+    if (column < last) {
+      E some[ROWS] = {};
+      for (int i = 0; i < last - column; ++i) some[i] = row[column + i];
+      const auto group = weight * fetch_lanes<ROWS>(some);
+      memcpy(to, &group, sizeof group);
+    }
   }
 }
 }  // namespace fastrw::FASTRW_LEVEL

@@ -4,12 +4,12 @@
 
 namespace fastrw::FASTRW_LEVEL {
 namespace {
-template <int R, int V, class T>
+template <int R, int V, class T, class E>
 [[gnu::noinline]] void tile(const T* x, const T* panel, int64_t depth, T* W, int64_t p, int64_t rows, int64_t columns,
-                            bool add) {
+                            bool add, Ahead<E>& ahead) {
   constexpr int L = LANES<T>;
   Vector<T> acc[R][V] = {};
-  products<1, ROWS>(x, panel, depth, acc);
+  products<1, ROWS>(x, panel, depth, acc, ahead);
 #pragma GCC unroll 16
   for (int i = 0; i < R; ++i, W += p) {
     if (i == rows) return;
@@ -40,17 +40,20 @@ void weighted_outer(const WeightedOuter<E>& use, Block block, int64_t first, int
   using T = sum_t<E>;
   if (block.p0 == 0)
     for (int64_t q = block.q0; q < block.q1; ++q) b[q] = 0;
-  for (int64_t row = first; row == first || row < last; row += OUTER_DEPTH) {
-    const int64_t depth = least(OUTER_DEPTH, last - row);
+  const int64_t step = last - first > OUTER_DEPTH ? OUTER_STEP : OUTER_DEPTH;
+  for (int64_t row = first; row == first || row < last; row += step) {
+    const int64_t depth = least(step, last - row);
     T *panels = scratch, *x = scratch + outer_panels(block.p1 - block.p0, depth);
-    pack_rows(use.g, use.w, row, depth, block.q0, block.q1, use.q, x);
+    pack_rows(use.g, use.w, row, depth, block.q0, block.q1, x);
     if (block.p0 == 0) add_rows(use.g, use.w, row, depth, block, b);
     pack_panels(use.a, row, depth, block.p0, block.p1, panels);
+    Ahead<E> ahead{
+        {use.g, use.a}, {block.q0, block.p0}, {block.q1, block.p1}, row + depth, least(row + 2 * depth, last)};
     for (int64_t p = block.p0; p < block.p1; p += WIDTH<T>)
-      for (int64_t q = block.q0, at = 0; q < block.q1; q += ROWS, at += depth * ROWS + ROOM)
+      for (int64_t q = block.q0, at = 0; q < block.q1; q += ROWS, at += depth * ROWS)
         with_tile<T>(block.q1 - q, block.p1 - p, [&](auto rows, auto vectors) {
           tile<rows.value, vectors.value>(x + at, panels + (p - block.p0) * depth, depth, W + q * use.p + p, use.p,
-                                          block.q1 - q, block.p1 - p, row > first);
+                                          block.q1 - q, block.p1 - p, row > first, ahead);
         });
   }
 }
