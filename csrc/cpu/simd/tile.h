@@ -89,13 +89,13 @@ inline void pack_rows(const Rows<E>& rows, const T* w, int64_t from, int64_t cou
     T* to = panels + k * ROWS;
     int64_t column = first;
     for (; column + ROWS <= last; column += ROWS, to += count * ROWS) {
-      const auto group = weight * fetch_lanes<ROWS>(row + column);
+      const auto group = weight * fetch_several<ROWS>(row + column);
       memcpy(to, &group, sizeof group);
     }
     if (column < last) {
       E some[ROWS] = {};
       for (int i = 0; i < last - column; ++i) some[i] = row[column + i];
-      const auto group = weight * fetch_lanes<ROWS>(some);
+      const auto group = weight * fetch_several<ROWS>(some);
       memcpy(to, &group, sizeof group);
     }
   }

@@ -8,37 +8,37 @@
 
 namespace fastrw::FASTRW_LEVEL {
 // N elements at once, whatever the registers are
-template <class T, int N> struct Lanes {
+template <class T, int N> struct SeveralOf {
   typedef T type __attribute__((vector_size(N * sizeof(T))));
 };
-template <class T, int N> using LanesOf = typename Lanes<T, N>::type;
+template <class T, int N> using Several = typename SeveralOf<T, N>::type;
 
-template <int N> inline LanesOf<float, N> widen(LanesOf<uint32_t, N> bits, BFloat16) {
-  return (LanesOf<float, N>)(bits << 16);
+template <int N> inline Several<float, N> widen(Several<uint32_t, N> bits, BFloat16) {
+  return (Several<float, N>)(bits << 16);
 }
 
 // exact for subnormals under flush-to-zero too
-template <int N> inline LanesOf<float, N> widen(LanesOf<uint32_t, N> bits, Half) {
-  using Bits = LanesOf<uint32_t, N>;
+template <int N> inline Several<float, N> widen(Several<uint32_t, N> bits, Half) {
+  using Bits = Several<uint32_t, N>;
   const Bits magnitude = bits & 0x7fff, is_small = (Bits)(magnitude < 0x400);
-  const Bits small = (Bits)(__builtin_convertvector((LanesOf<int32_t, N>)magnitude, LanesOf<float, N>) * 0x1p-24f);
+  const Bits small = (Bits)(__builtin_convertvector((Several<int32_t, N>)magnitude, Several<float, N>) * 0x1p-24f);
   const Bits normal = (magnitude << 13) + (112u << 23) + ((Bits)(magnitude >= 0x7c00) & 112u << 23);
-  return (LanesOf<float, N>)((bits & 0x8000) << 16 | (small & is_small) | (normal & ~is_small));
+  return (Several<float, N>)((bits & 0x8000) << 16 | (small & is_small) | (normal & ~is_small));
 }
 
-template <int N, class E> inline LanesOf<sum_t<E>, N> fetch_lanes(const E* x) {
+template <int N, class E> inline Several<sum_t<E>, N> fetch_several(const E* x) {
   if constexpr (sizeof(E) == sizeof(sum_t<E>)) {
-    LanesOf<E, N> v;
+    Several<E, N> v;
     memcpy(&v, x, sizeof v);
     return v;
   } else {
-    LanesOf<uint16_t, N> v;
+    Several<uint16_t, N> v;
     memcpy(&v, x, sizeof v);
-    return widen<N>(__builtin_convertvector(v, LanesOf<uint32_t, N>), E{});
+    return widen<N>(__builtin_convertvector(v, Several<uint32_t, N>), E{});
   }
 }
 
-template <class E> inline Vector<sum_t<E>> fetch(const E* x) { return fetch_lanes<LANES<sum_t<E>>>(x); }
+template <class E> inline Vector<sum_t<E>> fetch(const E* x) { return fetch_several<LANES<sum_t<E>>>(x); }
 
 // The first `count` elements, zero after them, none touched beyond; any count will do.
 #if defined(__AVX512F__)
@@ -52,8 +52,8 @@ inline Vector<double> fetch(const double* x, int64_t count) {
   return (Vector<double>)_mm512_maskz_loadu_pd(lanes_below(count, 8), x);
 }
 template <class E> inline Vector<float> fetch(const E* x, int64_t count) {
-  const auto bits = (LanesOf<uint16_t, 16>)_mm256_maskz_loadu_epi16(lanes_below(count, 16), x);
-  return widen<16>(__builtin_convertvector(bits, LanesOf<uint32_t, 16>), E{});
+  const auto bits = (Several<uint16_t, 16>)_mm256_maskz_loadu_epi16(lanes_below(count, 16), x);
+  return widen<16>(__builtin_convertvector(bits, Several<uint32_t, 16>), E{});
 }
 inline void store(float* x, Vector<float> v, int64_t count) {
   _mm512_mask_storeu_ps(x, lanes_below(count, 16), (__m512)v);
