@@ -1,5 +1,6 @@
-// The Python side of the library: build_info(), and nothing else. The ops are reached through torch.ops.fastrw.
-// Compiled without torch's stable ABI, under which torch's own copy of pybind11 refuses to be included.
+// The Python side of the library: how it was built, and the memory that it keeps. The ops are reached through
+// torch.ops.fastrw. Compiled without torch's stable ABI, under which torch's own copy of pybind11 refuses to be
+// included.
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -8,6 +9,7 @@
 
 #include "cpu/isa.h"
 #include "cpu/pool.h"
+#include "cpu/workspace.h"
 
 namespace py = pybind11;
 
@@ -36,4 +38,6 @@ static py::dict build_info() {
 PYBIND11_MODULE(_C, m) {
   m.doc() = "The compiled ops of fastrw, reached through torch.ops.fastrw.";
   m.def("build_info", &build_info, "How this library was built, and what it finds on this machine.");
+  m.def("free_workspaces", &fastrw::free_workspaces, "Frees the memory kept for tensors to come; its bytes.");
+  m.def("idle_workspaces", &fastrw::idle_workspaces, "Bytes of memory kept for tensors to come.");
 }

@@ -1,6 +1,7 @@
 """fastrw: exact example weights of "Learning to Reweight Examples" (Ren et al. 2018) from ordinary training passes."""
 
 from fastrw import extension
+from fastrw.extension import free_workspaces
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
 from fastrw.meta_weights import explain, gradient_dots, meta_weights
 from fastrw.report import Report, Step, UseReport
@@ -19,6 +20,7 @@ __all__ = [
     "VerificationError",
     "VerifyReport",
     "explain",
+    "free_workspaces",
     "gradient_dots",
     "meta_weights",
     "verify",

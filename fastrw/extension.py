@@ -33,6 +33,20 @@ def build_info() -> dict:
     return {} if _library is None else _library.build_info()
 
 
+def free_workspaces() -> int:
+    """Free the memory that is kept for per-example gradients to come, and return its bytes.
+
+    A step makes the same gradients as the one before it, and fresh memory costs more than writing to it: conv_instance
+    keeps the buffers that its results have let go of, 256 MiB at most. What a tensor still holds is not touched.
+    """
+    return 0 if _library is None else _library.free_workspaces()
+
+
+def idle_workspaces() -> int:
+    """Bytes of memory that `free_workspaces` would free."""
+    return 0 if _library is None else _library.idle_workspaces()
+
+
 def warn_if_missing() -> None:
     """One warning, with the command that builds the library; silent where it is loaded."""
     if reason is not None:

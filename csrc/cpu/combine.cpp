@@ -12,9 +12,9 @@
 
 namespace fastrw {
 namespace {
-constexpr int64_t COLUMNS = 4096;        // of one piece of work
-constexpr int64_t EXAMPLES = 1024;       // summed in one go: a second stage adds up the goes
-constexpr int64_t PARTIALS = 64 << 20;   // bytes of partial sums, at most
+constexpr int64_t COLUMNS = 4096;       // of one piece of work
+constexpr int64_t EXAMPLES = 1024;      // summed in one go: a second stage adds up the goes
+constexpr int64_t PARTIALS = 64 << 20;  // bytes of partial sums, at most
 
 // Numbers from an example's first to its last; 0 where they lie too far apart, or upon each other.
 int64_t span(const Tensor& G) {

@@ -17,9 +17,13 @@ void check_integers(const char* op, const char* name, const Ints& x, size_t coun
   check(holds, op, ": ", name, " must be ", count, " integers of ", least, " or more, got ", text(x));
 }
 
-int64_t lanes(size_t bytes) {
-  const Isa level = isa();
+int64_t lanes(Isa level, size_t bytes) {
   return (level == Isa::avx512 ? 64 : level == Isa::avx2 ? 32 : 16) / int64_t(bytes);
+}
+
+// Few output channels leave most of a long vector empty: half a vector takes half the time.
+Isa level_for(int64_t O, size_t bytes) {
+  return isa() == Isa::avx512 && O <= lanes(Isa::avx2, bytes) ? Isa::avx2 : isa();
 }
 
 int64_t round_up(int64_t x, int64_t to) { return (x + to - 1) / to * to; }
@@ -52,8 +56,8 @@ ConvStrides conv_strides(Tensor& t) {
 // Geometry that a weight's sizes and the tensors have to agree on.
 static void check_groups(const char* op, const Tensor& t, const char* name, int64_t groups) {
   check(groups >= 1, op, ": groups must be 1 or more, got ", groups);
-  check(t.size(1) % groups == 0, op, ": groups must divide the channels of ", name, ", got ", groups,
-        " and ", t.size(1));
+  check(t.size(1) % groups == 0, op, ": groups must divide the channels of ", name, ", got ", groups, " and ",
+        t.size(1));
 }
 
 static void check_dimensions(const char* op, const Tensor& x, const Tensor& t, const char* name) {
@@ -94,10 +98,11 @@ ConvUse conv_use(const char* op, const Tensor& x, const Tensor& g, const char* o
         text(got));
   check(dims <= 2, op, ": cpp serves 1 and 2 dimensions after [n, C], got 3");
 
-  ConvUse use{{}, conv_four(x), conv_four(g), {}, {}, {}, {}, {}};
+  const size_t bytes = x.scalar_type() == ScalarType::Double ? 8 : 4;
+  ConvUse use{level_for(g.size(1), bytes), {}, conv_four(x), conv_four(g), {}, {}, {}, {}, {}};
   use.x_at = conv_strides(use.x);
   use.g_at = conv_strides(use.g);
-  const size_t bytes = x.scalar_type() == ScalarType::Double ? 8 : 4, w = dims - 1;
+  const size_t w = dims - 1;
   const Axis none{1, 1, 0, 1, 1, 1};
   const Axis row = dims == 1 ? none : Axis{kernel[0], stride[0], padding[0], dilation[0], x.size(2), g.size(2)};
   const Axis column{kernel[w], stride[w], padding[w], dilation[w], x.size(2 + w), g.size(2 + w)};
@@ -106,7 +111,7 @@ ConvUse conv_use(const char* op, const Tensor& x, const Tensor& g, const char* o
   p.C = x.size(1), p.O = g.size(1), p.groups = groups;
   p.H = row.in, p.W = column.in, p.Ho = row.out, p.Wo = column.out, p.KH = row.kernel, p.KW = column.kernel;
   p.c = p.C / groups, p.o = p.O / groups;
-  p.lanes = lanes(bytes);
+  p.lanes = lanes(use.level, bytes);
   p.spread = groups > 1 && 2 * p.o <= p.lanes;
   p.block = p.spread ? p.lanes : p.o;
   p.blocks = p.block > 0 ? (p.O + p.block - 1) / p.block : 0;
@@ -128,8 +133,7 @@ ConvUse conv_use(const char* op, const Tensor& x, const Tensor& g, const char* o
   p.x_size = round_up(p.Hp * p.Wp * p.width + SLACK, SLACK);
   p.g_size = p.vectors * p.lanes * p.positions;
 
-  for (int64_t i = 0; i < p.Ho * p.Wo; ++i)
-    use.starts.push_back(i / p.Wo * p.row_step + i % p.Wo * p.column_step);
+  for (int64_t i = 0; i < p.Ho * p.Wo; ++i) use.starts.push_back(i / p.Wo * p.row_step + i % p.Wo * p.column_step);
   for (int64_t y = 0; y < p.H; ++y)
     for (int64_t i = 0; i < p.W; ++i) {
       const int64_t r = row.place(y), q = column.place(i);

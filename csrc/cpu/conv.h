@@ -6,12 +6,14 @@
 
 #include "../checks.h"
 #include "../ops.h"
+#include "isa.h"
 #include "scratch.h"
 #include "simd/conv.h"
 
 namespace fastrw {
 // Tensors with the letters of reference.py, and the geometry of one convolution; 1d is 2d of height 1.
 struct ConvUse {
+  Isa level;  // of the kernels to run
   ConvPlan plan;
   Tensor x, g;  // [n, C, H, W] and [n, O, Ho, Wo], in strides that packing reads
   ConvStrides x_at, g_at;

@@ -3,7 +3,6 @@
 
 #include "../ops.h"
 #include "conv_values.h"
-#include "isa.h"
 #include "simd/conv_pack.h"
 
 namespace fastrw {
@@ -16,9 +15,9 @@ Tensor run(const ConvUse& use, const Tensor& V, const std::optional<Tensor>& v_b
   Tensor s = torch::stable::new_zeros(use.x, {n}, sums);
   const ConvPanels<T> panels(use, V, sums);
   const std::vector<T> bias = conv_bias<T>(plan, v_b, sums);
-  const auto pack_x = FASTRW_SELECT(pack_inputs<E>);
-  const auto pack_g = FASTRW_SELECT(pack_gradients<E>);
-  const auto dot = FASTRW_SELECT(conv_dot<T>);
+  const auto pack_x = FASTRW_SELECT_AT(use.level, pack_inputs<E>);
+  const auto pack_g = FASTRW_SELECT_AT(use.level, pack_gradients<E>);
+  const auto dot = FASTRW_SELECT_AT(use.level, conv_dot<T>);
   const auto* x = static_cast<const E*>(use.x.const_data_ptr());
   const auto* g = static_cast<const E*>(use.g.const_data_ptr());
   const T *v = panels.get(), *b_v = bias.empty() ? nullptr : bias.data();
@@ -43,8 +42,9 @@ Tensor run(const ConvUse& use, const Tensor& V, const std::optional<Tensor>& v_b
 
 Tensor conv_dot_cpu(const Tensor& x, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b,
                     const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups) {
-  check_tensors("conv_dot", {{"x", "nC*", &x}, {"g", "nO*", &g}, {"V", "O*", &V, Spelled::wide},
-                             {"v_b", "O", maybe(v_b), Spelled::wide}});
+  check_tensors(
+      "conv_dot",
+      {{"x", "nC*", &x}, {"g", "nO*", &g}, {"V", "O*", &V, Spelled::wide}, {"v_b", "O", maybe(v_b), Spelled::wide}});
   const Ints kernel = conv_kernel("conv_dot", x, V, groups, "V");
   const ConvUse use = conv_use("conv_dot", x, g, "g", kernel, stride, padding, dilation, groups);
   return with_dtype(x, [&]<class E>(E, ScalarType sums) { return run<E>(use, V, v_b, sums); });

@@ -7,21 +7,21 @@
 
 #include "../ops.h"
 #include "conv_outer.h"
-#include "isa.h"
 #include "simd/conv_pack.h"
 #include "simd/conv_weight.h"
+#include "workspace.h"
 
 namespace fastrw {
 namespace {
-// [n, KH, KW, c, Op] as [n, O, c, *kernel]
-Tensor as_weights(const Tensor& G, const ConvPlan& plan, size_t dims) {
-  using namespace torch::stable;
-  Tensor t = G;
-  t = narrow(t, 4, 0, plan.O);
-  t = transpose(t, 1, 4);  // n O KW c KH
-  t = transpose(t, 2, 3);  // n O c KW KH
-  t = transpose(t, 3, 4);
-  return dims == 1 ? select(t, 3, 0) : t;
+// Room for [n, O, c, *kernel] that lies [n, KH, KW, c, Op].
+Tensor instances(const ConvUse& use, int64_t n, const Ints& kernel, ScalarType sums, size_t bytes) {
+  const ConvPlan& p = use.plan;
+  Ints shape = {n, p.O, p.c}, strides = {p.taps * p.Op, 1, p.Op};
+  shape.insert(shape.end(), kernel.begin(), kernel.end());
+  if (kernel.size() == 2) strides.push_back(p.KW * p.c * p.Op);
+  strides.push_back(p.c * p.Op);
+  void* data = take_workspace(n * p.taps * p.Op * bytes);
+  return torch::stable::from_blob(data, shape, strides, use.x.device(), sums, give_workspace);
 }
 
 template <class E>
@@ -35,7 +35,8 @@ std::tuple<Tensor, Tensor, Tensor> run(const ConvUse& use, int64_t n, const std:
   if (given.has_value()) {
     packed_V.resize(size + SLACK);
     V = torch::stable::clone(as_sums(*given, sums));
-    FASTRW_SELECT(pack_weight<T>)(plan, static_cast<const T*>(V.const_data_ptr()), use.tap.data(), packed_V.data());
+    FASTRW_SELECT_AT(use.level, pack_weight<T>)(plan, static_cast<const T*>(V.const_data_ptr()), use.tap.data(),
+                                                packed_V.data());
   } else {
     std::vector<int64_t> validation(use.x.size(0) - n);
     std::iota(validation.begin(), validation.end(), n);
@@ -43,10 +44,10 @@ std::tuple<Tensor, Tensor, Tensor> run(const ConvUse& use, int64_t n, const std:
     V = conv_weight_tensor(use, packed_V.data(), kernel, sums);
   }
   Tensor s = torch::stable::new_zeros(use.x, {n}, sums);
-  Tensor G = torch::stable::new_empty(use.x, {n, plan.KH, plan.KW, plan.c, plan.Op}, sums);
-  const auto pack_x = FASTRW_SELECT(pack_inputs<E>);
-  const auto pack_g = FASTRW_SELECT(pack_gradients<E>);
-  const auto product = FASTRW_SELECT(conv_weight<T>);
+  const Tensor G = instances(use, n, kernel, sums, sizeof(T));
+  const auto pack_x = FASTRW_SELECT_AT(use.level, pack_inputs<E>);
+  const auto pack_g = FASTRW_SELECT_AT(use.level, pack_gradients<E>);
+  const auto product = FASTRW_SELECT_AT(use.level, conv_weight<T>);
   const auto* x = static_cast<const E*>(use.x.const_data_ptr());
   const auto* g = static_cast<const E*>(use.g.const_data_ptr());
   const T* v = packed_V.data();
@@ -63,7 +64,7 @@ std::tuple<Tensor, Tensor, Tensor> run(const ConvUse& use, int64_t n, const std:
         to_s[i] += product(plan, {xs.data(), gs.data(), 1, b, 0, plan.vectors, to_G + i * size, v, false});
       }
   });
-  return {s, as_weights(G, plan, kernel.size()), V};
+  return {s, G, V};
 }
 }  // namespace
 
@@ -78,7 +79,6 @@ std::tuple<Tensor, Tensor, Tensor> conv_instance_cpu(const Tensor& x, const Tens
   if (V.has_value()) own = conv_kernel("conv_instance", x, *V, groups, "V");
   const ConvUse use = conv_use("conv_instance", x, g, "g", kernel, stride, padding, dilation, groups);
   check(own == kernel, "conv_instance: V must have the sizes of kernel, got shape ", V.has_value() ? shape(*V) : "");
-  return with_dtype(x,
-                    [&]<class E>(E, ScalarType sums) { return run<E>(use, n, V, kernel, sums); });
+  return with_dtype(x, [&]<class E>(E, ScalarType sums) { return run<E>(use, n, V, kernel, sums); });
 }
 }  // namespace fastrw

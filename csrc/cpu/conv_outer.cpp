@@ -7,7 +7,6 @@
 #include <algorithm>
 
 #include "../ops.h"
-#include "isa.h"
 #include "simd/conv_pack.h"
 #include "simd/conv_weight.h"
 
@@ -29,9 +28,9 @@ std::vector<sum_t<E>> conv_outer_sum(const ConvUse& use, const std::vector<int64
   const int64_t together = std::clamp<int64_t>(TOGETHER / int64_t(sizeof(T)) / (plan.x_size + plan.g_size + 1), 1, 16);
   std::vector<T> partial(chunks * size);
   if (count > 0 && plan.positions > 0 && size > SLACK) {
-    const auto pack_x = FASTRW_SELECT(pack_inputs<E>);
-    const auto pack_g = FASTRW_SELECT(pack_gradients<E>);
-    const auto kernel = FASTRW_SELECT(conv_weight<T>);
+    const auto pack_x = FASTRW_SELECT_AT(use.level, pack_inputs<E>);
+    const auto pack_g = FASTRW_SELECT_AT(use.level, pack_gradients<E>);
+    const auto kernel = FASTRW_SELECT_AT(use.level, conv_weight<T>);
     const auto* x = static_cast<const E*>(use.x.const_data_ptr());
     const auto* g = static_cast<const E*>(use.g.const_data_ptr());
     const int64_t* rows = examples.data();
@@ -70,7 +69,7 @@ template <class T> Tensor conv_weight_tensor(const ConvUse& use, const T* packed
   Ints shape = {use.plan.O, use.plan.c};
   shape.insert(shape.end(), kernel.begin(), kernel.end());
   Tensor V = torch::stable::new_empty(use.x, shape, sums);
-  FASTRW_SELECT(turn_weight<T>)(use.plan, packed, use.tap.data(), static_cast<T*>(V.mutable_data_ptr()));
+  FASTRW_SELECT_AT(use.level, turn_weight<T>)(use.plan, packed, use.tap.data(), static_cast<T*>(V.mutable_data_ptr()));
   return V;
 }
 

@@ -11,13 +11,13 @@
 namespace fastrw {
 namespace {
 // what packs t: of x's dtype, or of that of the sums
-template <class T> using Pack = void (*)(const ConvPlan&, const void*, const ConvStrides&, int64_t, int64_t,
+template <class T> using Pack = void (*)(Isa, const ConvPlan&, const void*, const ConvStrides&, int64_t, int64_t,
                                          const int32_t*, T*);
 
 template <class E>
-void pack_example(const ConvPlan& plan, const void* t, const ConvStrides& at, int64_t example, int64_t b,
+void pack_example(Isa level, const ConvPlan& plan, const void* t, const ConvStrides& at, int64_t example, int64_t b,
                   const int32_t* place, sum_t<E>* packed) {
-  FASTRW_SELECT(pack_inputs<E>)(plan, static_cast<const E*>(t) + example * at.example, at, b, place, packed);
+  FASTRW_SELECT_AT(level, pack_inputs<E>)(plan, static_cast<const E*>(t) + example * at.example, at, b, place, packed);
 }
 
 template <class E>
@@ -34,7 +34,8 @@ std::tuple<Tensor, Tensor> run(ConvUse& use, const Tensor& V, const std::optiona
     use.g_at = {O * plan.positions, plan.positions, 1};
   }
   const ConvStrides out_at = {O * plan.positions, last ? 1 : plan.positions, last ? O : 1};
-  Tensor t_y = torch::stable::new_empty(use.g, last ? Ints{n, plan.Ho, plan.Wo, O} : Ints{n, O, plan.Ho, plan.Wo}, sums);
+  Tensor t_y =
+      torch::stable::new_empty(use.g, last ? Ints{n, plan.Ho, plan.Wo, O} : Ints{n, O, plan.Ho, plan.Wo}, sums);
   Tensor total = torch::stable::new_zeros(use.g, {2, O}, sums);
   std::vector<T> each(n * 2 * O);
 
@@ -42,8 +43,9 @@ std::tuple<Tensor, Tensor> run(ConvUse& use, const Tensor& V, const std::optiona
   const ConvStrides x_at = use.x_at, t_at = conv_strides(t_four), y_at = use.g_at;
   const bool wide = t.has_value() && t->scalar_type() == sums;
   const Pack<T> pack_x = pack_example<E>, pack_t = wide ? pack_example<T> : pack_example<E>;
-  const auto values = FASTRW_SELECT(conv_values<T>);
-  const auto unpack = FASTRW_SELECT(unpack_values<E>);
+  const Isa level = use.level;
+  const auto values = FASTRW_SELECT_AT(use.level, conv_values<T>);
+  const auto unpack = FASTRW_SELECT_AT(use.level, unpack_values<E>);
   const void *x = use.x.const_data_ptr(), *t_data = t.has_value() ? t_four.const_data_ptr() : nullptr;
   const auto* y = static_cast<const E*>(use.g.const_data_ptr());
   const T *v = V_panels.get(), *w = W_panels.get(), *b_v = bias.empty() ? nullptr : bias.data();
@@ -57,8 +59,8 @@ std::tuple<Tensor, Tensor> run(ConvUse& use, const Tensor& V, const std::optiona
     std::fill_n(ts.data(), plan.x_size, T(0));
     for (int64_t i = from; i < to; ++i)
       for (int64_t b = 0; b < plan.blocks; ++b) {
-        pack_x(plan, x, x_at, i, b, place, xs.data());
-        if (t_data != nullptr) pack_t(plan, t_data, t_at, i, b, place, ts.data());
+        pack_x(level, plan, x, x_at, i, b, place, xs.data());
+        if (t_data != nullptr) pack_t(level, plan, t_data, t_at, i, b, place, ts.data());
         values(plan, {xs.data(), v + b * block}, {t_data == nullptr ? nullptr : ts.data(), w + b * block}, b, b_v,
                starts, vs.data());
         unpack(plan, vs.data(), b, y + i * y_at.example, y_at, out + i * out_at.example, out_at, to_sums + i * 2 * O);
@@ -86,8 +88,8 @@ std::tuple<Tensor, Tensor> conv_tangent_cpu(const Tensor& x, const Tensor& V, co
   const Ints kernel = conv_kernel("conv_tangent", x, V, groups, "V");
   ConvUse use = conv_use("conv_tangent", x, y, "y", kernel, stride, padding, dilation, groups);
   const auto same_shape = [](const char* rule, const Tensor& t, const Tensor& like) {
-    check(std::equal(t.sizes().begin(), t.sizes().end(), like.sizes().begin(), like.sizes().end()), "conv_tangent: ",
-          rule, ", got ", shape(t), " and ", shape(like));
+    check(std::equal(t.sizes().begin(), t.sizes().end(), like.sizes().begin(), like.sizes().end()),
+          "conv_tangent: ", rule, ", got ", shape(t), " and ", shape(like));
   };
   if (t.has_value()) {
     same_shape("t must have the shape of x", *t, x);

@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "conv.h"
-#include "isa.h"
 #include "simd/conv_pack.h"
 #include "simd/conv_value.h"
 
@@ -15,9 +14,10 @@ template <class T> class ConvPanels {
       : block_(use.plan.taps * use.plan.vectors * use.plan.lanes), panels_(use.plan.blocks * block_ + SLACK) {
     const Tensor wide = as_sums(weight, sums);
     std::vector<T> packed(use.plan.taps * use.plan.Op + SLACK);
-    FASTRW_SELECT(pack_weight<T>)(use.plan, static_cast<const T*>(wide.const_data_ptr()), use.tap.data(), packed.data());
+    FASTRW_SELECT_AT(use.level, pack_weight<T>)(use.plan, static_cast<const T*>(wide.const_data_ptr()), use.tap.data(),
+                                                packed.data());
     for (int64_t b = 0; b < use.plan.blocks; ++b)
-      FASTRW_SELECT(pack_panels<T>)(use.plan, packed.data(), b, panels_.data() + b * block_);
+      FASTRW_SELECT_AT(use.level, pack_panels<T>)(use.plan, packed.data(), b, panels_.data() + b * block_);
   }
   const T* get() const { return panels_.data(); }
   int64_t block() const { return block_; }

@@ -9,10 +9,11 @@ const char* isa_name(Isa level);
 }  // namespace fastrw
 
 #if defined(__x86_64__)
-#define FASTRW_SELECT(...)                                        \
-  (::fastrw::isa() == ::fastrw::Isa::avx512 ? avx512::__VA_ARGS__ \
-   : ::fastrw::isa() == ::fastrw::Isa::avx2 ? avx2::__VA_ARGS__   \
-                                            : baseline::__VA_ARGS__)
+#define FASTRW_SELECT_AT(level, ...)                      \
+  ((level) == ::fastrw::Isa::avx512 ? avx512::__VA_ARGS__ \
+   : (level) == ::fastrw::Isa::avx2 ? avx2::__VA_ARGS__   \
+                                    : baseline::__VA_ARGS__)
 #else
-#define FASTRW_SELECT(...) (baseline::__VA_ARGS__)
+#define FASTRW_SELECT_AT(level, ...) (baseline::__VA_ARGS__)
 #endif
+#define FASTRW_SELECT(...) FASTRW_SELECT_AT(::fastrw::isa(), __VA_ARGS__)

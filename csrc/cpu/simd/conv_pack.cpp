@@ -29,8 +29,8 @@ void pack_rows(const E* const* rows, int64_t count, int64_t positions, const int
     if (!any_kept<N>(place + t, positions - t)) return;
     Vector<T> v[N];
     load_square(rows, count, t, positions - t, v);
-    FASTRW_UNROLL for (int j = 0; j < N; ++j)
-      if (t + j < positions && place[t + j] >= 0) store(packed + place[t + j] * width, v[j]);
+    FASTRW_UNROLL for (int j = 0; j < N; ++j) if (t + j < positions && place[t + j] >= 0)
+        store(packed + place[t + j] * width, v[j]);
   });
 }
 
@@ -112,8 +112,7 @@ void pack_gradients(const ConvPlan& plan, const E* g, const ConvStrides& at, int
       squares<N>(positions, [&](int64_t t) __attribute__((always_inline)) {
         Vector<T> square[N];
         load_square(rows, count, t, positions - t, square);
-        FASTRW_UNROLL for (int j = 0; j < N; ++j)
-          if (t + j < positions) store(out + (t + j) * step, square[j] * scale);
+        FASTRW_UNROLL for (int j = 0; j < N; ++j) if (t + j < positions) store(out + (t + j) * step, square[j] * scale);
       });
     } else if (count == N) {
       for (int64_t t = 0; t < positions; ++t) store(out + t * step, fetch(channels + t * at.position) * scale);
@@ -195,11 +194,11 @@ void unpack_values(const ConvPlan& plan, const sum_t<E>* packed, int64_t b, cons
   }
 }
 
-#define FASTRW_INSTANCE(E)                                                                                             \
-  template void pack_inputs(const ConvPlan&, const E*, const ConvStrides&, int64_t, const int32_t*, sum_t<E>*);        \
+#define FASTRW_INSTANCE(E)                                                                                         \
+  template void pack_inputs(const ConvPlan&, const E*, const ConvStrides&, int64_t, const int32_t*, sum_t<E>*);    \
   template void pack_gradients(const ConvPlan&, const E*, const ConvStrides&, int64_t, int64_t, int64_t, sum_t<E>, \
-                               sum_t<E>*);           \
-  template void unpack_values(const ConvPlan&, const sum_t<E>*, int64_t, const E*, const ConvStrides&, sum_t<E>*,      \
+                               sum_t<E>*);                                                                         \
+  template void unpack_values(const ConvPlan&, const sum_t<E>*, int64_t, const E*, const ConvStrides&, sum_t<E>*,  \
                               const ConvStrides&, sum_t<E>*);
 FASTRW_INSTANCE(float)
 FASTRW_INSTANCE(double)

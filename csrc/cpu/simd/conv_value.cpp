@@ -10,7 +10,6 @@ namespace {
 constexpr int MOST = FASTRW_REGISTERS == 32 ? 8 : 5;  // positions of a tile
 static_assert(PANEL_VECTORS == 2);
 
-
 template <int POSITIONS, int VECTORS, bool SPREAD, class T>
 FASTRW_INLINE void add(const ConvPlan& plan, const T* x, const T* V, const int64_t* starts,
                        Vector<T> (&acc)[POSITIONS][VECTORS]) {
@@ -24,13 +23,12 @@ FASTRW_INLINE void add(const ConvPlan& plan, const T* x, const T* V, const int64
       for (int64_t j = first; j < first + run; j += SPREAD ? N : 1, V += VECTORS * N) {
         Vector<T> w[VECTORS];
         FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) w[v] = load(V + v * N);
-        FASTRW_UNROLL for (int i = 0; i < POSITIONS; ++i)
-          FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) {
-            if constexpr (SPREAD)
-              acc[i][v] += load(from[i] + j) * w[v];
-            else
-              acc[i][v] += from[i][j] * w[v];
-          }
+        FASTRW_UNROLL for (int i = 0; i < POSITIONS; ++i) FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) {
+          if constexpr (SPREAD)
+            acc[i][v] += load(from[i] + j) * w[v];
+          else
+            acc[i][v] += from[i][j] * w[v];
+        }
       }
     }
 }
@@ -47,8 +45,7 @@ template <int POSITIONS, int VECTORS, bool SPREAD, class T>
 Vector<T> tile(const ConvPlan& plan, const Panel<T>& panel, int64_t position) {
   constexpr int N = LANES<T>;
   Vector<T> acc[POSITIONS][VECTORS] = {};
-  if (panel.v_b != nullptr)
-    FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) {
+  if (panel.v_b != nullptr) FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) {
       const Vector<T> b = load(panel.v_b + v * N);
       FASTRW_UNROLL for (int i = 0; i < POSITIONS; ++i) acc[i][v] = b;
     }
@@ -57,12 +54,12 @@ Vector<T> tile(const ConvPlan& plan, const Panel<T>& panel, int64_t position) {
   Vector<T> dot = {};
   if (panel.g != nullptr) {
     const T* g = panel.g + position * VECTORS * N;
-    FASTRW_UNROLL for (int i = 0; i < POSITIONS; ++i)
-      FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) dot += acc[i][v] * load(g + (i * VECTORS + v) * N);
+    FASTRW_UNROLL for (int i = 0; i < POSITIONS; ++i) FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) dot +=
+        acc[i][v] * load(g + (i * VECTORS + v) * N);
   } else {
     T* to = panel.values + position * VECTORS * N;
-    FASTRW_UNROLL for (int i = 0; i < POSITIONS; ++i)
-      FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) store(to + (i * VECTORS + v) * N, acc[i][v]);
+    FASTRW_UNROLL for (int i = 0; i < POSITIONS; ++i) FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v)
+        store(to + (i * VECTORS + v) * N, acc[i][v]);
   }
   return dot;
 }
@@ -130,9 +127,9 @@ void conv_values(const ConvPlan& plan, ConvTerm<T> x, ConvTerm<T> t, int64_t b, 
   block<T>(plan, b, {x, t, v_b, starts, nullptr, values});
 }
 
-#define FASTRW_INSTANCE(T)                                                                                         \
-  template void pack_panels(const ConvPlan&, const T*, int64_t, T*);                                               \
-  template T conv_dot(const ConvPlan&, ConvTerm<T>, int64_t, const T*, const int64_t*, const T*);                  \
+#define FASTRW_INSTANCE(T)                                                                        \
+  template void pack_panels(const ConvPlan&, const T*, int64_t, T*);                              \
+  template T conv_dot(const ConvPlan&, ConvTerm<T>, int64_t, const T*, const int64_t*, const T*); \
   template void conv_values(const ConvPlan&, ConvTerm<T>, ConvTerm<T>, int64_t, const T*, const int64_t*, T*);
 FASTRW_INSTANCE(float)
 FASTRW_INSTANCE(double)

@@ -14,11 +14,11 @@ static_assert(PANEL_VECTORS == 2);
 
 template <class T> struct Tile {
   const T *x, *g;
-  int64_t g_step;     // from one position of g to the next
-  T* G;               // the tile's first tap and output
+  int64_t g_step;  // from one position of g to the next
+  T* G;            // the tile's first tap and output
   const T* V;
-  int64_t run;        // taps from one run of the tile to the next
-  int64_t lanes[2];   // of each vector that belong to this block
+  int64_t run;       // taps from one run of the tile to the next
+  int64_t lanes[2];  // of each vector that belong to this block
 };
 
 // RUNS runs of TAPS neighbouring taps, VECTORS vectors of outputs; SPREAD inputs have a number for each lane
@@ -28,8 +28,7 @@ Vector<T> tile(const ConvPlan& plan, const ConvWeight<T>& use, const Tile<T>& at
   const auto row = [&](int r, int j) { return (r * at.run + j) * plan.Op; };
   Vector<T> acc[RUNS][TAPS][VECTORS] = {};
   if (use.add)
-    FASTRW_UNROLL for (int r = 0; r < RUNS; ++r)
-      FASTRW_UNROLL for (int j = 0; j < TAPS; ++j)
+    FASTRW_UNROLL for (int r = 0; r < RUNS; ++r) FASTRW_UNROLL for (int j = 0; j < TAPS; ++j)
         FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) acc[r][j][v] = load(at.G + row(r, j) + v * N);
   const int64_t columns = plan.columns, column_step = plan.column_step, step = plan.step, g_step = at.g_step;
   for (int64_t e = 0; e < use.examples; ++e) {
@@ -39,25 +38,22 @@ Vector<T> tile(const ConvPlan& plan, const ConvWeight<T>& use, const Tile<T>& at
       for (int64_t i = 0; i < columns; ++i, x += column_step, g += g_step) {
         Vector<T> gs[VECTORS];
         FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) gs[v] = load(g + v * N);
-        FASTRW_UNROLL for (int r = 0; r < RUNS; ++r)
-          FASTRW_UNROLL for (int j = 0; j < TAPS; ++j)
+        FASTRW_UNROLL for (int r = 0; r < RUNS; ++r) FASTRW_UNROLL for (int j = 0; j < TAPS; ++j)
             FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) {
-              if constexpr (SPREAD)
-                acc[r][j][v] += load(x + r * step + j * N) * gs[v];
-              else
-                acc[r][j][v] += x[r * step + j] * gs[v];
-            }
+          if constexpr (SPREAD)
+            acc[r][j][v] += load(x + r * step + j * N) * gs[v];
+          else
+            acc[r][j][v] += x[r * step + j] * gs[v];
+        }
       }
     }
   }
   Vector<T> dot = {};
   if (at.V != nullptr)
-    FASTRW_UNROLL for (int r = 0; r < RUNS; ++r)
-      FASTRW_UNROLL for (int j = 0; j < TAPS; ++j)
+    FASTRW_UNROLL for (int r = 0; r < RUNS; ++r) FASTRW_UNROLL for (int j = 0; j < TAPS; ++j)
         FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) dot += acc[r][j][v] * load(at.V + row(r, j) + v * N);
   if (at.lanes[VECTORS - 1] >= N) {
-    FASTRW_UNROLL for (int r = 0; r < RUNS; ++r)
-      FASTRW_UNROLL for (int j = 0; j < TAPS; ++j)
+    FASTRW_UNROLL for (int r = 0; r < RUNS; ++r) FASTRW_UNROLL for (int j = 0; j < TAPS; ++j)
         FASTRW_UNROLL for (int v = 0; v < VECTORS; ++v) store(at.G + row(r, j) + v * N, acc[r][j][v]);
   } else {
     T cut[RUNS][TAPS][VECTORS][N];
@@ -81,8 +77,8 @@ template <int RUNS, int TAPS, int VECTORS, bool SPREAD, class T> Run<T> choose(i
 
 // all the taps of `vectors` vectors of outputs
 template <bool SPREAD, class T>
-Vector<T> tiles(const ConvPlan& plan, const ConvWeight<T>& use, const T* g, int64_t g_step, int64_t vectors, int64_t out,
-                const int64_t (&lanes)[2]) {
+Vector<T> tiles(const ConvPlan& plan, const ConvWeight<T>& use, const T* g, int64_t g_step, int64_t vectors,
+                int64_t out, const int64_t (&lanes)[2]) {
   Vector<T> dot = {};
   for (int64_t band = 0; band < plan.bands; ++band) {
     for (int64_t r = 0; r < plan.runs;) {

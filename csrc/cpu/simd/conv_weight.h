@@ -8,15 +8,15 @@ template <class T> struct ConvWeight {
   const T *x, *g;
   int64_t examples, b;
   int64_t first, last;  // vectors of the block, whole panels
-  T* G;        // [taps][Op]: the sum over the examples, on top of what is there where `add`
-  const T* V;  // [taps][Op], or null: no product is taken
+  T* G;                 // [taps][Op]: the sum over the examples, on top of what is there where `add`
+  const T* V;           // [taps][Op], or null: no product is taken
   bool add;
 };
 
 // Returns <G, V> over those vectors of the block.
-#define FASTRW_DECLARE(level)                                                             \
-  namespace level {                                                                       \
-  template <class T> T conv_weight(const ConvPlan& plan, const ConvWeight<T>& use);       \
+#define FASTRW_DECLARE(level)                                                       \
+  namespace level {                                                                 \
+  template <class T> T conv_weight(const ConvPlan& plan, const ConvWeight<T>& use); \
   }
 FASTRW_DECLARE(baseline)
 FASTRW_DECLARE(avx2)

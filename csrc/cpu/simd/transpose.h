@@ -27,10 +27,18 @@ template <class T> FASTRW_INLINE T total(Vector<T> v) {
 
 template <int... l> struct Lanes {};
 template <int count> struct FirstLanes;
-template <> struct FirstLanes<2> { using type = Lanes<0, 1>; };
-template <> struct FirstLanes<4> { using type = Lanes<0, 1, 2, 3>; };
-template <> struct FirstLanes<8> { using type = Lanes<0, 1, 2, 3, 4, 5, 6, 7>; };
-template <> struct FirstLanes<16> { using type = Lanes<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>; };
+template <> struct FirstLanes<2> {
+  using type = Lanes<0, 1>;
+};
+template <> struct FirstLanes<4> {
+  using type = Lanes<0, 1, 2, 3>;
+};
+template <> struct FirstLanes<8> {
+  using type = Lanes<0, 1, 2, 3, 4, 5, 6, 7>;
+};
+template <> struct FirstLanes<16> {
+  using type = Lanes<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>;
+};
 
 // the off-diagonal squares of STEP x STEP in lanes of a and b change places
 template <class T, int STEP, int... l> FASTRW_INLINE void exchange(Vector<T>& a, Vector<T>& b, Lanes<l...>) {
@@ -49,8 +57,8 @@ template <class T, int STEP, int... l> FASTRW_INLINE void exchange(Vector<T>& a,
 
 template <class T, int STEP = 1> FASTRW_INLINE void transpose(Vector<T> (&v)[LANES<T>]) {
   if constexpr (STEP < LANES<T>) {
-    FASTRW_UNROLL for (int i = 0; i < LANES<T>; ++i)
-      if (!(i & STEP)) exchange<T, STEP>(v[i], v[i + STEP], typename FirstLanes<LANES<T>>::type{});
+    FASTRW_UNROLL for (int i = 0; i < LANES<T>; ++i) if (!(i & STEP))
+        exchange<T, STEP>(v[i], v[i + STEP], typename FirstLanes<LANES<T>>::type{});
     transpose<T, 2 * STEP>(v);
   }
 }
