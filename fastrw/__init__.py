@@ -1,8 +1,8 @@
 """fastrw: exact example weights of "Learning to Reweight Examples" (Ren et al. 2018) from ordinary training passes."""
 
 from fastrw import extension
-from fastrw.extension import free_workspaces
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
+from fastrw.extension import free_workspaces
 from fastrw.meta_weights import explain, gradient_dots, meta_weights
 from fastrw.report import Report, Step, UseReport
 from fastrw.reweighter import Reweighter

@@ -56,7 +56,7 @@ def conv_dot(
 def _check(x, g, V, v_b, stride, padding, dilation, groups) -> None:
     checks.tensors(_OP, _LETTERS, wide=("V", "v_b"), x=x, g=g, V=V, v_b=v_b)
     convolution.weight(_OP, x, groups, V=V)
-    convolution.geometry(_OP, x, tuple(V.shape[2:]), stride, padding, dilation, groups, g=g)
+    convolution.geometry(_OP, x, V.shape[2:], stride, padding, dilation, groups, g=g)
 
 
 def _sample(device: torch.device, dtype: torch.dtype) -> tuple:

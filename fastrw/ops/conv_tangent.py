@@ -60,7 +60,7 @@ def _check(x, V, v_b, t, W, y, stride, padding, dilation, groups) -> None:
     if (t is None) != (W is None):
         raise ValueError(f"fastrw.{_OP}: t and W must be given together, got one alone")
     convolution.weight(_OP, x, groups, V=V)
-    convolution.geometry(_OP, x, tuple(V.shape[2:]), stride, padding, dilation, groups, y=y)
+    convolution.geometry(_OP, x, V.shape[2:], stride, padding, dilation, groups, y=y)
     for name, like, given in (("t", ("x", x), t), ("W", ("V", V), W)):
         if given is not None and given.shape != like[1].shape:
             rule = f"{name} must have the shape of {like[0]}"

@@ -3,7 +3,6 @@
 csrc/cpu/conv.cpp says the same words.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -44,7 +43,9 @@ def geometry(
     """g [n, O, *size out], or y, has the sizes of a convolution of x [n, C, *size]."""
     ((name, g),) = output.items()
     _dimensions(op, x, name, g)
-    checks.integers(op, 1, x.ndim - 2, kernel=kernel, stride=stride)
+    if not isinstance(kernel, torch.Size):  # that of a weight: its sizes are symbols where torch.compile traces
+        checks.integers(op, 1, x.ndim - 2, kernel=kernel)
+    checks.integers(op, 1, x.ndim - 2, stride=stride)
     checks.integers(op, 0, x.ndim - 2, padding=padding)
     checks.integers(op, 1, x.ndim - 2, dilation=dilation)
     integer(op, 1, groups=groups)
@@ -76,7 +77,7 @@ def empty_instances(x: Tensor, n: int, O: int, groups: int, kernel: Ints) -> Ten
     if x.device.type != "cpu":
         return x.new_empty(n, O, c, *kernel, dtype=dtype)
     line = LINE // dtype.itemsize
-    padded = x.new_empty(n, *kernel, c, math.ceil(O / line) * line, dtype=dtype)
+    padded = x.new_empty(n, *kernel, c, -(-O // line) * line, dtype=dtype)
     last = len(kernel) + 1
     return padded[..., :O].permute(0, last + 1, last, *range(1, last))
 
