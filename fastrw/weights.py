@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from fastrw.ops import rectify_normalize
+
 
 def rectify(s: Tensor) -> Tensor:
     """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta), with delta = 1 where the sum is 0 and 0 elsewhere.
@@ -15,12 +17,7 @@ def rectify(s: Tensor) -> Tensor:
         [n] weights of the same dtype and device: they sum to 1, or all are 0.
     Source: Ren et al. 2018, Eq. 8 and Eq. 9.
     """
-    w = torch.where(torch.isfinite(s), s, 0).clamp(min=0)
-    # dividing by the largest first keeps the sum finite whatever the scale of the scores
-    top = w.max()
-    w = w / torch.where(top > 0, top, 1)
-    total = w.sum()
-    return w / torch.where(total > 0, total, 1)
+    return rectify_normalize(s)
 
 
 def shift(s: Tensor) -> Tensor:

@@ -52,6 +52,19 @@ def test_a_view_into_other_memory_gives_the_same_bits(op, backend, dtype, layout
         assert torch.equal(got, before)
 
 
+@pytest.mark.parametrize("layout", ["plain", "channels last"])
+@pytest.mark.parametrize("varies", [2, 3])
+@pytest.mark.parametrize(("op", "backend", "dtype"), EACH, ids=str)
+def test_one_statistic_may_vary_where_the_other_does_not(op, backend, dtype, varies, layout):
+    args = CASES[op].args((3, 35, 4, 2, "S", True, False), dtype, layout)
+    need(op, backend, args)
+    args[varies] = CASES[op].args((3, 35, 4, 2, "", True, False), dtype, layout)[varies]
+    wide = [x.double() for x in args]
+    truths, plains = as_tuple(CASES[op].reference(*wide)), as_tuple(CASES[op].reference(*args))
+    for got, truth, plain in zip(as_tuple(CASES[op].run(args, backend)), truths, plains, strict=True):
+        assert relative_error(got, truth) <= bound(got.dtype, relative_error(plain, truth), 4 * 35 * 8)
+
+
 def test_instance_sums_give_the_dot():
     args = CASES["norm_dot"].args((4, 30, 5, 2, "S"), torch.float64)
     gamma, beta = norm_instance(*args[:4])

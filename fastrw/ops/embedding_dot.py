@@ -7,6 +7,7 @@ from fastrw import reference
 
 from . import backends, checks
 from .function import call
+from .sample import whole
 
 _OP = "embedding_dot"
 _LETTERS = {"idx": "r", "g": "rq", "V": "vq"}
@@ -68,12 +69,8 @@ def _triton(*args) -> Tensor:
 def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
     """Small whole numbers: every sum is exact in every dtype. Index 3 is the padding."""
     r, q, v = 37, 67, 11
-
-    def whole(rows: int, step: int) -> Tensor:
-        i = torch.arange(rows * q, device=device)
-        return (i * i * step % 31 % 5 - 2).view(rows, q).to(dtype)
-
-    return torch.arange(r, device=device) * 7 % v, whole(r, 3), whole(v, 7), 3
+    g, V = whole(r, q, step=3, device=device, dtype=dtype), whole(v, q, step=7, device=device, dtype=dtype)
+    return torch.arange(r, device=device) * 7 % v, g, V, 3
 
 
 backends.register(

@@ -7,6 +7,7 @@ from fastrw import reference
 
 from . import backends, checks
 from .function import call
+from .sample import whole
 
 _OP = "norm_dot"
 _LETTERS = {"x": "nSC", "g": "nSC", "mean": "nSG", "rstd": "nSG", "V_gamma": "C", "V_beta": "C"}
@@ -71,14 +72,10 @@ def check_norm(op: str, **given) -> None:
 def sample(device: torch.device, dtype: torch.dtype) -> tuple:
     """x, g, mean, rstd [n, S, C] of small whole numbers and powers of two: every sum is exact in every dtype."""
     n, S, C, G = 5, 19, 36, 4
-
-    def whole(step: int, *shape: int) -> Tensor:
-        i = torch.arange(torch.Size(shape).numel(), device=device)
-        return (i * i * step % 31 % 5 - 2).view(shape).to(dtype)
-
-    x, g = whole(3, n, C, S).transpose(1, 2), whole(7, n, C, S).transpose(1, 2)
-    mean, rstd = whole(11, n, 1, G).expand(n, S, G), whole(5, n, 1, G).exp2().expand(n, S, G)
-    return x, g, mean, rstd, whole(13, C), whole(2, C)
+    x, g = (whole(n, C, S, step=i, device=device, dtype=dtype).transpose(1, 2) for i in (3, 7))
+    mean, rstd = (whole(n, 1, G, step=i, device=device, dtype=dtype) for i in (11, 5))
+    V_gamma, V_beta = (whole(C, step=i, device=device, dtype=dtype) for i in (13, 2))
+    return x, g, mean.expand(n, S, G), rstd.exp2().expand(n, S, G), V_gamma, V_beta
 
 
 def _check(x, g, mean, rstd, V_gamma, V_beta) -> None:
