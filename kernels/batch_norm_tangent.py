@@ -16,7 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.dense import channels_last, dense, laid_out_as
+from fastrw.kernels.common import processors
+from fastrw.kernels.dense import channels_last, dense, laid_out_as, unit
 
 
 class Config(NamedTuple):
@@ -25,9 +26,10 @@ class Config(NamedTuple):
     BLOCK_R: int
     BLOCK_K: int
     num_warps: int
+    num_stages: int
 
 
-CONFIGS = (Config(1, 2048, 4), Config(4, 512, 4), Config(16, 128, 4), Config(64, 32, 4), Config(256, 8, 4))
+CONFIGS = tuple(Config(2048 // columns, columns, 8, 1) for columns in (2048, 512, 128, 32, 8))  # widest first
 
 
 def choose_config(columns: int) -> Config:
@@ -39,7 +41,7 @@ def choose_config(columns: int) -> Config:
 
 
 def choose_split(rows: int, groups: int, config: Config, processors: int) -> int:
-    """Rows a program sums: whole tiles, few enough for four programs a processor."""
+    """Rows that a program sums: whole tiles, few enough for four programs a processor."""
     tiles = max(triton.cdiv(rows, config.BLOCK_R), 1)
     splits = min(tiles, triton.cdiv(4 * processors, groups))
     return triton.cdiv(tiles, splits) * config.BLOCK_R
@@ -158,13 +160,14 @@ def _batch_norm_tangent_kernel(
 def run_batch_norm_sums(x: Tensor, t: Tensor, mean: Tensor, partial: Tensor, split: int, config: Config) -> None:
     """Fill partial [splits, 2, C], a row for each stretch of `split` rows. x and t lie alike, dense."""
     columns, planes = _columns(x)
-    C, unit = x.shape[1], _unit(columns, x, t)
+    C, size = x.shape[1], unit(columns, x, t)
     with torch.cuda.device_of(x):
         _batch_norm_sums_kernel[(C if planes else triton.cdiv(C, config.BLOCK_K), len(partial))](
             *(x, t, mean, partial),
-            *(x.shape[0] if planes else x.numel() // C, columns // unit, C, split),
-            *(unit, planes, config.BLOCK_R, config.BLOCK_K),
+            *(x.shape[0] if planes else x.numel() // C, columns // size, C, split),
+            *(size, planes, config.BLOCK_R, config.BLOCK_K),
             num_warps=config.num_warps,
+            num_stages=config.num_stages,
         )
 
 
@@ -181,14 +184,15 @@ def run_batch_norm_tangent(
 ) -> None:
     """All that have the shape of x lie as it does, dense."""
     columns, planes = _columns(x)
-    C, unit = x.shape[1], _unit(columns, *(a for a in (x, t, residual, output, out) if a is not None))
+    C, size = x.shape[1], unit(columns, *(a for a in (x, t, residual, output, out) if a is not None))
     rows = x.numel() // columns
     with torch.cuda.device_of(x):
         _batch_norm_tangent_kernel[(triton.cdiv(rows, config.BLOCK_R) * triton.cdiv(columns, config.BLOCK_K),)](
             *(x, t, *channels, residual, output, sums, out),
-            *(rows, columns // unit, C, x.numel() // C),
-            *(unit, planes, centred, config.BLOCK_R, config.BLOCK_K),
+            *(rows, columns // size, C, x.numel() // C),
+            *(size, planes, centred, config.BLOCK_R, config.BLOCK_K),
             num_warps=config.num_warps,
+            num_stages=config.num_stages,
         )
 
 
@@ -219,7 +223,7 @@ def launch_batch_norm_tangent(
     if centred:
         C = x.shape[1]
         rows, groups = (x.shape[0], C) if planes else (x.numel() // C, triton.cdiv(C, config.BLOCK_K))
-        split = choose_split(rows, groups, config, _processors(x.device))
+        split = choose_split(rows, groups, config, processors(x.device))
         partial = x.new_empty(triton.cdiv(rows, split), 2, C, dtype=torch.float32)
         run_batch_norm_sums(x, t, mean, partial, split, config)
         sums = partial.sum(0)
@@ -230,13 +234,3 @@ def launch_batch_norm_tangent(
 def _columns(x: Tensor) -> tuple[int, bool]:
     """The width of the matrix that x is, and whether its rows are planes."""
     return (x.shape[1], False) if channels_last(x) else (x[0, 0].numel(), True)
-
-
-def _unit(columns: int, *tensors: Tensor) -> int:
-    """Elements in 16 bytes where the width and every address is a multiple of 16 bytes, else 1."""
-    unit = 16 // tensors[0].element_size()
-    return unit if columns % unit == 0 and all(t.data_ptr() % 16 == 0 for t in tensors) else 1
-
-
-def _processors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1

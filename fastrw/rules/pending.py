@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fastrw.ops import batch_norm_tangent, relu_tangent
+from fastrw.ops import backends, batch_norm_tangent, relu_tangent
 
 
 class RunAgain(Exception):
@@ -56,10 +56,10 @@ class Normed:
             self.made_of = self.residual = None
         return self.formed
 
-    def through_relu(self, output: Tensor) -> Tensor:
+    def masked(self, output: Tensor) -> Tensor:
         """The tangent of a ReLU's output that reads this."""
         if self.formed is not None:
-            return relu_tangent(self.formed, output, backend=self.backend)
+            return through_relu(self.formed, output, self.backend)
         return self._pass(output)
 
     def plus(self, other: Tensor) -> "Normed | Tensor":
@@ -71,7 +71,20 @@ class Normed:
     def _pass(self, output: Tensor | None) -> Tensor:
         if self._versions() != self.versions:
             raise Moved
-        return batch_norm_tangent(*self.made_of, self.residual, output, self.sums, backend=self.backend)
+        args = (*self.made_of, self.residual, output, self.sums)
+        return batch_norm_tangent(*args, backend=serving("batch_norm_tangent", self.backend, *args))
+
+
+def through_relu(t: Tensor, output: Tensor, backend: str) -> Tensor:
+    """The tangent of a ReLU's output."""
+    return relu_tangent(t, output, backend=serving("relu_tangent", backend, t, output))
+
+
+def serving(op: str, asked: str, *args) -> str:
+    """The backend asked for; where it has no kernel for these arguments, the fastest that has."""
+    entry = backends.get(op)
+    can = asked in entry.backends and entry.refusal(entry.backends[asked], *args) is None
+    return asked if can else backends.choose(op, "auto", *args).name
 
 
 Tangent = Tensor | Summed | Normed

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastrw.calls import outputs_of, substituted
-from fastrw.ops import backends, conv_tangent, relu_tangent
+from fastrw.ops import conv_tangent
 from fastrw.rules import RULES, convolution, elementwise, embedding, linear
 from fastrw.rules.directed import Directed, total
-from fastrw.rules.pending import Normed, Summed, Tangent, Tangents
+from fastrw.rules.pending import Normed, Summed, Tangent, Tangents, serving, through_relu
 
 
 def _values(tree):
@@ -46,15 +46,16 @@ def _of_product(function, args, kwargs, tangents: Tangents) -> Tensor:
 
 
 def convolved(function, args, kwargs, tangents: Tangents):
-    """A convolution: where a kernel forms both products at once, it takes the sums that a BatchNorm asks for as well."""
+    """A convolution. A kernel that forms both products at once takes the sums that a BatchNorm asks for on the way."""
     if not args:
         return None
     out = function(*args, **kwargs)
     with torch.no_grad():
         asked = _asked_of_kernel(out, args, kwargs, tangents)
-        if asked is None or backends.choose("conv_tangent", "auto", *asked).name == "reference":
+        backend = "reference" if asked is None else serving("conv_tangent", tangents.backend, *asked)
+        if backend == "reference":
             return out, [_of_product(function, args, kwargs, tangents)]
-        return out, [Summed(*conv_tangent(*asked))]
+        return out, [Summed(*conv_tangent(*asked, backend=backend))]
 
 
 def _asked_of_kernel(y: Tensor, args, kwargs, tangents: Tangents) -> tuple | None:
@@ -132,8 +133,8 @@ def relu(function, args, kwargs, tangents: Tangents):
     out = function(*args, **kwargs)
     with torch.no_grad():
         if isinstance(t, Normed):
-            return out, [t.through_relu(out.detach())]
-        return out, [relu_tangent(tangents[id(args[0])], out.detach(), backend=tangents.backend)]
+            return out, [t.masked(out.detach())]
+        return out, [through_relu(tangents[id(args[0])], out.detach(), tangents.backend)]
 
 
 def structural(function, args, kwargs, tangents: Tangents):
