@@ -16,16 +16,18 @@ from rich.table import Table
 from rich.text import Text
 
 from bench import record, tables
+from bench.cases import CASES
 
+TESTED = ("wanted_load_bytes", "tensor_rows", "num_warps")  # what tests/ hold a build against
 MATRIX = r"\b(U?TC\w*MMA|HGMMA|IGMMA|HMMA|IMMA|DMMA)\b"
 
 
 def main(chosen: list[str], targets: list[int], json: str | None, console: Console) -> int:
     """Report on the kernels of these ops: what may be, tests/ gate."""
     found = {"cuda": list(cuda(chosen, console)), "triton": list(triton(chosen, targets, console))}
-    for name, rows in found.items():
-        if rows:
-            console.print(table(name, rows))
+    for kind, rows in found.items():
+        for op in dict.fromkeys(row["op"] for row in rows):
+            console.print(table(f"{op}, {kind}", [row for row in rows if row["op"] == op]))
     if json:
         record.write_json(json, {"bench": "ahead_of_time", **record.header("cpu"), **found})
     return 0
@@ -36,17 +38,17 @@ def triton(chosen: list[str], targets: list[int], console: Console) -> Iterator[
     try:
         from tests.ahead_of_time import KERNELS, compile_for
     except ImportError as error:
-        console.print(f"Triton's kernels cannot be compiled here: {error}")
+        console.print(f"Triton's kernels cannot be compiled here: {error}", highlight=False)
         return
-    builds = [build for op, every in KERNELS.items() if op in chosen for build in every()]
+    every = [(op, build) for op in KERNELS if op in chosen for build in KERNELS[op]()]
+    wanted = [(op, build, target) for op, build in every for target in targets if target >= build.least]
     screen = Console(stderr=True)
-    both = [(build, target) for build in builds for target in targets]
-    for build, target in track(both, "compiling", console=screen, disable=not screen.is_terminal, transient=True):
-        yield compile_for(build, target)
+    for op, build, target in track(wanted, "compiling", console=screen, disable=not screen.is_terminal, transient=True):
+        yield {"op": op, **compile_for(build, target)}
 
 
 def cuda(chosen: list[str], console: Console) -> Iterator[dict]:
-    """A row a kernel and target in the extension's machine code, of the ops whose names its source file has."""
+    """A row a kernel and target in the extension's machine code; a source file has the name of its op, or none's."""
     from fastrw import extension
 
     tools = toolkit()
@@ -58,14 +60,16 @@ def cuda(chosen: list[str], console: Console) -> Iterator[dict]:
 
     matrix = matrix_instructions(tools, _C.__file__)
     said = run(tools["cuobjdump"], "-res-usage", _C.__file__)
+    if "Fatbin elf code:" not in said:
+        console.print("the compiled extension holds no CUDA kernels: it was built without a toolkit")
     for part in said.split("Fatbin elf code:")[1:]:
         target, source = (re.search(f"{word} = (.*)", part)[1] for word in ("arch", "identifier"))
         for name, usage in re.findall(r"Function (\S+):\n\s+(.*)", part):
-            if (op := Path(source).stem) in chosen:
+            if (op := Path(source).stem) in chosen or op not in CASES:
                 count = dict(re.findall(r"(\w+)(?:\[\d\])?:(\d+)", usage))
                 yield {
-                    "kernel": op,
-                    "function": readable(name),
+                    "op": op,
+                    "kernel": readable(name),
                     "capability": int(target.removeprefix("sm_").rstrip("af")),
                     "registers": int(count["REG"]),
                     "spilled_bytes": int(count["STACK"]) + int(count["LOCAL"]),
@@ -115,16 +119,20 @@ def run(*command: str, **environment: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}).stdout
 
 
-def table(name: str, rows: list[dict]) -> Table:
-    """A line a kernel, what it was built for, and target."""
-    last = ("capability", "registers", "spilled_bytes", "shared_bytes", "matrix", "load_bytes")
-    about = list(dict.fromkeys(key for row in rows for key in row if key not in last and key != "kernel"))
+def table(title: str, rows: list[dict]) -> Table:
+    """A line a build: which it is, by what differs among them, and what the compiler made of it."""
+    made = ("op", "capability", "registers", "spilled_bytes", "shared_bytes", "matrix", "load_bytes", "copy_bytes")
+    facts = {key: [words(row.get(key, "")) for row in rows] for row in rows for key in row if key not in made}
+    about = [key for key in facts if key not in TESTED and (key == "kernel" or len(set(facts[key])) > 1)]
     headings = "sm", "registers", "spilled B", "shared B"
-    shown = tables.columns(Table(title=f"{name} kernels", **tables.STYLE), ("kernel", *about), headings)
-    shown.add_column("matrix instructions")
-    for row in rows:
-        facts = (" ".join(map(str, fact)) if isinstance(fact := row.get(key, ""), list) else str(fact) for key in about)
+    shown = tables.columns(Table(title=f"\n{title}", **tables.STYLE), about, headings)
+    shown.add_column("matrix unit")
+    for index, row in enumerate(rows):
         spilled = Text(str(row["spilled_bytes"]), "bold red" if row["spilled_bytes"] else "")
         counts = str(row["capability"]), str(row["registers"]), spilled, str(row["shared_bytes"])
-        shown.add_row(row["kernel"], *facts, *counts, " ".join(row["matrix"]))
+        shown.add_row(*(facts[key][index] for key in about), *counts, words(row["matrix"]))
     return shown
+
+
+def words(fact) -> str:
+    return " ".join(map(str, fact)) if isinstance(fact, list) else str(fact)

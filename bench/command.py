@@ -107,8 +107,8 @@ def parser() -> argparse.ArgumentParser:
     instead.add_argument("--paper", action="store_true", help="the work of each case and its floor on an H100")
     instead.add_argument("--ahead-of-time", action="store_true", help="registers, spills, shared memory and matrix "
                          "instructions of each GPU kernel")  # fmt: skip
-    instead.add_argument("--target", nargs="+", type=int, default=[80, 90, 100], metavar="SM",
-                         help="the GPUs that Triton compiles for ahead of time (default: 80 90 100)")  # fmt: skip
+    instead.add_argument("--target", nargs="+", type=int, default=[90], metavar="SM",
+                         help="the GPUs that Triton compiles for ahead of time (default: 90, an H100)")  # fmt: skip
     return words
 
 
