@@ -4,14 +4,16 @@ Triton's kernels are compiled here in every config for every target; the CUDA ke
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
@@ -22,29 +24,34 @@ TESTED = ("wanted_load_bytes", "tensor_rows", "num_warps")  # what tests/ hold a
 MATRIX = r"\b(U?TC\w*MMA|HGMMA|IGMMA|HMMA|IMMA|DMMA)\b"
 
 
-def main(chosen: list[str], targets: list[int], json: str | None, console: Console) -> int:
+def main(chosen: list[str], targets: list[int], path: str | None, console: Console) -> int:
     """Report on the kernels of these ops: what may be, tests/ gate."""
     found = {"cuda": list(cuda(chosen, console)), "triton": list(triton(chosen, targets, console))}
     for kind, rows in found.items():
         for op in dict.fromkeys(row["op"] for row in rows):
             console.print(table(f"{op}, {kind}", [row for row in rows if row["op"] == op]))
-    if json:
-        record.write_json(json, {"bench": "ahead_of_time", **record.header("cpu"), **found})
+    if path:
+        record.write_json(path, {"bench": "ahead_of_time", **record.header("cpu"), **found})
     return 0
 
 
 def triton(chosen: list[str], targets: list[int], console: Console) -> Iterator[dict]:
-    """A row a kernel, config, dtype and target, as tests/ahead_of_time.py compiles them."""
-    try:
-        from tests.ahead_of_time import KERNELS, compile_for
-    except ImportError as error:
-        console.print(f"Triton's kernels cannot be compiled here: {error}", highlight=False)
+    """A row a kernel, config, dtype and target, as tests/ahead_of_time.py compiles them in a process of its own."""
+    if importlib.util.find_spec("triton") is None:
+        console.print("Triton's kernels cannot be compiled here: Triton is not installed")
         return
-    every = [(op, build) for op in KERNELS if op in chosen for build in KERNELS[op]()]
-    wanted = [(op, build, target) for op, build in every for target in targets if target >= build.least]
     screen = Console(stderr=True)
-    for op, build, target in track(wanted, "compiling", console=screen, disable=not screen.is_terminal, transient=True):
-        yield {"op": op, **compile_for(build, target)}
+    for op in (op for op in chosen if (record.ROOT / "tests" / "builds" / f"{op}.py").exists()):
+        command = [sys.executable, "-m", "tests.ahead_of_time", *map(str, targets), op]
+        with (
+            subprocess.Popen(command, cwd=record.ROOT, stdout=subprocess.PIPE, text=True) as process,
+            screen.status(f"compiling {op}") as status,
+        ):
+            for count, line in enumerate(process.stdout, 1):
+                status.update(f"compiling {op}: {count}")
+                yield {"op": op, **json.loads(line)}
+        if process.returncode:
+            raise ChildProcessError(f"{record.command(command)} ended with exit status {process.returncode}")
 
 
 def cuda(chosen: list[str], console: Console) -> Iterator[dict]:

@@ -42,13 +42,17 @@ def on_gpu(device: str) -> bool:
 
 def ways(op: str, case: Case, args: tuple, served_by: tuple[str, ...] = BACKENDS, *, compiled: bool) -> dict[str, Way]:
     """Every way to compute the case, whether or not it can serve here."""
-    words = {f": {form}": word for form, word in case.words.items()} or {"": getattr(ops, op)}
+    words = {f": {form}": word for form, word in case.words.items()} or {"": partial(_word, op)}
     found = {name + form: partial(word, *args, backend=name) for form, word in words.items() for name in served_by}
     found |= {EAGER + form: partial(run, *args) for form, run in case.eager.items()}
     if compiled:
         torch.compiler.reset()  # past a few shapes of one function, torch.compile would run it eagerly
         found[COMPILED] = partial(torch.compile(next(iter(case.eager.values())), dynamic=False), *args)
     return found
+
+
+def _word(op: str, *args, backend: str):
+    return getattr(ops, op)(*args, backend=backend)
 
 
 class Judge:
@@ -96,7 +100,7 @@ def measure(op: str, name: str, dtype: torch.dtype, settings: Settings, *, compi
     rounds = settings.rounds or timing.rounds_within(settings.seconds, green, device)
     times = timing.interleave(green, rounds, device, cold_cache=on_gpu(device))
     eager = min((times[way] for way in green if by(way) in IN_EAGER_MODE), key=lambda t: t.median, default=None)
-    chosen = None if case.words else backends.choose(op, "auto", *args).name
+    chosen = backends.choose(op, "auto", *args).name if op in backends.names() else None
     work = {"flops": case.flops, "bytes": case.bytes(dtype), "floor": settings.ceilings.floor(
         case.flops, case.bytes(dtype), dtype)}  # fmt: skip
     work["floor_h100"] = roof.H100.floor(case.flops, case.bytes(dtype), dtype)

@@ -46,7 +46,8 @@ def tiny(monkeypatch):
 
 
 def test_every_op_has_cases_and_a_file():
-    assert [*CASES] == [*(name for name, value in vars(reference).items() if hasattr(value, "__wrapped__")), *USES]
+    ours = [name for name, value in vars(reference).items() if getattr(value, "__module__", "") == reference.__name__]
+    assert [*CASES] == [*(name for name in ours if not name.startswith("_")), *USES]
     assert set(backends.names()) <= set(CASES)
     files = {path.stem.removeprefix("bench_") for path in (record.ROOT / "bench").glob("bench_*.py")}
     assert files == set(CASES)
@@ -106,7 +107,7 @@ def test_every_way_gets_a_number_or_a_reason(tiny, tmp_path, capsys):
     said = capsys.readouterr().out
     assert all(word in said for word in ("gram_dot, float32", "÷ eager", "of roof", "eager: two products"))
     if not torch.cuda.is_available():
-        assert "cuda: no number: serves cuda tensors, got cpu" in said
+        assert "cuda: no number: " in said
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ class Case:
     make: Callable[[Draw], tuple]  # the arguments of the op
     eager: dict[str, Callable]  # the same result as one would write it in torch; the fastest is the one to beat
     flops: int
-    elements: int  # of the inputs in the dtype that is measured
-    results: int  # of results and other tensors that are float32 in a run in float32 or narrower
+    elements: int  # of inputs and results in the dtype that is measured
+    results: int  # of results and weights in the dtype of sums: float32 for float32 and narrower ones
     indices: int = 0  # of int64
     terms: int  # of the sums that a result is made of, one inside another: K of fastrw/tolerance.py
     large: bool = False  # meant for a GPU

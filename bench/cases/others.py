@@ -97,8 +97,8 @@ def batch_norm_tangent(
         make=make,
         eager={"written out": _written_out} | ({"batch_norm_backward": _by_backward} if t else {}),
         flops=elements * (4 + (4 + 3 * (not sums)) * t + residual),
-        elements=elements * (1 + t + residual + relu) + 5 * C,
-        results=elements + 2 * C * sums,
+        elements=elements * (2 + t + residual + relu) + 5 * C,  # the result is in the dtype of x
+        results=2 * C * sums,
         terms=n * size**2,
         large=large,
     )
@@ -115,8 +115,8 @@ def relu_tangent(*shape: int, large: bool = False) -> Case:
         make=lambda draw: (draw(*shape), draw(*shape)),
         eager={"threshold_backward": _threshold, "t * (y > 0)": lambda t, output: t * (output > 0)},
         flops=elements,
-        elements=2 * elements,
-        results=elements,
+        elements=3 * elements,
+        results=0,
         terms=1,
         large=large,
     )
