@@ -29,7 +29,7 @@ class Config(NamedTuple):
     num_stages: int
 
 
-CONFIGS = tuple(Config(2048 // columns, columns, 8, 1) for columns in (2048, 512, 128, 32, 8))  # widest first
+CONFIGS = tuple(Config(2048 // columns, columns, 8, 1) for columns in (512, 128, 32, 8))  # widest first
 
 
 def choose_config(columns: int) -> Config:

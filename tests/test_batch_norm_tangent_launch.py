@@ -65,7 +65,7 @@ def test_splits_are_whole_tiles_that_cover_the_rows_once(rows, groups, config, p
 
 @pytest.mark.parametrize(
     ("columns", "expected"),
-    [(2048, 2048), (3136, 2048), (1024, 512), (196, 128), (120, 128), (64, 32), (49, 32), (3, 8), (1, 8)],
+    [(2048, 512), (3136, 512), (1024, 512), (196, 128), (120, 128), (64, 32), (49, 32), (3, 8), (1, 8)],
 )
 def test_the_widest_tile_that_is_not_a_quarter_empty_is_chosen(columns, expected):
     assert choose_config(columns)[1] == expected
