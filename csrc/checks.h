@@ -10,6 +10,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace fastrw {
 using torch::headeronly::ScalarType;
@@ -124,6 +125,32 @@ inline void check_alike(const char* op, const char* lead, const Tensor& x, std::
 
 inline void check_gram_dot(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val) {
   check_tensors("gram_dot", {{"a", "rp", &a}, {"g", "rq", &g}, {"a_val", "kp", &a_val}, {"g_val", "kq", &g_val}});
+}
+
+inline void check_grouped_gram_dot(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
+                                   const std::vector<Tensor>& a_val, const std::vector<Tensor>& g_val,
+                                   const std::vector<double>& bias, int64_t n) {
+  const char* op = "grouped_gram_dot";
+  const size_t uses = a.size();
+  check(uses > 0, op, ": a must have at least one use, got none");
+  const auto as_many = [&](const char* name, size_t size) {
+    check(size == uses, op, ": ", name, " must have as many uses as a, got ", size, " and ", uses);
+  };
+  as_many("g", g.size()), as_many("a_val", a_val.size()), as_many("g_val", g_val.size()), as_many("bias", bias.size());
+  check(n >= 0, op, ": n must be 0 or more, got ", n);
+  for (size_t i = 0; i < uses; ++i) {
+    const std::string names[] = {"a", "g", "a_val", "g_val"}, at = "[" + std::to_string(i) + "]";
+    const std::string full[] = {names[0] + at, names[1] + at, names[2] + at, names[3] + at};
+    check_tensors(op, {{full[0].c_str(), "rp", &a[i]},
+                       {full[1].c_str(), "rq", &g[i]},
+                       {full[2].c_str(), "kp", &a_val[i]},
+                       {full[3].c_str(), "kq", &g_val[i]}});
+    check(a[i].scalar_type() == a[0].scalar_type(), op, ": a", at, " must have the dtype of a[0], got ", dtype(a[i]),
+          " and ", dtype(a[0]));
+    check(a[i].device() == a[0].device(), op, ": a", at, " must be on the device of a[0], got another");
+    check(n ? a[i].size(0) % n == 0 : a[i].size(0) == 0, op, ": the rows of a", at, " must be a multiple of n, got ",
+          a[i].size(0), " and ", n);
+  }
 }
 
 inline void check_project_dot(const Tensor& a, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b) {

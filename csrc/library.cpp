@@ -5,6 +5,9 @@
 
 STABLE_TORCH_LIBRARY(fastrw, m) {
   m.def("gram_dot(Tensor a, Tensor g, Tensor a_val, Tensor g_val, float bias) -> Tensor");
+  m.def(
+      "grouped_gram_dot(Tensor[] a, Tensor[] g, Tensor[] a_val, Tensor[] g_val, float[] bias, int n, bool tf32=False) "
+      "-> (Tensor, Tensor)");
   m.def("project_dot(Tensor a, Tensor g, Tensor V, Tensor? v_b) -> Tensor");
   m.def("instance_dot(Tensor a, Tensor g, Tensor V, Tensor? v_b, bool keep) -> (Tensor, Tensor)");
   m.def("weighted_outer(Tensor a, Tensor g, Tensor? w) -> (Tensor, Tensor)");
@@ -33,6 +36,7 @@ STABLE_TORCH_LIBRARY(fastrw, m) {
 
 STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
   m.impl("gram_dot", TORCH_BOX(&fastrw::gram_dot_cpu));
+  m.impl("grouped_gram_dot", TORCH_BOX(&fastrw::grouped_gram_dot_cpu));
   m.impl("project_dot", TORCH_BOX(&fastrw::project_dot_cpu));
   m.impl("instance_dot", TORCH_BOX(&fastrw::instance_dot_cpu));
   m.impl("weighted_outer", TORCH_BOX(&fastrw::weighted_outer_cpu));
@@ -50,5 +54,13 @@ STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
 }
 
 #ifdef USE_CUDA
-STABLE_TORCH_LIBRARY_IMPL(fastrw, CUDA, m) { m.impl("gram_dot", TORCH_BOX(&fastrw::gram_dot_cuda)); }
+STABLE_TORCH_LIBRARY_IMPL(fastrw, CUDA, m) {
+  m.impl("gram_dot", TORCH_BOX(&fastrw::gram_dot_cuda));
+  m.impl("grouped_gram_dot", TORCH_BOX(&fastrw::grouped_gram_dot_cuda));
+  m.impl("conv_dot", TORCH_BOX(&fastrw::conv_dot_cuda));
+  m.impl("norm_dot", TORCH_BOX(&fastrw::norm_dot_cuda));
+  m.impl("norm_instance", TORCH_BOX(&fastrw::norm_instance_cuda));
+  m.impl("embedding_dot", TORCH_BOX(&fastrw::embedding_dot_cuda));
+  m.impl("rectify_normalize", TORCH_BOX(&fastrw::rectify_normalize_cuda));
+}
 #endif

@@ -15,6 +15,15 @@ using Maybe = std::optional<Tensor>;
 Tensor gram_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias);
 Tensor gram_dot_cuda(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias);
 
+// s_i = sum over uses and over the rows of example i of s_r, and the weights of Eq. 8-9 -> s [n], w [n]. tf32 has a
+// meaning on a GPU alone.
+std::tuple<Tensor, Tensor> grouped_gram_dot_cpu(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
+                                                const std::vector<Tensor>& a_val, const std::vector<Tensor>& g_val,
+                                                const std::vector<double>& bias, int64_t n, bool tf32);
+std::tuple<Tensor, Tensor> grouped_gram_dot_cuda(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
+                                                 const std::vector<Tensor>& a_val, const std::vector<Tensor>& g_val,
+                                                 const std::vector<double>& bias, int64_t n, bool tf32);
+
 // s_r = g_r.(V a_r + v_b): a [r, p], g [r, q], V [q, p], v_b [q] -> s [r]
 Tensor project_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b);
 
@@ -32,6 +41,8 @@ using Ints = std::vector<int64_t>;
 // s_i = <g_i, conv(x, V)_i + v_b> -> [n]
 Tensor conv_dot_cpu(const Tensor& x, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b,
                     const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups);
+Tensor conv_dot_cuda(const Tensor& x, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b,
+                     const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups);
 
 // sum_i w_i G_i -> [O, C / groups, *kernel]
 Tensor conv_outer_cpu(const Tensor& x, const Tensor& g, const std::optional<Tensor>& w, const Ints& kernel,
@@ -55,15 +66,20 @@ std::tuple<Tensor, Tensor> conv_tangent_cpu(const Tensor& x, const Tensor& V, co
 // s_i = sum g (x_hat V_gamma + V_beta), x_hat = (x - mean) rstd: x, g [n, S, C], mean, rstd [n, S, G] -> s [n]
 Tensor norm_dot_cpu(const Tensor& x, const Tensor& g, const Maybe& mean, const Tensor& rstd, const Maybe& V_gamma,
                     const Maybe& V_beta);
+Tensor norm_dot_cuda(const Tensor& x, const Tensor& g, const Maybe& mean, const Tensor& rstd, const Maybe& V_gamma,
+                     const Maybe& V_beta);
 
 // sum_S g x_hat and sum_S g -> [n, C], [n, C]
 std::tuple<Tensor, Tensor> norm_instance_cpu(const Tensor& x, const Tensor& g, const Maybe& mean, const Tensor& rstd);
+std::tuple<Tensor, Tensor> norm_instance_cuda(const Tensor& x, const Tensor& g, const Maybe& mean, const Tensor& rstd);
 
 // s_r = g_r . V[idx_r], 0 where idx_r is padding_idx: idx [r], g [r, q], V [v, q] -> s [r]
 Tensor embedding_dot_cpu(const Tensor& idx, const Tensor& g, const Tensor& V, int64_t padding_idx);
+Tensor embedding_dot_cuda(const Tensor& idx, const Tensor& g, const Tensor& V, int64_t padding_idx);
 
 // w_i = max(s_i, 0) / sum_k max(s_k, 0), 0 where s_i is not finite: s [n] -> w [n]
 Tensor rectify_normalize_cpu(const Tensor& s);
+Tensor rectify_normalize_cuda(const Tensor& s);
 
 // weight rstd (t - mean(t) - x_hat mean(x_hat t)) + d_weight x_hat + d_bias + residual, 0 where output <= 0: like x
 Tensor batch_norm_tangent_cpu(const Tensor& x, const Maybe& t, const Tensor& mean, const Tensor& rstd,

@@ -59,7 +59,8 @@ def grouped_gram_dot(
     a: list[Tensor], g: list[Tensor], a_val: list[Tensor], g_val: list[Tensor], bias: list[float], n: int
 ) -> tuple[Tensor, Tensor]:
     """s_i = sum_uses sum_{r owned by i} s_r and the weights of Eq. 8-9; rows of an example are neighbours."""
-    s = sum(gram_dot(*use).reshape(n, -1).sum(1) for use in zip(a, g, a_val, g_val, bias, strict=True))
+    uses = zip(a, g, a_val, g_val, bias, strict=True)
+    s = sum(gram_dot(*use).reshape(n, len(use[0]) // max(n, 1)).sum(1) for use in uses)
     return s, rectify_normalize(s)
 
 

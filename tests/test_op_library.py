@@ -26,7 +26,7 @@ def test_opcheck(op, backend, dtype):
             for sizes in (case.sizes[0], *case.sizes[-2:]):
                 args = case.args(sizes, dtype, layout)
                 need(op, backend, args)
-                opcheck(bare(op, backend).default, tuple(args))
+                opcheck(bare(op, backend).default, case.nest(*args))
 
 
 @pytest.mark.parametrize(("op", "backend"), OF_CPU)
@@ -59,7 +59,7 @@ def test_the_bare_op_refuses_to_be_differentiated(op, backend):
     first = next(i for i, x in enumerate(args) if isinstance(x, Tensor) and x.is_floating_point())
 
     def of_first(x):
-        return run(*args[:first], x, *args[first + 1 :])
+        return run(*case.nest(*args[:first], x, *args[first + 1 :]))
 
     with refused:
         of_first(args[first].clone().requires_grad_())
@@ -67,5 +67,5 @@ def test_the_bare_op_refuses_to_be_differentiated(op, backend):
         torch.func.jvp(of_first, (args[first],), (args[first],))
     with refused, forward_ad.dual_level():
         of_first(forward_ad.make_dual(args[first], args[first]))
-    pairs = zip(as_tuple(run(*args)), as_tuple(case.run(args, backend)), strict=True)
+    pairs = zip(as_tuple(run(*case.nest(*args))), as_tuple(case.run(args, backend)), strict=True)
     assert all(torch.equal(x, y) for x, y in pairs)

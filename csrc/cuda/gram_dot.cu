@@ -1,42 +1,29 @@
 // gram_dot on a GPU: checks, then one launch on the current stream (a CUDA graph may capture it).
 #include "gram_dot.cuh"
 
-#include <torch/csrc/stable/ops.h>
-
-#include "../checks.h"
 #include "../ops.h"
+#include "gram_uses.h"
 #include "stream.h"
 
 namespace fastrw {
-namespace {
-template <class E> gram::Side<E> side(const Tensor& x, const Tensor& y) {
-  return {static_cast<const E*>(x.const_data_ptr()),
-          static_cast<const E*>(y.const_data_ptr()),
-          x.stride(0),
-          y.stride(0),
-          x.size(1),
-          false};
-}
-
-template <class E>
-Tensor run(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias) {
-  const DeviceGuard guard(a.get_device_index());
-  Tensor s = torch::stable::new_empty(a, {a.size(0)}, ScalarType::Float);
-  float* sums = static_cast<float*>(s.mutable_data_ptr());
-  gram::launch_gram_dot<E>(
-      {side<E>(a, a_val), side<E>(g, g_val), sums, a.size(0), a_val.size(0), static_cast<float>(bias), 1},
-      current_stream(a));
-  check_launch();
-  return s;
-}
-}  // namespace
-
 Tensor gram_dot_cuda(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias) {
   check_gram_dot(a, g, a_val, g_val);
+  const DeviceGuard guard(a.get_device_index());
+  const Tensor matrices[] = {rows(a), rows(g), rows(a_val), rows(g_val)};
+  const auto with = [&]<class E, class HOW>(E, HOW) {
+    const int64_t r = a.size(0);
+    Tensor s = torch::stable::new_empty(a, {r}, ScalarType::Float);
+    if (r == 0) return s;
+    const auto& [a, g, a_val, g_val] = matrices;
+    gpu::launch_gram_dot<E, HOW, 1>({gpu::entry("gram_dot", a, g, a_val, g_val, bias, r, 0)},
+                                    static_cast<float*>(s.mutable_data_ptr()), 0, nullptr, current_stream(a));
+    check_launch();
+    return s;
+  };
   switch (a.scalar_type()) {
-    case ScalarType::Float: return run<float>(rows(a), rows(g), rows(a_val), rows(g_val), bias);
-    case ScalarType::Half: return run<__half>(rows(a), rows(g), rows(a_val), rows(g_val), bias);
-    case ScalarType::BFloat16: return run<__nv_bfloat16>(rows(a), rows(g), rows(a_val), rows(g_val), bias);
+    case ScalarType::Float: return with(float(), gpu::Plain());
+    case ScalarType::Half: return with(__half(), gpu::Matrix());
+    case ScalarType::BFloat16: return with(__nv_bfloat16(), gpu::Matrix());
     default: break;
   }
   check(false, "gram_dot: the dtype must be float32, bfloat16 or float16 on a GPU, got ", dtype(a));

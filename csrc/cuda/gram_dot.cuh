@@ -1,151 +1,74 @@
-// s_r = sum_k (a_r.a_k + bias)(g_r.g_k). A block takes 4 train rows. A warp takes their products with 8 validation
-// rows, 32 sums a lane over its columns; folded over the lanes, lane l holds the product of train row l / 8 and
-// validation row l % 8, of a and of g alike, so that only their product is ever summed over k. Orders are fixed: no
-// atomics.
+// s_r = sum_k (a_r.a_k + bias)(g_r.g_k) for many uses in one launch: a block looks up its use in a table that is a
+// parameter of the kernel, then computes some rows of it.
 #pragma once
-#include <stdint.h>
-#include <string.h>
-
 #include <algorithm>
+#include <vector>
 
-#include "platform.h"
+#include "gram_matrix.cuh"
+#include "gram_plain.cuh"
 
-namespace fastrw::gram {
-constexpr int ROWS = 4, VALS = 8, LANES = 32, WARPS = 8;
-constexpr unsigned ALL = 0xffffffffu;
-static_assert(ROWS * VALS == LANES, "one product a lane after folding");
-
-template <class E> struct Side {  // of inputs, a and a_val or of gradients, g and g_val
-  const E* x;                     // [r, columns] train rows, ldx apart
-  const E* y;                     // [k, columns] validation rows, ldy apart
-  int64_t ldx, ldy, columns;
-  bool wide;  // whether every row starts at a multiple of 16 bytes
-};
-
-template <class E> struct Use {
-  Side<E> inputs, gradients;
-  float* s;  // [r]
-  int64_t r, k;
+namespace fastrw::gpu {
+// One use, as small as it can be: 45 of them fit the 4 KB that the parameters of a kernel may take everywhere.
+struct Entry {
+  const void *a, *g, *a_val, *g_val;
+  int p, q, r, k;
+  int lda, ldg, lda_val, ldg_val;
   float bias;
-  int share;  // warps that share the columns of one tile: 1, 2, 4 or 8
+  int first_block;
+  int neighbours;  // rows that follow one another in the result: s of row i is at (i / neighbours) * stride + offset
+  int offset;      //   + i % neighbours
+  uint8_t wide_a, wide_g, share, over_k;
 };
+constexpr int USES = 45;
 
-__device__ __forceinline__ float widen(float x) { return x; }
-__device__ __forceinline__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ __forceinline__ float widen(__half x) { return __half2float(x); }
+template <int MAX> struct Table {
+  Entry uses[MAX];
+  int count;
+  int64_t stride;
+  float* s;
+  unsigned* ticket;  // set to 0, if it is not null
+};
+static_assert(sizeof(Table<USES>) <= 4096);
 
-template <class E> constexpr int PIECE = 16 / sizeof(E);   // elements that a lane takes at once
-template <class E> constexpr int STEP = LANES * PIECE<E>;  // elements that a warp takes at once
-
-// This lane's piece of the row from `start` on, zero past its last column. Lanes take neighbours in one load of 16
-// bytes, or else every 32nd element: a product may be summed in any order that both its rows share.
-template <bool WIDE, class E>
-__device__ __forceinline__ void load(const E* row, int64_t start, int64_t columns, float (&x)[PIECE<E>]) {
-  const int lane = threadIdx.x % LANES;
-  const int64_t first = start + (WIDE ? lane * PIECE<E> : lane);
-  if (WIDE && first + PIECE<E> <= columns) {
-    const uint4 bits = *reinterpret_cast<const uint4*>(row + first);
-    E pieces[PIECE<E>];
-    memcpy(pieces, &bits, sizeof bits);
-#pragma unroll
-    for (int e = 0; e < PIECE<E>; ++e) x[e] = widen(pieces[e]);
-    return;
+template <class E, class HOW, int MAX>
+__global__ void __launch_bounds__(THREADS, HOW::BLOCKS) gram_dot_kernel(const __grid_constant__ Table<MAX> table) {
+  const int block = blockIdx.x;
+  if (block == 0 && threadIdx.x == 0 && table.ticket) *table.ticket = 0;
+  int first = 0, last = table.count;  // the last use whose first block is not past this one
+  while (last - first > 1) {
+    const int middle = (first + last) / 2;
+    (table.uses[middle].first_block <= block ? first : last) = middle;
   }
-#pragma unroll
-  for (int e = 0; e < PIECE<E>; ++e) {
-    const int64_t column = first + (WIDE ? e : e * LANES);
-    x[e] = column < columns ? widen(row[column]) : 0.f;
-  }
+  const Entry& entry = table.uses[first];
+  const auto rows = [](const void* data) { return static_cast<const E*>(data); };
+  const Use<E> use{{rows(entry.a), rows(entry.a_val), entry.lda, entry.lda_val, entry.p, entry.wide_a != 0},
+                   {rows(entry.g), rows(entry.g_val), entry.ldg, entry.ldg_val, entry.q, entry.wide_g != 0},
+                   entry.r,
+                   entry.k,
+                   entry.bias,
+                   {entry.share, entry.over_k}};
+  HOW::block(use, block - entry.first_block, [&](int row, float s) {
+    table.s[row / entry.neighbours * table.stride + entry.offset + row % entry.neighbours] = s;
+  });
 }
 
-// Sums of 32 values over 32 lanes in 31 shuffles: each step halves the values and doubles the lanes summed.
-template <int HALF> __device__ __forceinline__ void fold(float (&sums)[LANES]) {
-  const bool upper = threadIdx.x & HALF;
-#pragma unroll
-  for (int i = 0; i < HALF; ++i) {
-    const float kept = upper ? sums[i + HALF] : sums[i], given = upper ? sums[i] : sums[i + HALF];
-    sums[i] = kept + __shfl_xor_sync(ALL, given, HALF);
-  }
-  if constexpr (HALF > 1) fold<HALF / 2>(sums);
-}
-
-// This lane's product x_row . y_k over the columns of this warp. Rows past the last repeat it; the caller drops them.
-template <bool WIDE, class E>
-__device__ __forceinline__ float product(const Side<E>& side, const Use<E>& use, int64_t row0, int64_t k0, int part) {
-  float sums[LANES] = {};
-  for (int64_t start = part * int64_t(STEP<E>); start < side.columns; start += use.share * int64_t(STEP<E>)) {
-    float xs[ROWS][PIECE<E>];
-#pragma unroll
-    for (int i = 0; i < ROWS; ++i) load<WIDE>(side.x + min(row0 + i, use.r - 1) * side.ldx, start, side.columns, xs[i]);
-#pragma unroll
-    for (int v = 0; v < VALS; ++v) {
-      float ys[PIECE<E>];
-      load<WIDE>(side.y + min(k0 + v, use.k - 1) * side.ldy, start, side.columns, ys);
-#pragma unroll
-      for (int i = 0; i < ROWS; ++i) {
-#pragma unroll
-        for (int e = 0; e < PIECE<E>; ++e) sums[i * VALS + v] = fmaf(xs[i][e], ys[e], sums[i * VALS + v]);
-      }
+template <class E, class HOW, int MAX>
+void launch_gram_dot(const std::vector<Entry>& uses, float* s, int64_t stride, unsigned* ticket, cudaStream_t stream) {
+  for (size_t first = 0; first < uses.size(); first += MAX) {
+    Table<MAX> table{{}, static_cast<int>(std::min<size_t>(MAX, uses.size() - first)), stride, s, ticket};
+    int blocks = 0;
+    for (int i = 0; i < table.count; ++i) {
+      Entry& use = table.uses[i] = uses[first + i];
+      const auto rows = [](const void* data) { return static_cast<const E*>(data); };
+      use.wide_a = wide(rows(use.a), use.lda) && wide(rows(use.a_val), use.lda_val);
+      use.wide_g = wide(rows(use.g), use.ldg) && wide(rows(use.g_val), use.ldg_val);
+      const Split split = choose_split(std::max(use.p, use.q), HOW::template STEP<E>, use.k, HOW::VALS);
+      use.share = split.share, use.over_k = split.over_k, use.first_block = blocks;
+      const int rows_of_block = split.row_teams() * HOW::ROWS;
+      blocks += use.r / rows_of_block + (use.r % rows_of_block != 0);
     }
-  }
-  fold<LANES / 2>(sums);
-  return sums[0];
-}
-
-template <class E>
-__device__ __forceinline__ float product(const Side<E>& side, const Use<E>& use, int64_t row0, int64_t k0, int part) {
-  return side.wide ? product<true>(side, use, row0, k0, part) : product<false>(side, use, row0, k0, part);
-}
-
-template <class E>
-__global__ void __launch_bounds__(WARPS* LANES) gram_dot_kernel(const __grid_constant__ Use<E> use) {
-  __shared__ float parts[2][WARPS][LANES];
-  const int warp = threadIdx.x / LANES, lane = threadIdx.x % LANES;
-  const int team = warp / use.share, part = warp % use.share, teams = WARPS / use.share;
-  const int64_t row0 = int64_t(blockIdx.x) * ROWS;
-  float s = 0.f;
-  for (int64_t tile = 0; tile * VALS < use.k; tile += teams) {  // the same count for every warp: barriers lie within
-    const int64_t k0 = (tile + team) * VALS;
-    float aa = 0.f, gg = 0.f;
-    if (k0 < use.k) {
-      aa = product(use.inputs, use, row0, k0, part);
-      gg = product(use.gradients, use, row0, k0, part);
-    }
-    if (use.share > 1) {
-      parts[0][warp][lane] = aa;
-      parts[1][warp][lane] = gg;
-      __syncthreads();
-      aa = gg = 0.f;
-      for (int w = team * use.share; w < (team + 1) * use.share; ++w) {
-        aa += parts[0][w][lane];
-        gg += parts[1][w][lane];
-      }
-      __syncthreads();
-    }
-    if (part == 0 && k0 + lane % VALS < use.k) s += (aa + use.bias) * gg;
-  }
-#pragma unroll
-  for (int half = VALS / 2; half; half /= 2) s += __shfl_xor_sync(ALL, s, half);
-  if (lane % VALS == 0) parts[0][warp][lane / VALS] = s;
-  __syncthreads();
-  if (threadIdx.x < ROWS && row0 + threadIdx.x < use.r) {
-    float total = 0.f;
-    for (int w = 0; w < WARPS; ++w) total += parts[0][w][threadIdx.x];
-    use.s[row0 + threadIdx.x] = total;
+    const dim3 grid(std::max(blocks, 1)), block(THREADS);
+    FASTRW_LAUNCH((gram_dot_kernel<E, HOW, MAX>), grid, block, stream, table);
   }
 }
-
-template <class E> bool wide(const E* rows, int64_t ld) {
-  return reinterpret_cast<uintptr_t>(rows) % 16 == 0 && ld * sizeof(E) % 16 == 0;
-}
-
-template <class E> void launch_gram_dot(Use<E> use, cudaStream_t stream) {
-  if (use.r == 0) return;
-  for (Side<E>* side : {&use.inputs, &use.gradients}) side->wide = wide(side->x, side->ldx) && wide(side->y, side->ldy);
-  const int64_t columns = std::max(use.inputs.columns, use.gradients.columns);
-  use.share = 1;
-  while (use.share < WARPS && use.share * STEP<E> < columns) use.share *= 2;
-  const dim3 grid(static_cast<unsigned>((use.r + ROWS - 1) / ROWS)), block(WARPS * LANES);
-  FASTRW_LAUNCH(gram_dot_kernel<E>, grid, block, stream, use);
-}
-}  // namespace fastrw::gram
+}  // namespace fastrw::gpu

@@ -12,6 +12,7 @@ from .conv_outer import conv_outer
 from .conv_tangent import conv_tangent
 from .embedding_dot import embedding_dot
 from .gram_dot import gram_dot
+from .grouped_gram_dot import grouped_gram_dot
 from .instance_dot import instance_dot
 from .norm_dot import norm_dot
 from .norm_instance import norm_instance
@@ -29,6 +30,7 @@ __all__ = [
     "conv_tangent",
     "embedding_dot",
     "gram_dot",
+    "grouped_gram_dot",
     "instance_dot",
     "norm_dot",
     "norm_instance",

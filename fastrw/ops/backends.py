@@ -77,16 +77,20 @@ def register(
     order: Mapping[str, tuple[str, ...]] | Callable[..., tuple[str, ...]],
     triton: Callable | None = None,
     unfit: Mapping[str, Reason] = _ANYTHING,
+    arguments: Callable[..., tuple] | None = None,
 ) -> None:
     """Enter an op under its backends; the compiled ones are torch.ops.fastrw.<op>, as its schema says.
 
     order: device type -> what "auto" tries, fastest first; or a function of the arguments, where the best depends on
-    sizes. unfit: backend -> why it cannot serve these arguments, where device and dtype do not tell.
+    sizes. unfit: backend -> why it cannot serve these arguments, where device and dtype do not tell. arguments: what
+    torch.ops.fastrw.<op> is called with, where it is not the same: lists of tensors travel one by one up to here.
     """
     backends = {"reference": Backend("reference", lambda *args: None, reference)}
     compiled = _missing
     if extension.reason is None and hasattr(torch.ops.fastrw, op):
         compiled = library.complete(op, fake)
+        if arguments is not None:
+            compiled = _rearranged(compiled, arguments)
     for name, device in (("cpp", "cpu"), ("cuda", "cuda")):
         backends[name] = Backend(name, _first(_compiled(op, device), unfit.get(name)), compiled)
     if triton is None:
@@ -170,6 +174,10 @@ def status() -> list[Status]:
 
 def _missing(*args):
     raise NotImplementedError("fastrw.ops: there is no such kernel")
+
+
+def _rearranged(run: Callable, arguments: Callable[..., tuple]) -> Callable:
+    return lambda *args: run(*arguments(*args))
 
 
 def _first(can: Reason, unfit: Reason | None) -> Reason:

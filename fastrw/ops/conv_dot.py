@@ -37,8 +37,8 @@ def conv_dot(
         V, v_b: [O, C / groups, *kernel] and [O], or None where there is no bias; of the dtype of x or of its sums.
         stride, padding, dilation: an integer a dimension, as torch.nn.functional.conv2d takes them.
         groups: divides C and O.
-        backend: "auto" (the fastest measured one that can serve), "reference", "cpp" (1 and 2 dimensions) or "triton".
-            float64 is served by reference and cpp alone.
+        backend: "auto" (the fastest measured one that can serve), "reference", "cpp" (1 and 2 dimensions), "cuda"
+            or "triton". float64 is served by reference and cpp alone.
 
     Returns:
         s [n] on the same device, float32 (float64 for float64 inputs); sums are kept in that dtype. Differentiable in
@@ -76,6 +76,6 @@ backends.register(
     reference=reference.conv_dot,
     fake=_empty,
     sample=_sample,
-    order={"cpu": ("cpp",)},
+    order={"cpu": ("cpp",), "cuda": ("cuda",)},  # cuda: torch's convolution, then one pass; not measured yet
     unfit={"cpp": convolution.unfit},
 )

@@ -29,7 +29,8 @@ def complete(name: str, fake: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return op(*args)
 
     def value_only(*args) -> Tensor:
-        tensors = [x for x in args if isinstance(x, Tensor)]
+        items = [item for x in args for item in (x if isinstance(x, list) else [x])]
+        tensors = [x for x in items if isinstance(x, Tensor)]
         wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
         if wanted or any(unpack_dual(x, level=0).tangent is not None for x in tensors):
             raise RuntimeError(f"torch.ops.fastrw.{name} has no derivatives: differentiate the op in fastrw.ops")

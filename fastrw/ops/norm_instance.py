@@ -30,7 +30,7 @@ def norm_instance(
             place where channels or positions are next to each other in memory. Any size may be 0: an empty sum is 0.
         mean: [n, S, G] or None (nothing is subtracted: RMS norm), rstd: [n, S, G], G a divisor of C, in the dtype of x
             or that of its sums; strides of 0 where they do not vary.
-        backend: "auto" (the fastest measured one that can serve), "reference" or "cpp".
+        backend: "auto" (the fastest measured one that can serve), "reference", "cpp" or "cuda".
 
     Returns:
         gradients of gamma and of beta, each [n, C] on the same device, float32 (float64 for float64 inputs); sums are
@@ -64,5 +64,8 @@ backends.register(
     reference=reference.norm_instance,
     fake=_empty,
     sample=_sample,
-    order={"cpu": ("cpp",)},  # 0.05 to 0.3 of the time of forming x_hat and the product
+    order={
+        "cpu": ("cpp",),  # 0.05 to 0.3 of the time of forming x_hat and the product
+        "cuda": ("cuda",),  # bound by bytes: x and g once; not measured yet
+    },
 )

@@ -6,8 +6,8 @@
 // Found beside what the sanitizers find: a barrier that some threads do not reach, or reach at another line; a warp
 // intrinsic whose mask names a lane that has returned or stands elsewhere; shared memory read before it is written
 // (it starts as NaN in each block).
-// Not covered: tensor cores, asynchronous copies, textures, atomics, blocks running at the same time. A race shows only
-// where the shuffled order makes the result differ: run a kernel under several seeds.
+// Tensor cores are those of mma.sync alone. Not covered: asynchronous copies, textures, blocks running at the same
+// time. A race shows only where the shuffled order makes the result differ: run a kernel under several seeds.
 #pragma once
 #include <cuda_bf16.h>  // CUDA's own headers are plain C++ as far as types go
 #include <cuda_fp16.h>
@@ -60,14 +60,14 @@ struct Thread {
   void* stack;
   uint3 index;
   State state;
-  int line;          // of the barrier or intrinsic where it stands
-  unsigned mask;     // the lanes it waits for
-  uint64_t sent[2];  // what it gives in a shuffle; in turns, so that none overwrites what is still to be read
+  int line;             // of the barrier or intrinsic where it stands
+  unsigned mask;        // the lanes it waits for
+  unsigned sent[2][6];  // what it gives to its warp; in turns, so that none overwrites what is still to be read
   int turn;
   void* fake_stack;  // AddressSanitizer's
 };
 
-constexpr size_t STACK_BYTES = 256 << 10;
+constexpr size_t STACK_BYTES = 64 << 10;
 constexpr int WARP = 32;
 
 inline std::vector<Thread> threads;
@@ -246,28 +246,69 @@ inline void launch(dim3 grid, dim3 block, std::function<void()> body) {
       }
 }
 
+// ---- what the lanes of a warp do together
+
+// Gives words to the warp and waits until all have; the turn that words_of() takes.
+inline int give(const void* words, size_t bytes, unsigned mask, int line) {
+  if (!(mask >> lane() & 1)) throw std::runtime_error("a lane outside its own mask calls a warp intrinsic" + place());
+  const int turn = self().turn ^= 1;
+  memcpy(self().sent[turn], words, bytes);
+  wait(State::at_warp, mask, line);
+  return turn;
+}
+
+inline const unsigned* words_of(int lane_of_warp, int turn, unsigned mask) {
+  const size_t thread = current - lane() + lane_of_warp;
+  if (thread >= threads.size() || !(mask >> lane_of_warp & 1))
+    throw std::runtime_error("a warp intrinsic reads a lane outside its mask" + place());
+  return threads[thread].sent[turn];
+}
+
 // What lane `from` gives under this mask.
 template <class T> T exchange(T given, unsigned mask, int from, int line) {
-  static_assert(sizeof(T) <= sizeof(uint64_t));
-  if (!(mask >> lane() & 1)) throw std::runtime_error("a lane outside its own mask calls a shuffle" + place());
-  const int turn = self().turn ^= 1, first = current - lane();
-  memcpy(&self().sent[turn], &given, sizeof given);
-  wait(State::at_warp, mask, line);
-  if (first + from >= static_cast<int>(threads.size()) || !(mask >> from & 1))
-    throw std::runtime_error("a shuffle reads a lane outside its mask" + place());
+  static_assert(sizeof(T) <= sizeof(unsigned[6]));
+  const int turn = give(&given, sizeof given, mask, line);
   T got;
-  memcpy(&got, &threads[first + from].sent[turn], sizeof got);
+  memcpy(&got, words_of(from, turn, mask), sizeof got);
   return got;
 }
+
+// Tensor cores: sums += x y^T as mma.sync has it, x [16, columns] and y [8, columns] over the 32 lanes. A row is in the
+// words of 4 neighbours, its second half in their second words.
+template <class E>
+void mma(float (&sums)[4], const unsigned (&x)[4], const unsigned (&y)[2], E) {
+  constexpr int OF_WORD = 4 / sizeof(E);
+  const unsigned words[6] = {x[0], x[1], x[2], x[3], y[0], y[1]};
+  const int turn = give(words, sizeof words, 0xffffffffu, -1);
+  for (int i = 0; i < 4; ++i) {
+    const int lower = i / 2, column = 2 * (lane() % 4) + i % 2;
+    for (int word = 0; word < 8; ++word) {
+      E xs[OF_WORD], ys[OF_WORD];
+      memcpy(xs, words_of(lane() / 4 * 4 + word % 4, turn, 0xffffffffu) + 2 * (word / 4) + lower, sizeof xs);
+      memcpy(ys, words_of(column * 4 + word % 4, turn, 0xffffffffu) + 4 + word / 4, sizeof ys);
+      for (int e = 0; e < OF_WORD; ++e) sums[i] += float(xs[e]) * float(ys[e]);
+    }
+  }
+}
+
+inline unsigned nearest_tf32(unsigned x) { return (x & 0x7f800000u) == 0x7f800000u ? x : (x + 0x1000u) & 0xffffe000u; }
 }  // namespace emulator
 
 using std::min;
+
+template <class T> T atomicAdd(T* address, T x) {
+  const T before = *address;
+  *address += x;
+  return before;
+}
 
 #define threadIdx (emulator::self().index)
 #define blockIdx (emulator::block_index)
 #define blockDim (emulator::block_size)
 #define gridDim (emulator::grid_size)
 #define __syncthreads() emulator::wait(emulator::State::at_barrier, 0, __LINE__)
+#define __threadfence() ((void)0)
+#define __ldcg(address) (*(address))
 #define __syncwarp() emulator::wait(emulator::State::at_warp, 0xffffffffu, __LINE__)
 #define __shfl_xor_sync(mask, value, bits) emulator::exchange(value, mask, emulator::lane() ^ (bits), __LINE__)
 #define FASTRW_LAUNCH(kernel, grid, block, stream, ...) \

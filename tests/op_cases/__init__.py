@@ -39,17 +39,18 @@ class OpCase:
     layouts: Sequence[str] = tuple(LAYOUTS)
     derivatives: bool = True
     compiled: dict = field(default_factory=dict)  # options of torch.compile's test
+    nest: Callable[..., tuple] = lambda *args: args  # the arguments of the op, where lists of tensors are among them
 
     def args(self, sizes: tuple, dtype=torch.float32, layout="plain", seed=0, device="cpu", positive=False) -> list:
         return list(self.make(Draw(dtype, layout, seed, device, positive), *sizes))
 
     def run(self, args, backend: str = "auto"):
         """The public word."""
-        return getattr(ops, self.op)(*args, backend=backend)
+        return getattr(ops, self.op)(*self.nest(*args), backend=backend)
 
     @property
     def reference(self) -> Callable:
-        return getattr(reference, self.op)
+        return lambda *args: getattr(reference, self.op)(*self.nest(*args))
 
 
 CASES: dict[str, OpCase] = {}

@@ -1,0 +1,53 @@
+// grouped_gram_dot on the CPU: checks, then examples over the threads, each thread taking its examples through all uses
+// by gram_dot's kernel: one parallel region for the whole model.
+#include <algorithm>
+#include <vector>
+
+#include "../checks.h"
+#include "../ops.h"
+#include "gram_use.h"
+#include "isa.h"
+
+namespace fastrw {
+std::tuple<Tensor, Tensor> grouped_gram_dot_cpu(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
+                                                const std::vector<Tensor>& a_val, const std::vector<Tensor>& g_val,
+                                                const std::vector<double>& bias, int64_t n, bool) {
+  check_grouped_gram_dot(a, g, a_val, g_val, bias, n);
+  const Tensor s = torch::stable::new_zeros(a[0], {n}, sums(a[0].scalar_type()));
+  const auto with = [&]<class E>(E) {
+    using T = sum_t<E>;
+    std::vector<GramUse<E>> uses;
+    int64_t width = 0, work = 0, most = 0;  // of a row, of an example, rows of an example
+    for (size_t i = 0; i < a.size() && n > 0; ++i) {
+      const auto& use = uses.emplace_back(a[i], g[i], a_val[i], g_val[i], bias[i]);
+      const int64_t neighbours = use.view.r / n;
+      width = std::max(width, use.width()), work += neighbours * use.row_work(), most = std::max(most, neighbours);
+    }
+    T* const sums_at = static_cast<T*>(s.mutable_data_ptr());
+    const auto* const each = uses.data();
+    const size_t count = uses.size();
+    const auto kernel = FASTRW_SELECT(gram_dot<E>);
+    const int64_t grain = std::max<int64_t>(GRAM_DOT_ROWS, GRAM_GRAIN / std::max<int64_t>(1, work));
+    torch::stable::parallel_for(0, n, grain, [=](int64_t first, int64_t last) {
+      std::vector<T> room(gram_dot_room<E>(width)), of_rows((last - first) * most);
+      for (size_t i = 0; i < count; ++i) {
+        GramDot<E> part = each[i].view;
+        const int64_t neighbours = part.r / n;
+        part.a += first * neighbours * part.lda;
+        part.g += first * neighbours * part.ldg;
+        part.r = (last - first) * neighbours;
+        part.s = of_rows.data();
+        kernel(part, 0, gram_dot_tiles(part.r), room.data());
+        for (int64_t row = 0; row < part.r; ++row) sums_at[first + row / neighbours] += part.s[row];
+      }
+    });
+  };
+  switch (a[0].scalar_type()) {
+    case ScalarType::Double: with(double()); break;
+    case ScalarType::Half: with(Half()); break;
+    case ScalarType::BFloat16: with(BFloat16()); break;
+    default: with(float()); break;
+  }
+  return {s, rectify_normalize_cpu(s)};
+}
+}  // namespace fastrw

@@ -1,0 +1,42 @@
+"""grouped_gram_dot on a GPU: two launches for a model, and TF32 where torch allows it and nowhere else."""
+
+import pytest
+import torch
+
+from fastrw import reference
+from fastrw.ops import grouped_gram_dot
+from fastrw.tolerance import bound, relative_error
+from tests.op_cases import CASES, need
+
+pytestmark = pytest.mark.gpu
+CASE = CASES["grouped_gram_dot"]
+
+
+def arguments(sizes=CASE.large[0]):
+    args = CASE.args(sizes, device="cuda")
+    need("grouped_gram_dot", "cuda", args)
+    return CASE.nest(*args)
+
+
+@pytest.mark.parametrize("uses", [1, 45, 46])
+def test_launches(uses):
+    args = arguments((8, *[(1, 4, 64, 64, 1.0)] * uses))
+    grouped_gram_dot(*args, backend="cuda")
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        grouped_gram_dot(*args, backend="cuda")
+        torch.cuda.synchronize()
+    launched = [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    assert len(launched) == (2 if uses <= 45 else 3), launched
+
+
+@pytest.mark.parametrize("precision", ["ieee", "tf32"])
+def test_float32_is_as_precise_as_torch_is_told_to_be(monkeypatch, precision):
+    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", precision)
+    args = arguments()
+    *lists, bias, n = args
+    truths = reference.grouped_gram_dot(*([x.double() for x in tensors] for tensors in lists), bias, n)
+    plains = reference.grouped_gram_dot(*args)
+    for got, plain, truth in zip(grouped_gram_dot(*args, backend="cuda"), plains, truths, strict=True):
+        assert relative_error(got, truth) <= bound(
+            torch.float32, relative_error(plain, truth), CASE.terms(*CASE.large[0])
+        )
