@@ -35,8 +35,11 @@ def test_every_list_has_as_many_uses(run, position):
     words = f"fastrw.grouped_gram_dot: {NAMES[position]} must have as many uses as a, got 1 and 2"
     with pytest.raises(ValueError, match=words):
         op(*args, 4)
+
+
+def test_no_use_at_all_is_refused():
     with pytest.raises(ValueError, match=r"fastrw.grouped_gram_dot: a must have at least one use, got none"):
-        op(*[[]] * 5, 4)
+        grouped_gram_dot(*[[]] * 5, 4)
 
 
 @pytest.mark.parametrize("backend", ["reference", "auto"])
