@@ -4,6 +4,7 @@ G is read as it lies: where an example is dense, whatever the order of its dimen
 program owns BLOCK_E elements and a stretch of the examples; stretches meet in a second sum, in a fixed order.
 """
 
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -76,7 +77,7 @@ def launch_combine(G: Tensor, w: Tensor) -> Tensor:
     """[...] float32 of float32, bfloat16 or float16 G [n, ...]."""
     n, *shape = G.shape
     order = sorted(range(1, G.ndim), key=lambda dim: G.stride(dim), reverse=True)
-    rows = G.permute(0, *order).flatten(1)  # copied only where an example is not dense
+    rows = G.permute(0, *order).reshape(n, prod(shape))  # copied only where an example is not dense
     size = rows.shape[1]
     if rows.numel() == 0:
         return G.new_zeros(shape, dtype=torch.float32)
