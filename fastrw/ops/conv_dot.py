@@ -59,6 +59,12 @@ def _check(x, g, V, v_b, stride, padding, dilation, groups) -> None:
     convolution.geometry(_OP, x, V.shape[2:], stride, padding, dilation, groups, g=g)
 
 
+def _triton(*args) -> Tensor:
+    from fastrw.kernels.conv_dot import launch_conv_dot  # Triton is imported when it is first used
+
+    return launch_conv_dot(*args)
+
+
 def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
     x, g, V, _, *options = convolution.sample(device, dtype)
     return x, g, V, V.flatten(1).sum(1), *options
@@ -74,8 +80,12 @@ backends.register(
     schema="(Tensor x, Tensor g, Tensor V, Tensor? v_b, int[] stride, int[] padding, int[] dilation, int groups) "
     "-> Tensor",
     reference=reference.conv_dot,
+    triton=_triton,
     fake=_empty,
     sample=_sample,
-    order={"cpu": ("cpp",), "cuda": ("cuda",)},  # cuda: torch's convolution, then one pass; not measured yet
+    order={
+        "cpu": ("cpp",),
+        "cuda": ("cuda", "triton"),  # cuda: torch's convolution, then one pass; not measured yet
+    },
     unfit={"cpp": convolution.unfit},
 )

@@ -71,11 +71,12 @@ def unfit(x: Tensor, *args) -> str | None:
 def empty_instances(x: Tensor, n: int, O: int, groups: int, kernel: Ints) -> Tensor:
     """Room for per-example weights [n, O, C / groups, *kernel] in the dtype of sums.
 
-    On the CPU it lies [n, *kernel, C / groups, O], as the kernels make it, O padded to whole lines.
+    On the CPU it lies [n, *kernel, C / groups, O], as the kernels make it, O padded to whole lines; on a GPU
+    [n, O, *kernel, C / groups].
     """
     dtype, c = checks.sums(x.dtype), x.shape[1] // groups
     if x.device.type != "cpu":
-        return x.new_empty(n, O, c, *kernel, dtype=dtype)
+        return x.new_empty(n, O, *kernel, c, dtype=dtype).movedim(-1, 2)
     line = LINE // dtype.itemsize
     padded = x.new_empty(n, *kernel, c, -(-O // line) * line, dtype=dtype)
     last = len(kernel) + 1
