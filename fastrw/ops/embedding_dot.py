@@ -55,7 +55,7 @@ def _check(idx, g, V) -> None:
     checks.tensors(_OP, _LETTERS, wide=("V",), index=("idx",), idx=idx, g=g, V=V)
 
 
-def _empty(idx, g, V, padding_idx=-1) -> Tensor:
+def _empty(idx, g, V, padding_idx) -> Tensor:
     _check(idx, g, V)
     return g.new_empty(g.shape[0], dtype=checks.sums(g.dtype))
 
@@ -75,8 +75,9 @@ def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
 
 backends.register(
     _OP,
-    schema="(Tensor idx, Tensor g, Tensor V, int padding_idx=-1) -> Tensor",
+    schema="(Tensor idx, Tensor g, Tensor V, int padding_idx) -> Tensor",
     reference=reference.embedding_dot,
+    triton=_triton,
     fake=_empty,
     sample=_sample,
     order={

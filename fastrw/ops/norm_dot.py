@@ -99,6 +99,7 @@ backends.register(
     _OP,
     schema="(Tensor x, Tensor g, Tensor? mean, Tensor rstd, Tensor? V_gamma, Tensor? V_beta) -> Tensor",
     reference=reference.norm_dot,
+    triton=_triton,
     fake=_empty,
     sample=sample,
     order={
