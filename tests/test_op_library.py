@@ -18,12 +18,17 @@ def bare(op, backend):
     return getattr(torch.ops.fastrw, op if backend == "cpp" else f"{op}_{backend}")
 
 
-@pytest.mark.parametrize(("op", "backend", "dtype"), [x for x in SERVED if x[1] != "reference"], ids=str)
+@pytest.mark.parametrize(
+    ("op", "backend", "dtype"),
+    [x for x in SERVED if x[1] == "cpp" or (x[1] == "triton" and x[2] == torch.float32)],
+    ids=str,
+)
 def test_opcheck(op, backend, dtype):
     case = CASES[op]
-    for layout in ("plain", "margin", "transposed"):
+    few = backend == "triton"  # the interpreter is slow
+    for layout in ("margin",) if few else ("plain", "margin", "transposed"):
         if layout in case.layouts:
-            for sizes in (case.sizes[0], *case.sizes[-2:]):
+            for sizes in (case.sizes[0],) if few else (case.sizes[0], *case.sizes[-2:]):
                 args = case.args(sizes, dtype, layout)
                 need(op, backend, args)
                 opcheck(bare(op, backend).default, case.nest(*args))
@@ -40,7 +45,7 @@ def test_compile_keeps_values_and_derivatives(monkeypatch, op, backend):
         return sum(o.sin().sum() for o in as_tuple(case.run(args, backend)))
 
     compiled = torch.compile(word, fullgraph=True, backend="aot_eager", dynamic=False)
-    for sizes in case.sizes[:2]:
+    for sizes in case.sizes[: 1 if backend == "triton" else 2]:
         args = case.args(sizes)
         tensors = [x.requires_grad_() for x in args if isinstance(x, Tensor) and x.is_floating_point()]
         s, expected = compiled(*args), word(*args)

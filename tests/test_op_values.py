@@ -15,16 +15,21 @@ def test_every_op_has_a_case():
     assert set(CASES) == set(backends.names())
 
 
+def few(every, backend):
+    """The interpreter takes seconds for what compiled code does at once; the launch tests go through its configs."""
+    return list(every)[:3] if backend == "triton" else every
+
+
 @served
 def test_every_size(op, backend, dtype):
-    for sizes in CASES[op].sizes:
+    for sizes in few(CASES[op].sizes, backend):
         check(op, sizes, dtype=dtype, backend=backend)
 
 
 @served
 def test_every_layout(op, backend, dtype):
-    for layout in CASES[op].layouts:
-        for sizes in CASES[op].sizes[:2]:
+    for layout in few(CASES[op].layouts, backend):
+        for sizes in CASES[op].sizes[: 1 if backend == "triton" else 2]:
             check(op, sizes, dtype=dtype, layout=layout, backend=backend)
 
 
@@ -33,7 +38,7 @@ def test_whatever_hypothesis_finds(op, backend):
     case = CASES[op]
     dtypes = [dtype for *served, dtype in SERVED if served == [op, backend]]
 
-    @settings(max_examples=20 if backend == "triton" else 60, deadline=None, derandomize=True)
+    @settings(max_examples=4 if backend == "triton" else 40, deadline=None, derandomize=True)
     @given(st.tuples(*case.fuzz), st.sampled_from(dtypes), st.sampled_from(list(case.layouts)), st.integers(0, 9))
     def search(sizes, dtype, layout, seed):
         given = f"{op!r}, {sizes}, dtype={dtype}, layout={layout!r}, backend={backend!r}, seed={seed}, positive=True"

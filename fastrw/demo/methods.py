@@ -44,6 +44,7 @@ class Method:
     weights: Callable[["Run", Batch, Batch], Tensor]
     use_of_clean: str  # the table's word for what the method does with the clean examples
     only_clean: bool = False  # trains on the clean examples and nothing else
+    one_pass: bool = False  # weights and weighted gradient come from one pass
 
 
 METHODS = {
@@ -53,6 +54,6 @@ METHODS = {
         Method("inverse frequency", inverse_frequency, "train"),
         Method("random (Eq. 16)", random_weights, "train"),
         Method("clean only", plain, "alone", only_clean=True),
-        Method("fastrw", meta_weights, "train, weigh"),
+        Method("fastrw", meta_weights, "train, weigh", one_pass=True),
     )
 }

@@ -29,7 +29,7 @@ def algorithm_1(run: Run) -> None:
     (slope,) = torch.autograd.grad(val_loss, epsilon, retain_graph=True)
     w = (-slope).clamp(min=0)
     w = w / (w.sum() + (w.sum() == 0))
-    run.update((w * losses).sum())
+    run.update((w * losses).sum().backward)
 
 
 def step_times(task: Task, settings: Settings, *, rounds: int = 60, seconds: float = 6.0) -> dict[str, float]:

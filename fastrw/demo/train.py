@@ -1,15 +1,15 @@
 """One method trained on one task from one seed, step by step, with a state that can be saved and taken up again.
 
-With fastrw a training step is the ordinary step and one line more:
+With fastrw a training step is the ordinary step with another backward:
 
-    w = fastrw.meta_weights(model, (x, y), (xv, yv))          # [n], the line more
-    losses = F.cross_entropy(model(x), y, reduction="none")   # [n]
+    step = fastrw.Reweighter(model)
     optimizer.zero_grad()
-    (w * losses).sum().backward()
+    w = step.backward((x, y), (xv, yv)).weights   # [n]; the weighted gradient is in .grad
     optimizer.step()
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
+import fastrw
 from fastrw.demo.methods import METHODS, Batch
 from fastrw.demo.models import make_model
 from fastrw.demo.noise import Task
@@ -31,6 +32,7 @@ class Run:
         self.name, self.task, self.settings, self.seed = name, task, settings, seed
         self.method = METHODS[name]
         self.model = make_model(tuple(task.x.shape[1:]), task.classes, seed)
+        self.reweighter = fastrw.Reweighter(self.model)
         self.optimizer = torch.optim.Adam(self.model.parameters(), LEARNING_RATE)
         self.generator = torch.Generator().manual_seed(seed)
         examples = torch.arange(len(task.y))
@@ -49,9 +51,12 @@ class Run:
 
     def step(self) -> None:
         index, (x, y), (xv, yv) = self.draw()
-        w = self.method.weights(self, (x, y), (xv, yv))
-        losses = F.cross_entropy(self.model(x), y, reduction="none")
-        self.update((w * losses).sum())
+        if self.method.one_pass:
+            w = self.update(lambda: self.reweighter.backward((x, y), (xv, yv)).weights)
+        else:
+            w = self.method.weights(self, (x, y), (xv, yv))
+            losses = F.cross_entropy(self.model(x), y, reduction="none")
+            self.update((w * losses).sum().backward)
         if 2 * self.steps > self.settings.steps:
             self.weight_sum[index] += len(index) * w.double()
             self.times_seen[index] += 1
@@ -67,13 +72,15 @@ class Run:
         val = self.clean[torch.randperm(len(self.clean), generator=self.generator)[:n]]
         return index, (self.task.x[index], self.task.y[index]), (self.task.x[val], self.task.y[val])
 
-    def update(self, loss: Tensor) -> None:
+    def update(self, backward: Callable[[], Any]) -> Any:
+        """One step of the optimizer on the gradients that `backward` leaves; what it returned."""
         for group in self.optimizer.param_groups:
             group["lr"] = LEARNING_RATE * (1 + math.cos(math.pi * self.steps / self.settings.steps)) / 2
         self.optimizer.zero_grad()
-        loss.backward()
+        found = backward()
         self.optimizer.step()
         self.steps += 1
+        return found
 
     @torch.no_grad()
     def predictions(self, images: Tensor) -> Tensor:

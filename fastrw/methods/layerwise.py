@@ -238,9 +238,8 @@ class _Scoring:
             args, kwargs = arguments(use, live, self._options.score_dtype or self._dtype)
             rule = RULES[use.function]
             if rule.dot is not None:
-                dots = rule.dot(g, *args, **kwargs)
-                block = g.numel() // len(dots)
-                if inner % block == 0:
+                dots = rule.dot(g, self._options.backend, *args, **kwargs)
+                if dots is not None and inner % (block := g.numel() // len(dots)) == 0:
                     return self._own(dots, inner // block)
             t = rule.tangent(*args, **kwargs)
         else:

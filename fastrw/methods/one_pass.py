@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from fastrw import anchor
 from fastrw.calls import RandomState, function_name
 from fastrw.errors import CoupledExamples, Refused
 from fastrw.isolation import State
 from fastrw.methods import layerwise
 from fastrw.methods.common import Options, of_finite
 from fastrw.methods.spot_check import RELATIVE
-from fastrw.parts import Owned, Part, Products, part_of
+from fastrw.parts import Owned, Part, Products, gram_scores, part_of
 from fastrw.problem import Problem
 from fastrw.report import UseReport
 from fastrw.rules.generic import derived_direction
@@ -113,7 +114,8 @@ def _joined(problem, state, options, normalize, mark, passed) -> Assembled:
         raise _KeepApart(str(reason)) from None
     passed.add(key)
     mark("forward")
-    work = _Pass(n, m, options, patterns)
+    work = _Pass(problem.model, n, m, options, patterns)
+    anchor.drop(problem.model, "activations", losses.device)
     with torch.autocast(losses.device.type, enabled=False), torch.no_grad():
         work.backward(tape, losses, roots, None)
         scores = of_finite(options.unscaled(work.scores(problem)) / m, losses[:n])
@@ -121,6 +123,7 @@ def _joined(problem, state, options, normalize, mark, passed) -> Assembled:
         weights = normalize(scores)
         work.check_masks(scores)
         gradients = work.update(problem, weights)
+        anchor.drop(problem.model, "gradients", losses.device)
         mark("update")
     f = losses.detach()
     return Assembled(scores, weights, f[:n], f[n:].mean(), gradients, True, tuple(work.account), key)
@@ -159,7 +162,8 @@ def _separate(problem, state, options, normalize, mark) -> Assembled:
     key = ("apart", problem.key, tape.signature())
     patterns = layerwise.patterns_of(problem, state, tape, len(losses), key)
     mark("forward")
-    work = _Pass(len(losses), 0, options, patterns)
+    work = _Pass(problem.model, len(losses), 0, options, patterns)
+    anchor.drop(problem.model, "activations", losses.device)
     with torch.autocast(losses.device.type, enabled=False), torch.no_grad():
         work.backward(tape, losses, roots, V)
         scores = of_finite(options.unscaled(work.scores(problem)), losses)
@@ -167,6 +171,7 @@ def _separate(problem, state, options, normalize, mark) -> Assembled:
         weights = normalize(scores)
         work.check_masks(scores)
         gradients = work.update(problem, weights)
+        anchor.drop(problem.model, "gradients", losses.device)
         mark("update")
     val_loss = val_losses.detach().mean()
     return Assembled(scores, weights, losses.detach(), val_loss, gradients, False, tuple(work.account), key)
@@ -201,8 +206,8 @@ def join(batch: Any, val_batch: Any, n: int, m: int) -> Any | None:
 class _Pass:
     """Takes each use's g as the backward brings it, and keeps its part."""
 
-    def __init__(self, n: int, m: int, options: Options, patterns: list | None):
-        self._n, self._m, self._patterns = n, m, patterns
+    def __init__(self, model: nn.Module, n: int, m: int, options: Options, patterns: list | None):
+        self._model, self._n, self._m, self._patterns = model, n, m, patterns
         self._options, self._products = options, Products(options.backend, options.score_dtype)
         self._parts: list[tuple[Use, Part]] = []
         self._later: list[tuple[Use, Part]] = []  # those whose V waits for other uses
@@ -240,6 +245,7 @@ class _Pass:
 
     def scores(self, problem: Problem) -> Tensor:
         """[n]: what was scored on the way, and the uses that had to wait for the V of others."""
+        self._scores += gram_scores([part for _, part in self._parts], self._n, self._products.backend)
         if self._later:
             directions = self._directions(problem)
             for use, part in self._later:
@@ -294,6 +300,8 @@ class _Pass:
             self._several.setdefault(id(use), (use, {}))[1][output] = g, owned
 
     def _keep(self, use: Use, gs: dict) -> None:
+        if len(self._parts) < 4:  # the heap is longest where the backward begins
+            anchor.drop(self._model, f"backward {len(self._parts)}", self._losses.device)
         part = part_of(use, gs, self._products)
         own = all(e.kind is PARAMETER and self._touched[key] == 1 for key, e in use.directed.items())
         if self._V is not None and all(e.kind is PARAMETER for e in use.directed.values()):

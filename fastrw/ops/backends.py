@@ -10,7 +10,7 @@ self_test.py. Nothing falls back in silence: a backend asked for by name serves 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from types import MappingProxyType
 from typing import NamedTuple
@@ -45,6 +45,8 @@ class Op:
     backends: Mapping[str, Backend]
     order: Callable[..., tuple[str, ...]]  # arguments -> what "auto" tries, fastest first
     sample: Sample  # tiny inputs on which every backend must equal the reference, bit for bit
+    steady: bool = False  # the choice depends on device, dtype and number of dimensions alone
+    chosen: dict[tuple, Backend] = field(default_factory=dict)
 
     def refusal(self, backend: Backend, *args) -> str | None:
         """Why the backend cannot serve these arguments; None when it can and has proved itself."""
@@ -82,7 +84,7 @@ def register(
     """Enter an op under its backends; the compiled ones are torch.ops.fastrw.<op>, as its schema says.
 
     order: device type -> what "auto" tries, fastest first; or a function of the arguments, where the best depends on
-    sizes. unfit: backend -> why it cannot serve these arguments, where device and dtype do not tell. arguments: what
+    sizes. unfit: backend -> why it cannot serve tensors of so many dimensions, or of this dtype. arguments: what
     torch.ops.fastrw.<op> is called with, where it is not the same: lists of tensors travel one by one up to here.
     """
     backends = {"reference": Backend("reference", lambda *args: None, reference)}
@@ -103,7 +105,8 @@ def register(
     def by_device(*args):
         return order.get(leading(args).device.type, ())
 
-    _ops[op] = Op(op, backends, order if callable(order) else by_device, sample)
+    steady = not callable(order)
+    _ops[op] = Op(op, backends, by_device if steady else order, sample, steady)
 
 
 def get(op: str) -> Op:
@@ -118,6 +121,9 @@ def names() -> tuple[str, ...]:
 
 def leading(args: tuple) -> Tensor:
     """The first floating point tensor: its device and dtype are those of the call."""
+    first = args[0]
+    if isinstance(first, Tensor) and first.dtype.is_floating_point:
+        return first
     return next(x for x in args if isinstance(x, Tensor) and x.dtype.is_floating_point)
 
 
@@ -128,17 +134,31 @@ def choose(op: str, backend: str, *args) -> Backend:
         ValueError: no backend has that name.
         fastrw.Refused: that backend cannot serve these arguments; the text says why.
     """
-    entry = _ops[op]
+    entry, lead = _ops[op], leading(args)
+    key = (backend, lead.device, lead.dtype, lead.ndim)
+    found = entry.chosen.get(key)
+    if found is None:
+        found, last = _choose(entry, backend, args)
+        if last and entry.steady:
+            entry.chosen[key] = found
+    return found
+
+
+def _choose(entry: Op, backend: str, args: tuple) -> tuple[Backend, bool]:
+    """The backend, and whether nothing faster may serve later."""
     if backend == "auto":
-        for name in entry.order(*args):
+        order = entry.order(*args)
+        for name in order:
             if entry.refusal(entry.backends[name], *args) is None:
-                return entry.backends[name]
-        return entry.backends["reference"]
-    known(op, backend)
+                return entry.backends[name], name == order[0]
+        return entry.backends["reference"], not order
+    known(entry.name, backend)
     reason = entry.refusal(entry.backends[backend], *args)
     if reason is not None:
-        raise Refused(f"fastrw.{op}: backend must be able to serve these tensors, got {backend!r}, which {reason}")
-    return entry.backends[backend]
+        raise Refused(
+            f"fastrw.{entry.name}: backend must be able to serve these tensors, got {backend!r}, which {reason}"
+        )
+    return entry.backends[backend], True
 
 
 def known(op: str, backend: str) -> None:

@@ -22,6 +22,11 @@ def call(op: str, backend: str, *args):
     return apply_eagerly(op, backend, *args)
 
 
+def value(op: str, backend: str, *args):
+    """The op below autograd, for callers that have made its arguments and want no derivative."""
+    return backends.choose(op, backend, *args).run(*args)
+
+
 def apply_eagerly(op: str, backend: str, *args):
     """Choose the backend, then run it inside the Function."""
     chosen = backends.choose(op, backend, *args)

@@ -12,11 +12,11 @@ from fastrw.parts.embedding import embedding
 from fastrw.parts.generic import Generic
 from fastrw.parts.norms import NAMES, norm
 from fastrw.parts.part import Gradients, Owned, Part, Products
-from fastrw.parts.rows import Rows
+from fastrw.parts.rows import Rows, gram_scores
 from fastrw.rules import elementwise as pointwise
 from fastrw.tape import Use
 
-__all__ = ["Gradients", "Owned", "Part", "Products", "part_of"]
+__all__ = ["Gradients", "Owned", "Part", "Products", "gram_scores", "part_of"]
 
 
 def _rows(use: Use, g: Tensor, owned: Owned, products: Products) -> Part | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from fastrw.ops import combine, conv_dot, conv_instance, conv_outer
+from fastrw.ops.function import value
 from fastrw.parts.part import Gradients, Instances, Owned, Part, Products, wide
+from fastrw.rules.convolution import DIMENSIONS, each
 from fastrw.tape import Use
 
-DIMENSIONS = {torch.conv1d: 1, torch.conv2d: 2, torch.conv3d: 3, F.conv1d: 1, F.conv2d: 2, F.conv3d: 3}
 NAMES = ("input", "weight", "bias", "stride", "padding", "dilation", "groups")
 
 
@@ -55,24 +53,24 @@ class Convolution(Part):
     def update(self, w: Tensor) -> Gradients:
         found = {} if self._biases is None else self._biases.update(w)
         if self._G is not None:
-            found[self._weight] = combine(self._G, w, backend=self._products.backend)
+            found[self._weight] = value("combine", self._products.backend, self._G, w)
         elif self._weight is not None:
             found[self._weight] = self._outer(self._x[: self._owned.n], self._g[: self._owned.n], w)
         return found
 
     def _outer(self, x: Tensor, g: Tensor, w: Tensor | None) -> Tensor:
-        return conv_outer(x, g, w, self._kernel, *self._options, backend=self._products.backend)
+        return value("conv_outer", self._products.backend, x, g, w, self._kernel, *self._options)
 
     def _scored(self, V: Tensor | None) -> Tensor:
         """Along V; None: along the sum over the validation examples."""
         backend, n = self._products.backend, self._owned.n
         if self.form == "instance":
             V = None if V is None else V.to(self._x.dtype)
-            s, self._G, _ = conv_instance(self._x, self._g, n, V, self._kernel, *self._options, backend=backend)
+            s, self._G, _ = value("conv_instance", backend, self._x, self._g, n, V, self._kernel, *self._options)
             self._x = self._g = None
             return s
         x, g, V = self._products.narrow(self._x[:n], self._g[:n], V.to(self._x.dtype))
-        return conv_dot(x, g, V, None, *self._options, backend=backend)
+        return value("conv_dot", backend, x, g, V, None, *self._options)
 
 
 def convolution(use: Use, g: Tensor, owned: Owned, products: Products) -> Part | None:
@@ -85,9 +83,6 @@ def convolution(use: Use, g: Tensor, owned: Owned, products: Products) -> Part |
         if padding != "valid":
             return None
         padding = 0
-
-    def each(value) -> list[int]:
-        return [value] * dims if isinstance(value, int) else list(value) * (dims if len(value) == 1 else 1)
-
-    options = (each(given.get("stride", 1)), each(padding), each(given.get("dilation", 1)), given.get("groups", 1))
+    numbers = (each(x, dims) for x in (given.get("stride", 1), padding, given.get("dilation", 1)))
+    options = (*numbers, given.get("groups", 1))
     return Convolution(use, given, options, g, owned, products)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastrw.ops import embedding_dot
+from fastrw.ops.function import value
 from fastrw.parts.part import Gradients, Owned, Part, Products
 from fastrw.rules.embedding import SCALED, UntracedUse
 from fastrw.tape import Use
@@ -33,7 +33,7 @@ class Lookup(Part):
         if self._key not in V:
             return None
         g, v = self._products.narrow(self._g, V[self._key].to(self._g.dtype))
-        dots = embedding_dot(self._idx, g, v, self._padding, backend=self._products.backend)
+        dots = value("embedding_dot", self._products.backend, self._idx, g, v, self._padding)
         return self._owned.sums(dots)
 
     def _scatter(self, w: Tensor) -> Gradients:

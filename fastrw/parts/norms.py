@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastrw.ops import norm_instance
+from fastrw.ops.function import value
 from fastrw.parts.part import Instances, Owned, Part, Products
 from fastrw.tape import Use
 
@@ -29,7 +29,7 @@ def norm(use: Use, g: Tensor, owned: Owned, products: Products) -> Part | None:
     if found is None:
         return None
     x_rows, g_rows, mean, rstd = found
-    X, B = norm_instance(x_rows, g_rows, mean, rstd, backend=products.backend)
+    X, B = value("norm_instance", products.backend, x_rows, g_rows, mean, rstd)
     G = {}
     for name, sums in (("weight", X), ("bias", B)):
         parameter = given.get(name)

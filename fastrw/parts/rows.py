@@ -5,13 +5,18 @@ from __future__ import annotations
 from torch import Tensor
 
 from fastrw import plan
-from fastrw.ops import gram_dot, project_dot, weighted_outer
+from fastrw.ops.function import value
 from fastrw.parts.part import Gradients, Owned, Part, Products, wide
 from fastrw.tape import Use
 
 
 class Rows(Part):
-    """a [rows, p], g [rows, q]; `each` neighbouring rows of an example, `outer` times."""
+    """a [rows, p], g [rows, q]; `each` neighbouring rows of an example, `outer` times.
+
+    waiting: the operands of gram_dot, where `alone` leaves them to `gram_scores`: all small layers in one call.
+    """
+
+    waiting: tuple | None = None
 
     def __init__(self, use: Use, operands: plan.Gram, g: Tensor, owned: Owned, products: Products):
         p, q = operands.a.shape[-1], g.shape[-1]
@@ -32,7 +37,8 @@ class Rows(Part):
             if machine.gram(r, k, p, q) < machine.project(r, k, p, q):
                 self.form = "gram"
                 rows = self._products.narrow(self._a[:r], self._g[:r], self._a[r:], self._g[r:])
-                return self._by_example(gram_dot(*rows, float(self._bias is not None), backend=self._products.backend))
+                self.waiting = (*rows, float(self._bias is not None))
+                return None
         return self.score(self.validation())
 
     def validation(self) -> Gradients:
@@ -52,7 +58,7 @@ class Rows(Part):
             return None if v_b is None else self._by_example(wide(g) @ wide(v_b))
         v = v.mT if self._turned else v
         rows = self._products.narrow(a, g, v.to(a.dtype), None if v_b is None else v_b.to(a.dtype))
-        return self._by_example(project_dot(*rows, backend=self._products.backend))
+        return self._by_example(value("project_dot", self._products.backend, *rows))
 
     def _by_example(self, dots: Tensor) -> Tensor:
         if self._owned.outer == 1:
@@ -66,9 +72,24 @@ class Rows(Part):
 
     def _outer(self, a: Tensor, g: Tensor, w: Tensor | None) -> Gradients:
         if self._weight is None:  # the bias alone
-            return {self._bias: weighted_outer(a[:, :0], g, w, backend=self._products.backend)[1]}
-        W, b = weighted_outer(a, g, w, backend=self._products.backend)
+            return {self._bias: value("weighted_outer", self._products.backend, a[:, :0], g, w)[1]}
+        W, b = value("weighted_outer", self._products.backend, a, g, w)
         found = {self._weight: W.mT if self._turned else W}
         if self._bias is not None:
             found[self._bias] = b
         return found
+
+
+def gram_scores(parts: list[Part], n: int, backend: str) -> list[Tensor]:
+    """[n] each: the scores of the uses in gram form."""
+    waiting = [part.waiting for part in parts if isinstance(part, Rows) and part.waiting is not None]
+    groups: dict[tuple, list[tuple]] = {}
+    for use in waiting:
+        groups.setdefault((use[0].device, use[0].dtype), []).append(use)
+    if backend == "triton":  # which has no grouped form
+        return [value("gram_dot", backend, *use).view(n, -1).sum(1) for use in waiting]
+    found = []
+    for uses in groups.values():
+        *matrices, bias = zip(*uses, strict=True)
+        found.append(value("grouped_gram_dot", backend, n, bias, *(t for side in matrices for t in side))[0])
+    return found

@@ -23,8 +23,8 @@ class Rule:
     """`tangent(*args, **kwargs)` takes the operation's arguments with `Directed` in place of parameters and returns the
     output's derivative along the directions, broadcastable to the output.
 
-    `dot(g, *args, **kwargs)`, where there is one, gives the sums of tangent * g over blocks of neighbouring elements
-    without forming the tangent: [rows], in the order of the elements.
+    `dot(g, backend, *args, **kwargs)`, where there is one, gives the sums of tangent * g over blocks of neighbouring
+    elements without forming the tangent: [rows], in the order of the elements; None where it does not serve.
 
     The rule serves where every `Directed` stands at one of `slots` (names of arguments) and, if `native`, where no
     argument has to be cast.

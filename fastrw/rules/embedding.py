@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from fastrw.errors import UntracedUse
+from fastrw.ops import embedding_dot
 from fastrw.rules.directed import Rule
 
 SCALED = "fastrw.rules: a table's gradient must be that of the loss, got scale_grad_by_freq=True"
@@ -17,6 +18,14 @@ def embedding(input, weight, padding_idx=None, max_norm=None, norm_type=2.0, sca
         return rows
     padding = padding_idx if padding_idx >= 0 else len(weight.value) + padding_idx
     return rows.masked_fill((input == padding).unsqueeze(-1), 0)
+
+
+def embedding_rows(g, backend, input, weight, padding_idx=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False,
+                   sparse=False):  # fmt: skip
+    if scale_grad_by_freq:
+        raise UntracedUse(SCALED)
+    d, padding = weight.direction, -1 if padding_idx is None else padding_idx % len(weight.value)
+    return embedding_dot(input.reshape(-1), g.reshape(-1, d.shape[1]).to(d.dtype), d, padding, backend=backend)
 
 
 def embedding_bag(input, weight, offsets=None, max_norm=None, norm_type=2.0, scale_grad_by_freq=False, mode="mean",
@@ -39,4 +48,4 @@ def embedding_bag(input, weight, offsets=None, max_norm=None, norm_type=2.0, sca
     return weight.direction.gather(0, winners[:bags].clamp(min=0)).masked_fill((sizes[:bags] == 0).unsqueeze(-1), 0)
 
 
-RULES = {F.embedding: Rule(embedding, "weight"), F.embedding_bag: Rule(embedding_bag, "weight")}
+RULES = {F.embedding: Rule(embedding, "weight", dot=embedding_rows), F.embedding_bag: Rule(embedding_bag, "weight")}

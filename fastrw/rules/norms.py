@@ -61,7 +61,7 @@ def batch_norm(
 
 
 def _rule(norm, *slots: str, native: bool = False) -> Rule:
-    return Rule(norm, *slots, dot=lambda g, *args, **kwargs: norm(*args, g=g, **kwargs), native=native)
+    return Rule(norm, *slots, dot=lambda g, backend, *args, **kwargs: norm(*args, g=g, **kwargs), native=native)
 
 
 RULES = {
