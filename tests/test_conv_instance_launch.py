@@ -25,7 +25,7 @@ def terms(V, g):
 def test_every_config_is_right(family, config):
     """On neighbouring channels, aligned or not, and on others; each example, and the sum of stretches of them."""
     precision = "tf32" if family == "tf32" else "ieee"
-    for layer, layout in (("aligned", "channels last"), ("aligned", "plain"), ("3x3", "margin"), ("stem", "plain")):
+    for layer, layout in (("aligned", "channels last"), ("stem", "margin")):
         x, g, V, _, kernel, *options = arguments(4, layer, DTYPES[family][0], layout, torch.float32)
         it = convolution(x, g, kernel, *options)
         (C, O), groups = it.channels, options[-1]
@@ -42,13 +42,14 @@ def test_every_config_is_right(family, config):
         check(summed, reference.conv_outer, [x[1:], g[1:], None, kernel, *options], 3 * terms(V, g))
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("layer", "layout"), [*((layer, "plain") for layer in LAYERS), *(("stem", layout) for layout in LAYOUTS)]
+)
 def test_every_layer_in_every_layout(layer, layout):
     """The interpreter raises at a stray address, margins included."""
     x, g, V, _, *options = arguments(3, layer, torch.bfloat16, layout)
-    for args in ([x, g, 2, None, *options], [x, g, 3, V, *options]):
-        check(launch_conv_instance(*args), reference.conv_instance, args, 3 * terms(V, g))
+    args = [x, g, 2, None, *options]
+    check(launch_conv_instance(*args), reference.conv_instance, args, 3 * terms(V, g))
 
 
 @pytest.mark.parametrize("n", [0, 2])
@@ -83,9 +84,9 @@ def test_the_largest_tile_that_fills_132_processors_is_chosen(n, O, columns, fam
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_combine_reads_what_has_weight_in_every_layout(dtype, layout):
-    for shape in ((1,), (20, 5, 7), (3, 600), (21, 16, 3, 4, 2)):
+    for shape in ((1,), (20, 5, 7), (3, 600)):
         draw = Draw(dtype, layout)
         G, w = draw.normal(*shape), draw.weights(shape[0])
         G[w == 0] = NAN
