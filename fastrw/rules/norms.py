@@ -1,9 +1,13 @@
 """Affine norms: T = x_hat * d_gamma + d_beta, with x_hat the input normalised by the operation itself. Their dots need
 no T: the sums of x_hat * g and of g over what one scale serves, times its direction."""
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastrw.ops import norm_dot
 from fastrw.rules.directed import Rule, direction, total
 
 
@@ -60,14 +64,32 @@ def batch_norm(
     return _channels(x_hat, weight, bias, g, input.ndim)
 
 
-def _rule(norm, *slots: str, native: bool = False) -> Rule:
-    return Rule(norm, *slots, dot=lambda g, backend, *args, **kwargs: norm(*args, g=g, **kwargs), native=native)
+def layer_norm_dot(g, backend, input, normalized_shape, weight=None, bias=None, eps=1e-5):
+    shape = list(normalized_shape)
+    _, mean, rstd = torch.native_layer_norm(input, shape, None, None, eps)
+    x = input.reshape(mean.numel(), 1, -1)
+    directions = (None if d is None else d.flatten() for d in (direction(weight), direction(bias)))
+    statistics = (t.reshape(-1, 1, 1) for t in (mean, rstd))
+    return norm_dot(x, g.reshape(x.shape).to(x.dtype), *statistics, *directions, backend=backend)
+
+
+def group_norm_dot(g, backend, input, num_groups, weight=None, bias=None, eps=1e-5):
+    n, C = input.shape[:2]
+    x = input.reshape(n, C, -1)
+    _, mean, rstd = torch.native_group_norm(input, None, None, n, C, x.shape[2], num_groups, eps)
+    statistics = (t.view(n, 1, num_groups).expand(-1, x.shape[2], -1) for t in (mean, rstd))
+    g = g.reshape(x.shape).to(x.dtype)
+    return norm_dot(x.mT, g.mT, *statistics, direction(weight), direction(bias), backend=backend)
+
+
+def _rule(norm, *slots: str, native: bool = False, dot: Callable | None = None) -> Rule:
+    return Rule(norm, *slots, dot=dot or (lambda g, _, *args, **kwargs: norm(*args, g=g, **kwargs)), native=native)
 
 
 RULES = {
-    F.layer_norm: _rule(layer_norm, "weight", "bias"),
+    F.layer_norm: _rule(layer_norm, "weight", "bias", dot=layer_norm_dot),
     F.rms_norm: _rule(rms_norm, "weight", native=True),  # its default eps depends on the input's dtype
-    F.group_norm: _rule(group_norm, "weight", "bias"),
+    F.group_norm: _rule(group_norm, "weight", "bias", dot=group_norm_dot),
     F.instance_norm: _rule(instance_norm, "weight", "bias"),
     F.batch_norm: _rule(batch_norm, "weight", "bias"),
 }
