@@ -136,6 +136,8 @@ def launch_instance_dot(
     G = a.new_empty(n if keep else 0, q, p, dtype=torch.float32)
     if n == 0 or q == 0:
         return a.new_zeros(n, dtype=torch.float32), G
+    if p == 0:  # no tile of G: the part of v_b comes with one
+        return launch_instance_dot(a.new_zeros(n, a.shape[1], 1), g, V.new_zeros(q, 1), v_b)[0], G
     a, g, V = rows(a), rows(g), rows(V)
     v_b = None if v_b is None else v_b.contiguous()
     config = choose_config(n, q, p, family(a, aligned=unit(a, V) > 1 < unit(g)), available)

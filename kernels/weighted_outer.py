@@ -171,6 +171,9 @@ def launch_weighted_outer(a: Tensor, g: Tensor, w: Tensor | None = None) -> tupl
     (r, p), q, available = a.shape, g.shape[1], processors(a.device)
     if r == 0 or q == 0:
         return a.new_zeros(q, p, dtype=torch.float32), a.new_zeros(q, dtype=torch.float32)
+    if p == 0:  # no tile of W: the sums of g come with one
+        W, b = launch_weighted_outer(a.new_zeros(r, 1), g, w)
+        return W[:, :0].clone(), b
     a, g = rows(a), rows(g)
     tiles = family(a, *([] if w is None else [w.new_empty(0, dtype=torch.float32)]), aligned=unit(a) > 1 < unit(g))
     config = choose_config(p, q, tiles, available)

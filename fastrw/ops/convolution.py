@@ -76,11 +76,14 @@ def empty_instances(x: Tensor, n: int, O: int, groups: int, kernel: Ints) -> Ten
     """
     dtype, c = checks.sums(x.dtype), x.shape[1] // groups
     if x.device.type != "cpu":
-        return x.new_empty(n, O, *kernel, c, dtype=dtype).movedim(-1, 2)
-    line = LINE // dtype.itemsize
-    padded = x.new_empty(n, *kernel, c, -(-O // line) * line, dtype=dtype)
-    last = len(kernel) + 1
-    return padded[..., :O].permute(0, last + 1, last, *range(1, last))
+        like = torch.empty(n, O, *kernel, c, device="meta").movedim(-1, 2)
+    else:
+        line = LINE // dtype.itemsize
+        padded = torch.empty(n, *kernel, c, -(-O // line) * line, device="meta")
+        last = len(kernel) + 1
+        like = padded[..., :O].permute(0, last + 1, last, *range(1, last))
+    # no view: forward AD gives an output's tangent to its base
+    return torch.empty_strided(like.shape, like.stride(), dtype=dtype, device=x.device)
 
 
 def sample(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, list, list, list, list, int]:
