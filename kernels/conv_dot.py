@@ -44,7 +44,7 @@ CONFIGS = {
     "wide": (Config(128, 64, 32, 8, 3), Config(128, 16, 32, 4, 3)),
     "tf32": (Config(128, 64, 32, 8, 3), Config(128, 16, 32, 4, 3)),
     "ieee": (Config(128, 64, 16, 8, 2), Config(128, 16, 16, 4, 2)),
-    "narrow": (Config(64, 64, 32, 4, 2), Config(64, 16, 32, 4, 2)),
+    "narrow": (Config(64, 64, 32, 8, 2), Config(64, 16, 32, 4, 2)),
 }
 TURN_FROM = 64  # channels of a group from which turning x and g to neighbouring channels costs less than it saves
 
