@@ -124,7 +124,8 @@ def leading(args: tuple) -> Tensor:
     first = args[0]
     if isinstance(first, Tensor) and first.dtype.is_floating_point:
         return first
-    return next(x for x in args if isinstance(x, Tensor) and x.dtype.is_floating_point)
+    every = (x for arg in args for x in (arg if isinstance(arg, list | tuple) else (arg,)))
+    return next(x for x in every if isinstance(x, Tensor) and x.dtype.is_floating_point)
 
 
 def choose(op: str, backend: str, *args) -> Backend:
