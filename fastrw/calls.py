@@ -70,11 +70,13 @@ def writes_first(function: Callable, args: tuple, kwargs: dict) -> bool:
 
 
 class RandomState:
-    """The generator states that an operation on a device may draw from."""
+    """The generator states that an operation on a device may draw from. While a CUDA graph is captured the device's
+    cannot be read: `capture` refuses what draws."""
 
     def __init__(self, device: torch.device):
         self._cpu = torch.get_rng_state()
-        self._cuda = (device, torch.cuda.get_rng_state(device)) if device.type == "cuda" else None
+        readable = device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
+        self._cuda = (device, torch.cuda.get_rng_state(device)) if readable else None
 
     def moved(self) -> bool:
         """Has anything been drawn since?"""

@@ -5,6 +5,10 @@ class Refused(ValueError):
     """A method or backend cannot serve this model exactly. The text names what is in the way, and the way out."""
 
 
+class ForThisBatch(Refused):
+    """This batch cannot be served; the next may be."""
+
+
 class UntracedUse(Refused):
     """A parameter meets the batch where the recording cannot see it (a custom autograd.Function, compiled code)."""
 

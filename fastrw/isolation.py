@@ -22,6 +22,8 @@ class State:
         tensors += [m.weight for m in modules if getattr(m, "max_norm", None) is not None]  # renormed in place
         self._tensors = [(t, t.detach().clone()) for t in tensors]
         devices = {t.device for t in (*problem.params.values(), *tensors) if t.is_cuda}
+        if devices and torch.cuda.is_current_stream_capturing():
+            devices = set()  # see calls.RandomState
         self._cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]
         self._cpu, self._python = torch.get_rng_state(), random.getstate()
         self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None

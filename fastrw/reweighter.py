@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastrw.capture import Graphs
 from fastrw.errors import Refused
 from fastrw.isolation import State
 from fastrw.meta_weights import check_options
 from fastrw.methods import assemble, evaluate
+from fastrw.methods.one_pass import Assembled
 from fastrw.problem import Problem
 from fastrw.report import Step
 from fastrw.timeline import Timeline
@@ -48,6 +50,13 @@ class Reweighter:
         scaler: a `torch.amp.GradScaler`: gradients are scaled by its factor, so that `scaler.step` finds what it
             expects.
         timeline: also measure where the time goes (waits for the GPU after each phase).
+        capture: on a GPU, repeat the whole step as one CUDA graph. For batches of fixed shapes and models that are
+            assembled, draw no random numbers, and whose Python does the same at every call: it is not run again. The
+            first steps of each shape run as ever; a graph holds the memory of a step. The batches may stay on their
+            device or come from pinned memory.
+
+    An example whose loss or gradient is not finite gets weight 0 and adds nothing. A validation example that is not
+    finite leaves nothing to compare with: all weights are 0 then and nothing is added (`val_loss` tells).
 
     Everything but `.grad`, and what one ordinary training forward moves (running statistics, random states), stays as
     it was; the validation batch moves nothing. A call that raises leaves everything as it was.
@@ -57,7 +66,7 @@ class Reweighter:
         self, model: nn.Module, *, loss_fn: Callable | None = None, losses_fn: Callable | None = None,
         params: Any = None, method: str = "auto", backend: str = "auto", normalize: str | None = "rectify",
         score_dtype: torch.dtype | None = None, update: str = "auto", every: int = 1, scaler: Any = None,
-        timeline: bool = False,
+        timeline: bool = False, capture: bool = False,
     ):  # fmt: skip
         check_options("Reweighter", method, backend, score_dtype)
         if normalize not in ("rectify", "shift"):
@@ -66,6 +75,11 @@ class Reweighter:
             raise ValueError(f"fastrw.Reweighter: update must be one of {', '.join(UPDATES)}, got {update!r}")
         if update == "assembled" and method not in ("auto", "layerwise"):
             raise ValueError(f'fastrw.Reweighter: update="assembled" goes layer by layer, got method={method!r}')
+        if capture and (timeline or update == "backward" or method not in ("auto", "layerwise")):
+            raise ValueError(
+                "fastrw.Reweighter: capture=True repeats an assembled step, got "
+                f"update={update!r}, method={method!r}, timeline={timeline!r}"
+            )
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"fastrw.Reweighter: every must be an integer of 1 or more, got {every!r}")
         if not isinstance(model, nn.Module):
@@ -76,6 +90,7 @@ class Reweighter:
         self._how = {"backend": backend, "score_dtype": score_dtype}
         self._method, self._normalize = method, NORMALIZERS[normalize]
         self._update, self._every, self._scaler, self._timed = update, every, scaler, timeline
+        self._graphs = Graphs() if capture else None
 
     def backward(self, batch: Any, val_batch: Any) -> Step:
         """Adds sum_i w_i grad f_i to `.grad`.
@@ -130,13 +145,16 @@ class Reweighter:
         """None where an ordinary backward is to do it."""
         if self._update == "backward" or self._method not in ("auto", "layerwise"):
             return None
+
+        def run(problem: Problem, state: State) -> Assembled:
+            scale = self._scale(problem)
+            return assemble(problem, state, self._normalize, scale=scale, timeline=timeline, **self._how)
+
         try:
-            found = assemble(
-                problem, state, self._normalize, scale=self._scale(problem), timeline=timeline, **self._how
-            )
+            found = self._graphs.step(problem, state, run) if self._graphs else run(problem, state)
         except Refused:
             state.rewind()
-            if self._update == "assembled":
+            if self._update == "assembled" or self._graphs:
                 raise
             return None
         _accumulate(found.gradients)

@@ -274,3 +274,83 @@ def test_a_coupled_model_refuses_to_be_assembled():
 def test_a_bad_state_says_the_rule():
     with pytest.raises(ValueError, match=r"fastrw.Reweighter: a state must hold its number of steps, got \{\}"):
         fastrw.Reweighter(nn.Linear(2, 2)).load_state_dict({})
+
+
+def test_a_refusal_is_learned_once_and_said_again_in_its_own_words():
+    model, batch, val_batch = small(nn.BatchNorm2d)
+    step = fastrw.Reweighter(model, update="assembled")
+    said = []
+    for _ in range(2):
+        with pytest.raises(fastrw.CoupledExamples) as caught:
+            step.backward(batch, val_batch)
+        said.append(str(caught.value))
+    assert said[0] == said[1]
+
+
+class Halved(torch.autograd.Function):
+    """A custom operation, which no recording sees."""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        ctx.save_for_backward(x, weight)
+        return x * weight
+
+    @staticmethod
+    def backward(ctx, g):
+        x, weight = ctx.saved_tensors
+        return g * weight, (g * x).sum(0)
+
+
+class Hidden(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight, self.runs = nn.Parameter(torch.ones(3, dtype=torch.float64)), 0
+
+    def forward(self, x):
+        self.runs += 1
+        return Halved.apply(x, self.weight)
+
+
+def test_a_model_that_cannot_be_assembled_is_not_tried_at_every_step():
+    model, batch = Hidden(), (torch.randn(6, 3, dtype=torch.float64), torch.randint(3, (6,)))
+    step = fastrw.Reweighter(model, method="auto")
+    runs = []
+    for _ in range(3):
+        before = model.runs
+        step.backward(batch, batch)
+        runs.append(model.runs - before)
+    assert runs[2] < runs[0]
+    assert runs[1] == runs[2]
+
+
+def test_gradients_that_appear_later_are_assembled_after_all():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2)).double()
+    batch = torch.randn(9, 4, dtype=torch.float64), torch.randint(2, (9,))
+    with torch.no_grad():
+        model[0].bias.fill_(-100.0)  # no unit is awake: no gradient tells whose row is whose
+    step = fastrw.Reweighter(model)
+    step.backward(batch, batch)
+    with torch.no_grad():
+        model[0].bias.zero_()
+    found = []
+    for _ in range(3):
+        s, _, expected = truth(model, batch, batch, {})
+        model.zero_grad()
+        out = step.backward(batch, batch)
+        assert error([out.scores], [s]) <= EXACT
+        assert error(gradients(model), expected) <= EXACT
+        found.append(out.update)
+    assert found[-1] == "assembled"
+
+
+@pytest.mark.parametrize("update", ["assembled", "backward"])
+def test_a_validation_example_that_is_not_finite_leaves_nothing_to_compare_with(update):
+    model, batch, val_batch = small()
+    step = fastrw.Reweighter(model, update=update)
+    val_batch[0][1] = math.nan
+    for _ in range(2):
+        out = step.backward(batch, val_batch)
+        assert not out.weights.any()
+        assert out.val_loss.isnan()
+        assert not any(g.any() for g in gradients(model))

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from fastrw.errors import CoupledExamples, Refused
+from fastrw.errors import CoupledExamples, ForThisBatch, Refused
 from fastrw.isolation import State
 from fastrw.methods import double_backward, layerwise, one_pass, per_example, tangent
 from fastrw.methods.common import Options, Scored, of_finite
@@ -74,22 +74,30 @@ def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", s
 def assemble(problem: Problem, state: State, normalize: Callable[[Tensor], Tensor], *, backend: str = "auto",
              score_dtype: torch.dtype | None = None, scale: Tensor | None = None, timeline: Timeline | None = None,
              ) -> one_pass.Assembled:  # fmt: skip
-    """Weights and weighted gradient from one pass; raises Refused where they would not be exact, as `evaluate` does."""
+    """Weights and weighted gradient from one pass; raises Refused where they would not be exact, as `evaluate` does.
+
+    What refused it for more than one batch is remembered.
+    """
     _require(problem, backend, score_dtype)
+    one_pass.check(problem)
     refusals, passed = _known(problem)
     if "one_pass" in refusals:
-        raise Refused(refusals["one_pass"])
+        kind, text = refusals["one_pass"]
+        raise kind(text)
     options = Options(backend, score_dtype, False, scale)
     try:
         found = one_pass.step(problem, state, options, normalize, timeline.mark if timeline else lambda phase: None)
         mark = ("one_pass", found.signature)
         if mark not in passed:
             scored = Scored(found.scores, found.losses)
-            if spot_check(problem, state, scored, "one_pass"):
+            found.trusted = spot_check(problem, state, scored, "one_pass")
+            if found.trusted:
                 gradient_check(problem, state, found.weights, found.unscaled_gradients(options), "one_pass")
                 passed.add(mark)
-    except CoupledExamples as refusal:
-        refusals["one_pass"] = str(refusal)
+    except ForThisBatch:
+        raise
+    except Refused as refusal:
+        refusals["one_pass"] = type(refusal), str(refusal)
         raise
     return found
 

@@ -13,7 +13,7 @@ from torch.autograd.graph import Node
 
 from fastrw import graph, owners, plan
 from fastrw.calls import function_name
-from fastrw.errors import Refused, UntracedUse
+from fastrw.errors import ForThisBatch, UntracedUse
 from fastrw.isolation import State
 from fastrw.methods.common import Options, Scored, as_score
 from fastrw.ops import backends, gram_dot
@@ -49,7 +49,7 @@ def scores(problem: Problem, state: State, options: Options) -> Scored:
             with torch.no_grad():
                 work.backward(tape.uses, forms, patterns, roots)
         except OwnersUnknown:
-            _measured[problem.model].pop(key, None)
+            forget(problem)
             raise
     return Scored(options.unscaled(work.scores), losses, uses=tuple(work.account), signature=key)
 
@@ -62,7 +62,7 @@ def readable(problem: Problem, method: str) -> None:
         raise UntracedUse(f"fastrw.{method}: parameters must have no gradient hooks, got hooks on {hooked[0]!r}")
 
 
-class OwnersUnknown(Refused):
+class OwnersUnknown(ForThisBatch):
     """Gradients flow where none did when owners were measured: the next call measures again."""
 
 
@@ -102,6 +102,11 @@ def patterns_of(
             known.clear()
         known[key] = found
     return found
+
+
+def forget(problem: Problem) -> None:
+    """The next call measures the owners again."""
+    _measured.pop(problem.model, None)
 
 
 def _fits(patterns, tape: Tape, n: int) -> bool:

@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from fastrw import anchor
 from fastrw.calls import RandomState, function_name
-from fastrw.errors import CoupledExamples, Refused
+from fastrw.errors import CoupledExamples, ForThisBatch, Refused
 from fastrw.isolation import State
 from fastrw.methods import layerwise
 from fastrw.methods.common import Options, of_finite
@@ -47,6 +47,7 @@ class Assembled:
     joined: bool
     uses: tuple[UseReport, ...]
     signature: object
+    trusted: bool = True  # held against gradients of single examples, or by a batch that could tell
 
     def unscaled_gradients(self, options: Options) -> dict[nn.Parameter, Tensor]:
         if options.scale is None:
@@ -60,20 +61,23 @@ def step(problem: Problem, state: State, options: Options, normalize: Callable[[
 
     Buffers and random states are left as one training forward leaves them.
     """
-    layerwise.readable(problem, "one_pass")
-    _assembles(problem)
     apart, passed = _learned.setdefault(problem.model, ({}, set()))
-    if problem.key not in apart:
-        try:
-            return _joined(problem, state, options, normalize, mark, passed)
-        except _KeepApart as reason:
-            apart[problem.key] = str(reason)
-            state.rewind()
-    return _separate(problem, state, options, normalize, mark)
+    try:
+        if problem.key not in apart:
+            try:
+                return _joined(problem, state, options, normalize, mark, passed)
+            except _KeepApart as reason:
+                apart[problem.key] = str(reason)
+                state.rewind()
+        return _separate(problem, state, options, normalize, mark)
+    except layerwise.OwnersUnknown:
+        layerwise.forget(problem)
+        raise
 
 
-def _assembles(problem: Problem) -> None:
-    """Raises Refused where gradients have to come from an ordinary backward."""
+def check(problem: Problem) -> None:
+    """Raises Refused where the model alone says that gradients have to come from an ordinary backward."""
+    layerwise.readable(problem, "one_pass")
     selected = set(problem.params.values())
     for name, module in problem.modules.items():
         if getattr(module, "max_norm", None) is not None:
@@ -257,9 +261,11 @@ class _Pass:
         return total
 
     def check_masks(self, scores: Tensor) -> None:
-        """Raises Refused where an example is not finite and some update cannot leave it out."""
+        """Raises ForThisBatch where an example is not finite and some update cannot leave it out."""
         if any(not part.masks for _, part in self._parts) and not bool(scores.isfinite().all()):
-            raise Refused("fastrw.one_pass: every operation must be able to leave out an example that is not finite")
+            raise ForThisBatch(
+                "fastrw.one_pass: every operation must be able to leave out an example that is not finite, got one"
+            )
 
     def update(self, problem: Problem, w: Tensor) -> dict[nn.Parameter, Tensor]:
         """sum_i w_i G_i by parameter; every part is let go."""

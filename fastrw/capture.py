@@ -1,0 +1,127 @@
+"""A whole step as one CUDA graph: what Python decides is decided once, then the GPU repeats it without Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from fastrw.calls import RandomState
+from fastrw.errors import ForThisBatch, Refused
+from fastrw.isolation import State
+from fastrw.methods.one_pass import Assembled
+from fastrw.problem import Problem
+
+Run = Callable[[Problem, State], Assembled]
+
+EAGER = 2  # steps of one kind that run as ever: the first measures and compiles, the second finds everything learned
+KINDS = 8  # graphs kept; each holds the memory of a step
+
+
+class CudaGraph:
+    """Records the kernels that a function launches, and launches them again."""
+
+    def __init__(self, device: torch.device):
+        if device.type != "cuda":
+            raise ValueError(f"fastrw.Reweighter: capture=True needs the model on a CUDA device, got {device}")
+        self._device, self._graph = device, torch.cuda.CUDAGraph()
+
+    def record(self, run: Callable[[], Assembled]) -> Assembled:
+        """Nothing is computed yet. Raises RuntimeError where the function waits for the GPU."""
+        # thread_local: loaders that pin memory may go on meanwhile
+        with torch.cuda.device(self._device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            return run()
+
+    def replay(self) -> None:
+        self._graph.replay()
+
+
+class Captured:
+    """One kind of step: batches of fixed shapes, in memory of their own, and the graph that reads them."""
+
+    def __init__(self, problem: Problem, run: Run, graph: CudaGraph):
+        self._inputs, trees = zip(*map(tree_flatten, (problem.batch, problem.val_batch)), strict=True)
+        self._inputs = [[_copy(leaf) for leaf in leaves] for leaves in self._inputs]
+        problem.batch, problem.val_batch = map(tree_unflatten, self._inputs, trees)
+        buffers = [id(b) for module in problem.modules.values() for b in module._buffers.values()]
+        autocast = torch.autocast(
+            "cuda", torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda"), cache_enabled=False
+        )
+        try:
+            with autocast:  # a cast weight that outlives the capture would lie in the graph's memory
+                self._found = graph.record(lambda: run(problem, State(problem)))
+        except RuntimeError as error:
+            raise Refused(
+                "fastrw.capture: a captured step must not wait for the GPU, got " + str(error).partition("\n")[0]
+            ) from error
+        if buffers != [id(b) for module in problem.modules.values() for b in module._buffers.values()]:
+            raise Refused("fastrw.capture: a captured forward must keep its buffers, got one put in another's place")
+        self._graph = graph
+
+    def step(self, problem: Problem) -> Assembled:
+        for inputs, batch in zip(self._inputs, (problem.batch, problem.val_batch), strict=True):
+            for own, given in zip(inputs, tree_flatten(batch)[0], strict=True):
+                if isinstance(own, Tensor):
+                    own.copy_(given, non_blocking=True)
+        self._graph.replay()
+        found = self._found
+        return replace(
+            found, scores=found.scores.clone(), weights=found.weights.clone(), losses=found.losses.clone(),
+            val_loss=found.val_loss.clone(), gradients={p: g.clone() for p, g in found.gradients.items()},
+        )  # fmt: skip
+
+
+class Graphs:
+    """Steps of a model by kind: the first of each run as ever, the others are replayed."""
+
+    def __init__(self, make: Callable[[torch.device], Any] = CudaGraph):
+        self._make = make
+        self._runs: dict[tuple, int] = {}
+        self._captured: dict[tuple, Captured] = {}
+
+    def step(self, problem: Problem, state: State, run: Run) -> Assembled:
+        """What `run(problem, state)` gives. Raises Refused where such a step cannot be repeated without Python."""
+        device = next(iter(problem.params.values())).device
+        kind = kind_of(problem)
+        if kind not in self._captured:
+            graph = self._make(device)
+            if (runs := self._runs.get(kind, 0)) < EAGER:
+                before = RandomState(device)
+                found = run(problem, state)
+                if before.moved():
+                    raise Refused("fastrw.capture: a captured step must draw no random numbers, got a model that does")
+                if found.trusted:
+                    self._runs[kind] = runs + 1
+                return found
+            if len(self._captured) >= KINDS:
+                raise ForThisBatch(
+                    f"fastrw.capture: batches must have few shapes, got a {KINDS + 1}th kind of step (pad them, or "
+                    "take capture=False)"
+                )
+            self._captured[kind] = Captured(problem, run, graph)
+        return self._captured[kind].step(problem)
+
+
+def kind_of(problem: Problem) -> tuple:
+    """What a graph is good for: shapes of both batches, modes of the model, and where its tensors lie."""
+    batches = []
+    for batch in (problem.batch, problem.val_batch):
+        leaves, tree = tree_flatten(batch)
+        batches.append((str(tree), tuple(_shape(leaf) for leaf in leaves)))
+    modules = problem.modules.values()
+    tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
+    places = tuple((t.data_ptr(), t.dtype, t.requires_grad) for t in tensors)
+    cast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    return problem.key, *batches, tuple(m.training for m in modules), places, cast
+
+
+def _shape(leaf: Any) -> Any:
+    return (leaf.shape, leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else repr(leaf)
+
+
+def _copy(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
