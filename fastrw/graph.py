@@ -71,6 +71,6 @@ def walk(losses: Tensor, params: dict[str, Tensor], seen: Spans, derived: Spans,
 def compiled(modules: dict[str, torch.nn.Module]) -> str | None:
     """The name of a module that torch.compile has replaced, or None: what runs in it cannot be recorded."""
     for name, module in modules.items():
-        if getattr(module, "_compiled_call_impl", None) is not None or hasattr(module, "_orig_mod"):
+        if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
             return name or type(module).__name__
     return None

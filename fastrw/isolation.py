@@ -19,7 +19,7 @@ class State:
         modules = problem.modules.values()
         self._owners = [(module._buffers, dict(module._buffers)) for module in modules]
         tensors = [b for _, before in self._owners for b in before.values() if b is not None]
-        tensors += [m.weight for m in modules if getattr(m, "max_norm", None) is not None]  # renormed in place
+        tensors += [m.weight for m in modules if vars(m).get("max_norm") is not None]  # renormed in place
         self._tensors = [(t, t.detach().clone()) for t in tensors]
         devices = {t.device for t in (*problem.params.values(), *tensors) if t.is_cuda}
         if devices and torch.cuda.is_current_stream_capturing():

@@ -1,5 +1,6 @@
 // gram_dot on the CPU: checks, then tiles of train rows over the threads.
 #include <algorithm>
+#include <optional>
 #include <vector>
 
 #include "../checks.h"
@@ -8,8 +9,23 @@
 #include "isa.h"
 
 namespace fastrw {
+namespace {
+// With many validation rows the same sum is quicker through V = sum_k g_k a_k^T: fewer FLOPs, and 1.3 of the rate.
+bool through_V(double r, double k, double p, double q) { return 1.3 * r * k * (p + q) > (r + k) * p * q; }
+
+Tensor by_V(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias) {
+  const auto [V, v_b] = weighted_outer_cpu(a_val, g_val, std::nullopt);
+  if (bias == 0) return project_dot_cpu(a, g, V, std::nullopt);
+  const auto scale = [&](auto* x) { std::for_each(x, x + v_b.numel(), [=](auto& v) { v *= bias; }); };
+  v_b.scalar_type() == ScalarType::Double ? scale(static_cast<double*>(v_b.mutable_data_ptr()))
+                                          : scale(static_cast<float*>(v_b.mutable_data_ptr()));
+  return project_dot_cpu(a, g, V, v_b);
+}
+}  // namespace
+
 Tensor gram_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias) {
   check_gram_dot(a, g, a_val, g_val);
+  if (through_V(a.size(0), a_val.size(0), a.size(1), g.size(1))) return by_V(a, g, a_val, g_val, bias);
   const auto with = [&]<class E>(E) {
     using T = sum_t<E>;
     const GramUse<E> use(a, g, a_val, g_val, bias);

@@ -80,7 +80,7 @@ def check(problem: Problem) -> None:
     layerwise.readable(problem, "one_pass")
     selected = set(problem.params.values())
     for name, module in problem.modules.items():
-        if getattr(module, "max_norm", None) is not None:
+        if vars(module).get("max_norm") is not None:
             raise Refused(f"fastrw.one_pass: tables must stay in a forward, got {name!r} with max_norm")
         for p in module._parameters.values():
             if p is None or not p.requires_grad:

@@ -45,7 +45,7 @@ class Op:
     backends: Mapping[str, Backend]
     order: Callable[..., tuple[str, ...]]  # arguments -> what "auto" tries, fastest first
     sample: Sample  # tiny inputs on which every backend must equal the reference, bit for bit
-    steady: bool = False  # the choice depends on device, dtype and number of dimensions alone
+    steady: bool = False  # the order depends on the device alone
     chosen: dict[tuple, Backend] = field(default_factory=dict)
 
     def refusal(self, backend: Backend, *args) -> str | None:
@@ -83,8 +83,8 @@ def register(
 ) -> None:
     """Enter an op under its backends; the compiled ones are torch.ops.fastrw.<op>, as its schema says.
 
-    order: device type -> what "auto" tries, fastest first; or a function of the arguments, where the best depends on
-    sizes. unfit: backend -> why it cannot serve tensors of so many dimensions, or of this dtype. arguments: what
+    order: device type -> what "auto" tries, fastest first; or a cheap function of the arguments, where the best depends
+    on sizes. unfit: backend -> why it cannot serve tensors of so many dimensions, or of this dtype. arguments: what
     torch.ops.fastrw.<op> is called with, where it is not the same: lists of tensors travel one by one up to here.
     """
     backends = {"reference": Backend("reference", lambda *args: None, reference)}
@@ -136,19 +136,20 @@ def choose(op: str, backend: str, *args) -> Backend:
         fastrw.Refused: that backend cannot serve these arguments; the text says why.
     """
     entry, lead = _ops[op], leading(args)
-    key = (backend, lead.device, lead.dtype, lead.ndim)
+    order = None if entry.steady or backend != "auto" else entry.order(*args)
+    key = (backend, order, lead.device, lead.dtype, lead.ndim)
     found = entry.chosen.get(key)
     if found is None:
-        found, last = _choose(entry, backend, args)
-        if last and entry.steady:
+        found, last = _choose(entry, backend, order, args)
+        if last:
             entry.chosen[key] = found
     return found
 
 
-def _choose(entry: Op, backend: str, args: tuple) -> tuple[Backend, bool]:
+def _choose(entry: Op, backend: str, order: tuple[str, ...] | None, args: tuple) -> tuple[Backend, bool]:
     """The backend, and whether nothing faster may serve later."""
     if backend == "auto":
-        order = entry.order(*args)
+        order = entry.order(*args) if order is None else order
         for name in order:
             if entry.refusal(entry.backends[name], *args) is None:
                 return entry.backends[name], name == order[0]

@@ -6,7 +6,7 @@ from torch import Tensor
 from fastrw import reference
 
 from . import backends, checks
-from .function import call
+from .function import lean
 from .sample import whole
 
 _OP = "combine"
@@ -41,8 +41,7 @@ def combine(
         ValueError: dtypes, devices or shapes break the rules above, or no backend has that name.
         fastrw.Refused: the backend asked for cannot serve these tensors; the text says why.
     """
-    _check(G, w)
-    return call(_OP, backend, G, w)
+    return lean(_OP, backend, _check, G, w)
 
 
 def _check(G, w) -> None:

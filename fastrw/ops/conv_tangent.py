@@ -81,6 +81,11 @@ def _empty(x, V, v_b, t, W, y, stride, padding, dilation, groups) -> tuple[Tenso
     return t_y, x.new_empty(2, y.shape[1], dtype=dtype)
 
 
+def _order(x, V, v_b, t, W, y, *rest) -> tuple[str, ...]:
+    # 0.3 to 0.95 of torch's time, but 1.1 where many weights meet few positions
+    return () if x.device.type != "cpu" or convolution.crowded(V, y, 1000) else ("cpp",)
+
+
 backends.register(
     _OP,
     schema="(Tensor x, Tensor V, Tensor? v_b, Tensor? t, Tensor? W, Tensor y, int[] stride, int[] padding, "
@@ -88,6 +93,6 @@ backends.register(
     reference=reference.conv_tangent,
     fake=_empty,
     sample=_sample,
-    order={"cpu": ("cpp",)},
+    order=_order,
     unfit={"cpp": convolution.unfit},
 )

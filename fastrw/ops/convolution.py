@@ -109,3 +109,8 @@ def _divides(op: str, groups: int, **given: Tensor) -> None:
         if x.shape[1] % groups:
             rule = f"groups must divide the channels of {name}"
             raise ValueError(f"fastrw.{op}: {rule}, got {groups} and {x.shape[1]}")
+
+
+def crowded(V: Tensor, y: Tensor, limit: int) -> bool:
+    """Do more than `limit` weights share a position of the output y [n, O, ...]? Torch's blocked layouts win then."""
+    return V.numel() * y.shape[1] * len(y) > limit * y.numel()

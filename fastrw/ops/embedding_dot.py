@@ -6,7 +6,7 @@ from torch import Tensor
 from fastrw import reference
 
 from . import backends, checks
-from .function import call
+from .function import lean
 from .sample import whole
 
 _OP = "embedding_dot"
@@ -45,18 +45,17 @@ def embedding_dot(
 
     Source: Ren et al. 2018, Eq. 12 with the one-hot row of idx_r as the input.
     """
-    _check(idx, g, V)
     if isinstance(padding_idx, bool) or not isinstance(padding_idx, int):
         raise TypeError(f"fastrw.{_OP}: padding_idx must be an integer, got {type(padding_idx).__name__}")
-    return call(_OP, backend, idx, g, V, padding_idx)
+    return lean(_OP, backend, _check, idx, g, V, padding_idx)
 
 
-def _check(idx, g, V) -> None:
+def _check(idx, g, V, padding_idx) -> None:
     checks.tensors(_OP, _LETTERS, wide=("V",), index=("idx",), idx=idx, g=g, V=V)
 
 
 def _empty(idx, g, V, padding_idx) -> Tensor:
-    _check(idx, g, V)
+    _check(idx, g, V, padding_idx)
     return g.new_empty(g.shape[0], dtype=checks.sums(g.dtype))
 
 

@@ -5,12 +5,16 @@ a Function with backward, jvp and vmap is right under torch.autograd and torch.f
 derivatives are those of the reference, in torch ops, and form its intermediates in memory.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from . import backends
 from .self_test import as_tuple
+
+COMPILED = ("cpp", "cuda")
 
 
 def call(op: str, backend: str, *args):
@@ -20,6 +24,21 @@ def call(op: str, backend: str, *args):
 
         return apply(op, backend, *args)
     return apply_eagerly(op, backend, *args)
+
+
+def lean(op: str, backend: str, check: Callable[..., None], *args):
+    """`call`, where Python's rules would cost a small op as much as the op: a compiled kernel keeps the same rules in
+    the same words, so `check` is asked first only where another backend serves, or a derivative is wanted."""
+    if isinstance(args[0], Tensor) and not torch.compiler.is_dynamo_compiling() and not wanted(args):
+        try:
+            chosen = backends.choose(op, backend, *args)
+            if chosen.name in COMPILED:
+                return chosen.run(*args)
+        except Exception:
+            check(*args)  # what is wrong with the arguments, if they are wrong
+            raise
+    check(*args)
+    return call(op, backend, *args)
 
 
 def value(op: str, backend: str, *args):

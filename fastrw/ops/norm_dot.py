@@ -6,7 +6,7 @@ from torch import Tensor
 from fastrw import reference
 
 from . import backends, checks
-from .function import call
+from .function import lean
 from .sample import whole
 
 _OP = "norm_dot"
@@ -57,8 +57,7 @@ def norm_dot(
 
     Source: Ren et al. 2018, Eq. 7 at eps = 0 for the parameters of one norm.
     """
-    _check(x, g, mean, rstd, V_gamma, V_beta)
-    return call(_OP, backend, x, g, mean, rstd, V_gamma, V_beta)
+    return lean(_OP, backend, _check, x, g, mean, rstd, V_gamma, V_beta)
 
 
 def check_norm(op: str, **given) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from fastrw import reference
 
 from . import backends, checks
-from .function import call
+from .function import lean
 from .norm_dot import check_norm, sample
 
 _OP = "norm_instance"
@@ -43,12 +43,15 @@ def norm_instance(
 
     Source: the per-example gradients of Ren et al. 2018, Eq. 7, for the parameters of one norm.
     """
+    return lean(_OP, backend, _check, x, g, mean, rstd)
+
+
+def _check(x, g, mean, rstd) -> None:
     check_norm(_OP, x=x, g=g, mean=mean, rstd=rstd)
-    return call(_OP, backend, x, g, mean, rstd)
 
 
 def _empty(x, g, mean, rstd) -> tuple[Tensor, Tensor]:
-    check_norm(_OP, x=x, g=g, mean=mean, rstd=rstd)
+    _check(x, g, mean, rstd)
     n, _, C = x.shape
     dtype = checks.sums(x.dtype)
     return x.new_empty(n, C, dtype=dtype), x.new_empty(n, C, dtype=dtype)

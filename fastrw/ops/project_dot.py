@@ -6,7 +6,7 @@ from torch import Tensor
 from fastrw import reference
 
 from . import backends, checks
-from .function import call
+from .function import lean
 from .sample import whole
 
 _LETTERS = {"a": "rp", "g": "rq", "V": "qp", "v_b": "q"}
@@ -41,8 +41,7 @@ def project_dot(
         ValueError: dtypes, devices or shapes break the rules above, or no backend has that name.
         fastrw.Refused: the backend asked for cannot serve these tensors; the text says why.
     """
-    _check(a, g, V, v_b)
-    return call("project_dot", backend, a, g, V, v_b)
+    return lean("project_dot", backend, _check, a, g, V, v_b)
 
 
 def _check(a, g, V, v_b) -> None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from fastrw import reference
 
 from . import backends, checks
-from .function import call
+from .function import lean
 
 _OP = "rectify_normalize"
 
@@ -36,8 +36,7 @@ def rectify_normalize(
 
     Source: Ren et al. 2018, Eq. 8 and Eq. 9.
     """
-    _check(s)
-    return call(_OP, backend, s)
+    return lean(_OP, backend, _check, s)
 
 
 def _check(s) -> None:

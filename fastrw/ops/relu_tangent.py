@@ -64,6 +64,6 @@ backends.register(
     reference=reference.relu_tangent,
     triton=_triton,
     fake=_empty,
-    order={"cpu": ("cpp",), "cuda": ()},  # the reference is one kernel there already
+    order={},  # the reference is one kernel of torch, and on a CPU 0.5 to 0.8 of the time of cpp
     sample=_sample,
 )

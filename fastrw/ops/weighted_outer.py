@@ -6,7 +6,7 @@ from torch import Tensor
 from fastrw import reference
 
 from . import backends, checks
-from .function import call
+from .function import lean
 from .sample import whole
 
 _LETTERS = {"a": "rp", "g": "rq", "w": "r"}
@@ -41,8 +41,7 @@ def weighted_outer(
         ValueError: dtypes, devices or shapes break the rules above, or no backend has that name.
         fastrw.Refused: the backend asked for cannot serve these tensors; the text says why.
     """
-    _check(a, g, w)
-    return call("weighted_outer", backend, a, g, w)
+    return lean("weighted_outer", backend, _check, a, g, w)
 
 
 def _check(a, g, w) -> None:
