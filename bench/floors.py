@@ -7,10 +7,10 @@ for each term of the gradient, so riding on a recorded forward it costs P - F. A
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.models import Batch
+from bench.steps import losses
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
@@ -29,7 +29,7 @@ def floors(model: nn.Module, batch: Batch, val_batch: Batch) -> dict[str, float]
     try:
         with step:
             with forward:
-                loss = F.cross_entropy(model(batch[0]), batch[1])
+                loss = losses(model, batch).mean()
             loss.backward()
     finally:
         for hook in hooks:
@@ -45,7 +45,10 @@ def floors(model: nn.Module, batch: Batch, val_batch: Batch) -> dict[str, float]
     one_pass = (1 + share) * (plain - weight_gradient) + made
     last = plain + share * once
     tangent = plain + backward + share * plain
-    per_example = plain + share * plain + 4 * n * sum(p.numel() for p in model.parameters())  # dot and combine
+    size = sum(p.numel() for p in model.parameters())
+    per_example = plain + share * plain + 4 * n * size  # dot and combine
+    # the engine runs layers again, each by itself, then backward twice, one of them without products for parameters
+    engine = (1 + share) * (once + weight_gradient + backward + backward) + 2 * (n * (1 + share)) ** 2 * size
     work = {
         "forward": once,
         "plain": plain,
@@ -58,5 +61,8 @@ def floors(model: nn.Module, batch: Batch, val_batch: Batch) -> dict[str, float]
         "double_backward": tangent + backward,
         "torch.func.jvp": tangent + once,
         "vmap(grad)": per_example,
+        "Opacus": per_example + weight_gradient,  # autograd's own weight gradient besides
+        "TorchJD": engine,
+        "TorchOpt": tangent + backward,
     }
     return {way: float(flops / plain) for way, flops in work.items()}

@@ -1,4 +1,6 @@
-"""The five models that every end-to-end figure is taken on, each with a training and a validation batch."""
+"""The models that every end-to-end figure is taken on, each with a training and a validation batch.
+
+Five of a size for two CPU cores; three more of the size that people train on a GPU."""
 
 from __future__ import annotations
 
@@ -83,6 +85,89 @@ def resnet32(norm: Callable[[int], nn.Module]) -> nn.Module:
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
 
 
+class WideBlock(nn.Module):
+    """Norm and ReLU before each convolution (Zagoruyko & Komodakis 2016)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int):
+        super().__init__()
+        self.norm1, self.conv1 = nn.BatchNorm2d(inputs), nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+        self.norm2, self.conv2 = nn.BatchNorm2d(outputs), nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        same = stride == 1 and inputs == outputs
+        self.shortcut = None if same else nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm1(x))
+        past = x if self.shortcut is None else self.shortcut(y)
+        return self.conv2(F.relu(self.norm2(self.conv1(y)))) + past
+
+
+def wide_resnet(depth: int = 28, widening: int = 10, classes: int = 10) -> nn.Module:
+    each, widths = (depth - 4) // 6, [16 * widening, 32 * widening, 64 * widening]
+    blocks, inputs = [], 16
+    for stage, outputs in enumerate(widths):
+        for index in range(each):
+            blocks.append(WideBlock(inputs, outputs, 2 if stage and not index else 1))
+            inputs = outputs
+    end = [nn.BatchNorm2d(inputs), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes)]
+    return nn.Sequential(nn.Conv2d(3, 16, 3, padding=1, bias=False), *blocks, *end)
+
+
+class FusedAttention(nn.Module):
+    """As one writes it: torch's fused kernel, which Algorithm 1 and forward mode cannot differentiate again."""
+
+    def __init__(self, width: int, heads: int, causal: bool):
+        super().__init__()
+        self.heads, self.causal = heads, causal
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:  # [n, T, d]
+        q, k, v = (z.unflatten(-1, (self.heads, -1)).transpose(1, 2) for z in self.qkv(x).chunk(3, dim=-1))
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+        return self.out(out.transpose(1, 2).flatten(2))
+
+
+class PreNormLayer(TransformerLayer):
+    def __init__(self, width: int, heads: int, causal: bool):
+        super().__init__(width, heads)
+        self.attention = FusedAttention(width, heads, causal)
+
+
+class VisionTransformer(nn.Module):
+    """Dosovitskiy et al. 2021: patches, a class token, learned positions."""
+
+    def __init__(self, width: int = 384, layers: int = 12, heads: int = 6, patch: int = 16, size: int = 224,
+                 classes: int = 1000):  # fmt: skip
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.positions = nn.Parameter(torch.randn(1, (size // patch) ** 2 + 1, width) * 0.02)
+        self.layers = nn.Sequential(*(PreNormLayer(width, heads, causal=False) for _ in range(layers)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:  # [n, 3, size, size]
+        patches = self.patches(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), patches], 1) + self.positions
+        return self.head(self.norm(self.layers(x))[:, 0])
+
+
+class LanguageModel(nn.Module):
+    """GPT-2 (Radford et al. 2019): causal, learned positions, the head tied to the embedding."""
+
+    def __init__(
+        self, width: int = 768, layers: int = 12, heads: int = 12, vocabulary: int = 50257, longest: int = 1024
+    ):
+        super().__init__()
+        self.embedding, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(longest, width)
+        self.layers = nn.Sequential(*(PreNormLayer(width, heads, causal=True) for _ in range(layers)))
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary, bias=False)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:  # [n, T] -> [n, T, vocabulary]
+        x = self.embedding(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
+        return self.head(self.norm(self.layers(x)))
+
+
 @dataclass(frozen=True)
 class Model:
     """A model and the batches it is measured on: n training examples, m validation examples."""
@@ -92,6 +177,14 @@ class Model:
     classes: int = 10
     n: int = 100
     m: int = 10
+    positions: tuple[int, ...] = ()  # a target at each
+    large: bool = False  # for a GPU
+
+    def small(self, batch: Batch, val_batch: Batch) -> tuple[Batch, Batch]:
+        """The batches it is checked on: Algorithm 1 of a large model, in float64, has no room for all of them."""
+        if not self.large:
+            return batch, val_batch
+        return tuple(t[:8] for t in batch), tuple(t[:2] for t in val_batch)
 
     def make(self, device: str = "cpu", n: int | None = None, m: int | None = None) -> tuple[nn.Module, Batch, Batch]:
         """The model, a training batch and a validation batch, the same at every call."""
@@ -99,7 +192,10 @@ class Model:
             torch.manual_seed(0)
             model = self.build().to(device)
             sizes = (n or self.n, m or self.m)
-            train, val = ((self.inputs(b).to(device), torch.randint(self.classes, (b,)).to(device)) for b in sizes)
+            shapes = ((b, *self.positions) for b in sizes)
+            train, val = (
+                (self.inputs(shape[0]).to(device), torch.randint(self.classes, shape).to(device)) for shape in shapes
+            )
         return model, train, val
 
 
@@ -113,4 +209,14 @@ MODELS = {
     "transformer": Model(Transformer, lambda n: torch.randint(1000, (n, 64)), classes=2, n=64, m=8),
     "resnet32_gn": Model(partial(resnet32, partial(nn.GroupNorm, 8)), images(3, 32, 32)),
     "resnet32_bn": Model(partial(resnet32, nn.BatchNorm2d), images(3, 32, 32)),
+    "wrn28_10": Model(wide_resnet, images(3, 32, 32), n=128, m=16, large=True),
+    "vit_s": Model(VisionTransformer, images(3, 224, 224), classes=1000, n=64, m=8, large=True),
+    "gpt2_small": Model(
+        LanguageModel, lambda n: torch.randint(50257, (n, 512)), classes=50257, n=16, m=2, positions=(512,), large=True
+    ),
 }
+
+
+def on_this(device: str) -> list[str]:
+    """The models measured there unless told otherwise."""
+    return [name for name, model in MODELS.items() if device.startswith("cuda") or not model.large]

@@ -6,6 +6,7 @@ import io
 import os
 from pathlib import Path
 
+from bench.goals import missed
 from bench.ops import BACKENDS, COMPILED, by
 from bench.record import write_whole
 
@@ -23,28 +24,73 @@ def _pyplot():
 
 
 def plot_steps(runs: list[dict], path: str | os.PathLike) -> None:
-    """Ratio to a plain step, the FLOP floor as a tick on each bar; a panel a malloc setting, no bar where no number."""
+    """Ratio to a plain step: a row a run, a panel a model, a line a way; FLOP floor and goal marked, no dot where there
+    is no number."""
     pyplot = _pyplot()
-    figure, axes = pyplot.subplots(len(runs), 1, figsize=(11, 4.2 * len(runs)), squeeze=False, layout="constrained")
-    for axis, run in zip(axes[:, 0], runs, strict=True):
-        models = list(dict.fromkeys(row["model"] for row in run["rows"]))
-        ways = [way for way in dict.fromkeys(row["method"] for row in run["rows"]) if way != "plain"]
-        top = 5.0
-        for index, way in enumerate(ways):
-            rows = [row for row in run["rows"] if row["method"] == way and row["ratio"]]
-            at = [models.index(row["model"]) + (index - (len(ways) - 1) / 2) * 0.8 / len(ways) for row in rows]
-            axis.bar(at, [min(row["ratio"], top) for row in rows], 0.8 / len(ways), label=way, color=f"C{index}")
-            for x, row in zip(at, rows, strict=True):
-                if row["floor"]:
-                    axis.hlines(row["floor"], x - 0.4 / len(ways), x + 0.4 / len(ways), color="black", linewidth=1)
-                if row["ratio"] > top:
-                    axis.annotate(f"{row['ratio']:.1f}", (x, top), ha="center", va="bottom", fontsize=8)
-        axis.axhline(1, color="grey", linewidth=0.8, zorder=0)
-        axis.set(xticks=range(len(models)), xticklabels=models, xlim=(-0.5, len(models) - 0.5), ylim=(0, top + 0.3))
-        axis.set_ylabel("time ÷ plain step")
-        axis.set_title(f"malloc {run['malloc']}; black tick: FLOP floor", fontsize=10)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=8, fontsize=8, loc="outside lower center")
+    runs = [run for run in runs if run["rows"]]
+    models = list(dict.fromkeys(row["model"] for run in runs for row in run["rows"]))
+    ways = [[way for way in dict.fromkeys(row["method"] for row in run["rows"]) if way != "plain"] for run in runs]
+    heights = [len(each) + 3.5 for each in ways]
+    size = 2.2 + 2.4 * len(models), 1 + 0.22 * sum(heights)
+    figure = pyplot.figure(figsize=size, layout="constrained")
+    parts = figure.subfigures(len(runs), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, run, names in zip(parts, runs, ways, strict=True):
+        axes = part.subplots(1, len(models), squeeze=False, sharey="row")[0]
+        for axis, model in zip(axes, models, strict=True):
+            _steps(axis, model, names, {row["method"]: row for row in run["rows"] if row["model"] == model})
+        machine = run["machine"]
+        without = "" if run.get("extension", "on") == "on" else ", without the compiled extension"
+        where = f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads, malloc {run['malloc']}{without}"
+        part.suptitle(f"time ÷ plain step: {where}", size=10)
+    marks = {text: mark for mark, text in zip(*_legend(pyplot), strict=True)}
+    figure.legend(marks.values(), marks.keys(), ncols=len(marks), fontsize=8, loc="outside lower center")
     _write(figure, path)
+
+
+MET, MISSED, WITHOUT_GOAL, FLOOR = "C2", "C3", "C0", "black"
+FAR = 5.0  # a ratio beyond is written at the edge
+NUMBER = {"fontsize": 6.5, "va": "center"}
+
+
+def _legend(pyplot) -> tuple[list, list[str]]:
+    from matplotlib.lines import Line2D
+
+    dots = {"measured": WITHOUT_GOAL, "goal met": MET, "goal missed": MISSED}
+    marks = [Line2D([], [], marker="o", linestyle="", color=colour) for colour in dots.values()]
+    marks.append(Line2D([], [], marker="d", linestyle="", markerfacecolor="none", color="0.2"))
+    marks.append(Line2D([], [], marker="|", linestyle="", markersize=9, color=FLOOR))
+    return marks, [*dots, "goal", "FLOP floor"]
+
+
+def _steps(axis, title: str, ways: list[str], rows: dict[str, dict]) -> None:
+    axis.axvline(1, color="grey", linewidth=0.8, zorder=0)
+    for at, way in enumerate(ways):
+        row = rows.get(way)
+        if row is None or row["ratio"] is None:
+            axis.annotate("no number", (1.06, at), color="0.5", **NUMBER)
+            continue
+        goal, ratio = row.get("goal"), row["ratio"]
+        colour = WITHOUT_GOAL if goal is None else MISSED if missed(ratio, goal) else MET
+        if row["floor"] and row["floor"] < FAR:
+            axis.plot(row["floor"], at, "|", color=FLOOR, markersize=9, zorder=2)
+        if ratio > FAR:
+            axis.plot(FAR, at, ">", color=colour, markersize=5, zorder=3)
+            axis.annotate(f"{ratio:.0f}", (FAR, at), (-6, 0), textcoords="offset points", ha="right", **NUMBER)
+            continue
+        axis.hlines(at, *row["quartiles"], color=colour, linewidth=2, alpha=0.5)
+        axis.plot(ratio, at, "o", color=colour, markersize=4.5, zorder=3)
+        if goal:
+            axis.plot(goal, at, "d", markerfacecolor="none", color="0.2", markersize=6, zorder=4)
+        right = max(x for x in (ratio, row["quartiles"][1], goal, row["floor"]) if x)
+        x, away, ha = (right, 6, "left") if right < 0.9 * FAR else (row["quartiles"][0], -6, "right")
+        axis.annotate(f"{ratio:.2f}", (x, at), (away, 0), textcoords="offset points", ha=ha, **NUMBER)
+    axis.set_xlim(0.6, FAR + 0.1)
+    axis.set_xticks(range(1, int(FAR) + 1))
+    axis.set_yticks(range(len(ways)), ways, fontsize=8)
+    axis.set_ylim(len(ways) - 0.4, -0.6)
+    axis.tick_params(axis="x", labelsize=7, labelbottom=True)
+    axis.grid(axis="x", linewidth=0.3)
+    axis.set_title(title, fontsize=9, pad=3)
 
 
 def plot_ops(result: dict, path: str | os.PathLike) -> None:

@@ -6,27 +6,37 @@ A step is called with (model, batch, val_batch) and leaves sum_i w_i grad f_i in
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import fastrw
+from bench import layouts, peers
 from bench.models import Batch
 from fastrw.methods import evaluate
 from fastrw.problem import Problem
-from fastrw.weights import rectify
+from fastrw.weights import NORMALIZERS, rectify
 
 Step = Callable[[nn.Module, Batch, Batch], tuple[Tensor, str]]
 
 
 def losses(model: nn.Module, batch: Batch, state: dict[str, Tensor] | None = None) -> Tensor:
-    """f_i [n]; with `state`, at those parameters and buffers."""
+    """f_i [n], averaged over the positions of an example; with `state`, at those parameters and buffers."""
     inputs, targets = batch
     output = model(inputs) if state is None else functional_call(model, state, (inputs,))
-    return F.cross_entropy(output, targets, reduction="none")
+    if output.ndim == 2:
+        return F.cross_entropy(output, targets, reduction="none")
+    return F.cross_entropy(output.movedim(-1, 1), targets, reduction="none").mean(1)
+
+
+def twice_differentiable() -> AbstractContextManager:
+    """Attention by torch's math backend: the fused kernels have neither forward mode nor a second derivative."""
+    return sdpa_kernel(SDPBackend.MATH)
 
 
 def validation_gradient(model: nn.Module, val_batch: Batch) -> dict[str, Tensor]:
@@ -44,8 +54,11 @@ def copied_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: buffer.clone() for name, buffer in model.named_buffers()}
 
 
-def plain(model: nn.Module, batch: Batch, _val_batch: Batch) -> None:
-    losses(model, batch).mean().backward()
+def plain(model: nn.Module, batch: Batch, _val_batch: Batch) -> tuple[Tensor, str]:
+    """An ordinary step; what it returns in the place of scores are the losses, so that it can be checked, too."""
+    f = losses(model, batch)
+    f.mean().backward()
+    return f.detach(), "plain"
 
 
 def shared_forward(method: str, model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
@@ -69,17 +82,19 @@ def drop_in(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, s
 
 
 def double_backward(
-    model: nn.Module, batch: Batch, val_batch: Batch, rate: float = 0.1, params: str | None = None
-) -> tuple[Tensor, str]:
+    model: nn.Module, batch: Batch, val_batch: Batch, rate: float = 0.1, params: str | None = None,
+    normalize: str = "rectify",
+) -> tuple[Tensor, str]:  # fmt: skip
     """Algorithm 1, literally: epsilon, one SGD step kept differentiable, the validation loss at its end."""
     here = Problem(model, batch, val_batch, params=params).params
-    f = losses(model, batch)
-    epsilon = torch.zeros_like(f, requires_grad=True)
-    gradient = torch.autograd.grad((epsilon * f).sum(), list(here.values()), create_graph=True)
-    ahead = {name: p - rate * d for (name, p), d in zip(here.items(), gradient, strict=True)}
-    val_loss = losses(model, val_batch, {**ahead, **copied_buffers(model)}).mean()
-    scores = -torch.autograd.grad(val_loss, epsilon, retain_graph=True)[0] / rate
-    (rectify(scores) * f).sum().backward()
+    with twice_differentiable():
+        f = losses(model, batch)
+        epsilon = torch.zeros_like(f, requires_grad=True)
+        gradient = torch.autograd.grad((epsilon * f).sum(), list(here.values()), create_graph=True)
+        ahead = {name: p - rate * d for (name, p), d in zip(here.items(), gradient, strict=True)}
+        val_loss = losses(model, val_batch, {**ahead, **copied_buffers(model)}).mean()
+        scores = -torch.autograd.grad(val_loss, epsilon, retain_graph=True)[0] / rate
+    (NORMALIZERS[normalize](scores) * f).sum().backward()
     return scores, "double_backward"
 
 
@@ -87,7 +102,7 @@ def forward_mode(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tens
     """torch.func.jvp of the losses along V, then a weighted step."""
     here = {name: p.detach() for name, p in model.named_parameters()}
     along = validation_gradient(model, val_batch)
-    with torch.no_grad():
+    with torch.no_grad(), twice_differentiable():
         _, scores = jvp(lambda p: losses(model, batch, {**p, **copied_buffers(model)}), (here,), (along,))
     (rectify(scores) * losses(model, batch)).sum().backward()
     return scores, "torch.func.jvp"
@@ -112,16 +127,26 @@ def per_example(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tenso
 STEPS: dict[str, Step] = {
     "plain": plain,
     "Reweighter": reweighter,
+    "all weights positive": partial(reweighter, normalize="shift"),
     "update=backward": partial(reweighter, update="backward"),
     "params=last": partial(reweighter, params="last"),
     "layerwise": partial(shared_forward, "layerwise"),
     "tangent": partial(shared_forward, "tangent"),
     "auto": partial(shared_forward, "auto"),
     "meta_weights": drop_in,
+    "plain, channels_last": layouts.channels_last(plain),
+    "Reweighter, channels_last": layouts.channels_last(reweighter),
     "torch.func.jvp": forward_mode,
     "vmap(grad)": per_example,
     "double_backward": double_backward,
+    **peers.steps(),
 }
+BASE = {"Reweighter, channels_last": "plain, channels_last"}  # what a way's ratio is taken to, where it is not plain
+WITHOUT_FASTRW = {"torch.func.jvp", "vmap(grad)", "double_backward", *peers.PEERS}
 
 # what a way that is not the whole of Algorithm 1 is held against
-EXPECTED: dict[str, Step] = {"params=last": partial(double_backward, params="last")}
+EXPECTED: dict[str, Step] = {
+    "plain, channels_last": plain,
+    "params=last": partial(double_backward, params="last"),
+    "all weights positive": partial(double_backward, normalize="shift"),
+}

@@ -6,6 +6,7 @@ With `cold_cache=True` a buffer larger than the last cache is written before eve
 
 from __future__ import annotations
 
+import itertools
 import os
 import statistics
 import time
@@ -85,12 +86,14 @@ def sample(way: Way, device: str, flush: torch.Tensor | None = None) -> float:
 
 
 def interleave(
-    ways: dict[str, Way], rounds: int, device: str = "cpu", *, cold_cache: bool = False, warmup: int = 1
-) -> dict[str, Timing]:
-    """Time each way once a round, each round beginning with the next way."""
+    ways: dict[str, Way], rounds: int, device: str = "cpu", *, cold_cache: bool = False, warmup: int = 1,
+    patience: float = float("inf"),
+) -> dict[str, Timing]:  # fmt: skip
+    """Time each way once a round, each round beginning with the next way. A way whose samples add up to more than
+    `patience` seconds stops at three of them."""
     cold = {name: sample(way, device) for name, way in ways.items()}
-    for way in ways.values():
-        for _ in range(warmup):
+    for name, way in ways.items():
+        for _ in range(warmup if cold[name] < patience else 0):
             way()
     flush = torch.empty(LARGER_THAN_CACHE, dtype=torch.uint8, device=device) if cold_cache else None
     samples: dict[str, list[float]] = {name: [] for name in ways}
@@ -98,24 +101,34 @@ def interleave(
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
-            samples[name].append(sample(ways[name], device, flush))
+            if len(samples[name]) < 3 or sum(samples[name]) < patience:
+                samples[name].append(sample(ways[name], device, flush))
     return {name: Timing(cold[name], tuple(samples[name])) for name in names}
 
 
-def peak_memory(way: Way, device: str = "cpu") -> int:
-    """Bytes of tensors alive at the worst moment of one call, above those alive before it."""
+MARK = 1_000_003  # bytes: a tensor of this size marks a place in the account of the CPU's memory
+
+
+def peak_memory(way: Way, device: str = "cpu", before: Way = lambda: None) -> int:
+    """Bytes of tensors alive at the worst moment of one call, above those alive before it; `before` is no part of it.
+
+    On a CPU the call before it is in the account, too: what a call keeps for the next one, and replaces, is no growth.
+    """
     if device.startswith("cuda"):
+        before()
         wait(device)
-        before = torch.cuda.memory_allocated()
+        alive = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
         way()
         wait(device)
-        return torch.cuda.max_memory_allocated() - before
+        return torch.cuda.max_memory_allocated() - alive
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        before()
+        way()
+        before()
+        torch.empty(MARK, dtype=torch.uint8)
         way()
     events = (event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]")
-    alive = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        alive += event.nbytes()
-        peak = max(peak, alive)
-    return peak
+    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    sizes = sizes[len(sizes) - sizes[::-1].index(-MARK) :]
+    return max(0, *itertools.accumulate(sizes)) if sizes else 0

@@ -5,13 +5,14 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 from torch import nn
 
 import bench
-from bench import end_to_end, gpu, record, roof, steps, timing
+from bench import end_to_end, gpu, peers, record, roof, steps, timing
 from bench.floors import floors
 from bench.models import MODELS
 from fastrw.ops import backends
@@ -35,8 +36,9 @@ def rows_of(folder, *words, model="lenet"):
 
 
 def test_end_to_end_gives_every_way_a_number_or_a_reason(tmp_path):
-    status, rows = rows_of(tmp_path, "--plot", str(tmp_path / "ratios.png"), model="mlp")
-    assert [row["method"] for row in rows] == list(steps.STEPS)
+    ours = [way for way in steps.STEPS if way not in ("plain", *peers.PEERS)]
+    status, rows = rows_of(tmp_path, "--plot", str(tmp_path / "ratios.png"), "--methods", *ours, model="mlp")
+    assert [row["method"] for row in rows] == ["plain", *ours]
     for row in rows:
         if row["why"] is None:
             assert row["ratio"] > 0 and row["floor"] >= 1 and len(row["seconds"]["samples"]) == 1
@@ -96,7 +98,7 @@ def test_end_to_end_measures_the_other_malloc_in_another_process(tmp_path):
     assert all(row["ratio"] > 0 for run in runs for row in run["rows"])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", end_to_end.on_this("cpu"))
 def test_models_are_the_same_at_every_call(name):
     (model, batch, val_batch), (again, *_) = MODELS[name].make(n=3, m=2), MODELS[name].make(n=3, m=2)
     assert all(map(torch.equal, model.parameters(), again.parameters()))
@@ -125,6 +127,12 @@ def test_interleave_rotates_the_order():
     assert all(len(times[name].samples) == 3 for name in ways)
 
 
+def test_interleave_ends_a_slow_way_early():
+    ways = {"quick": lambda: None, "slow": lambda: time.sleep(0.02)}
+    times = timing.interleave(ways, 6, patience=0.03)
+    assert len(times["quick"].samples) == 6 and len(times["slow"].samples) == 3
+
+
 def test_timing_quotes_median_and_quartiles():
     times = timing.Timing(9.0, (1.0, 2.0, 3.0, 4.0, 100.0))
     assert times.median == 3 and times.quartiles == (2, 4)
@@ -139,8 +147,16 @@ def test_peak_memory_counts_what_lives_at_once():
     def together():
         [torch.ones(2**20) for _ in range(3)]
 
+    kept = []
+
+    def replaced():
+        kept[:] = [torch.ones(2**20), torch.ones(2**18)]
+
     assert timing.peak_memory(one_after_the_other) == 4 * 2**20
     assert timing.peak_memory(together) == 12 * 2**20
+    assert timing.peak_memory(replaced) == 5 * 2**20  # the new ones beside the old
+    assert timing.peak_memory(replaced, before=kept.clear) == 5 * 2**20
+    assert timing.peak_memory(lambda: None) == 0
 
 
 def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -1,0 +1,31 @@
+"""What each ratio should come to, on two CPU cores: stands beside it wherever it is shown, so that a miss is seen."""
+
+from __future__ import annotations
+
+REWEIGHTER = {"mlp": 1.00, "lenet": 1.08, "transformer": 1.12, "resnet32_gn": 1.20, "resnet32_bn": 1.65}
+WITHOUT_EXTENSION = {"mlp": 1.10, "lenet": 1.45, "transformer": 1.30, "resnet32_gn": 1.45, "resnet32_bn": 1.95}
+LAST = 1.06  # params="last", on any model
+NOTHING_TO_SKIP = 0.08  # above the same run's Reweighter, where every weight is positive
+MEMORY = {"assembled": 1.35, "backward": 1.10}  # by the update that served
+
+
+def set_goals(rows: list[dict], extension: str, device: str) -> None:
+    """Give the rows of one model their `goal` (of the ratio) and `memory_goal`, None where there is none."""
+    ordinary = next((row["ratio"] for row in rows if row["method"] == "Reweighter"), None)
+    for row in rows:
+        row["goal"] = row["memory_goal"] = None
+        if device.startswith("cuda"):
+            continue
+        name, way = row["model"], row["method"]
+        if way.startswith("Reweighter"):
+            row["goal"] = (REWEIGHTER if extension == "on" else WITHOUT_EXTENSION).get(name)
+        elif way == "params=last" and extension == "on":
+            row["goal"] = LAST
+        elif way == "all weights positive" and ordinary:
+            row["goal"] = ordinary + NOTHING_TO_SKIP
+        if row["goal"] or way == "update=backward":
+            row["memory_goal"] = MEMORY.get((row["served_by"] or "").rpartition(", ")[2])
+
+
+def missed(figure: float | None, goal: float | None) -> bool:
+    return figure is not None and goal is not None and figure > goal
