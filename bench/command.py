@@ -18,6 +18,8 @@ from bench.ops import BACKENDS, DTYPES, Settings, measure, on_gpu
 EPILOG = """\
 other benches, each with a --help of its own:
   python -m fastrw bench end_to_end         one whole training step: fastrw and its peers against a plain step
+  python -m fastrw bench overhead           the Python side of a step: microseconds an operation, a use and a call
+  python -m fastrw bench scaling            time and memory of a step against n, m, depth and width
   python -m fastrw bench gpu                on a GPU machine: tests, sanitizers and all benches, into one result file
 
 examples:

@@ -167,7 +167,7 @@ def run(options: argparse.Namespace, malloc: str, ext: str, console: Console, sa
     rows: list[dict] = []
     out = {"malloc": malloc, "extension": ext, "machine": machine, "roof": ceilings.as_dict(), "rows": rows}
     for name in options.models:
-        with Console(stderr=True).status(name) as status:
+        with record.progress() as status:
             found = measure(name, methods, options, ext, lambda doing, name=name: status.update(f"{name}: {doing}"))
         console.print(table(name, found))
         rows += found

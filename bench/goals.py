@@ -8,6 +8,12 @@ LAST = 1.06  # params="last", on any model
 NOTHING_TO_SKIP = 0.08  # above the same run's Reweighter, where every weight is positive
 MEMORY = {"assembled": 1.35, "backward": 1.10}  # by the update that served
 
+OVERHEAD = {  # of the Python side, in microseconds: by line and column of bench/overhead.py
+    "recording": {"operation": 3.0},
+    "recording, params=last": {"operation": 3.0, "unselected": 3.0},
+    "step - products, assembled": {"operation": 3.0, "use": 12.0},
+}
+
 
 def set_goals(rows: list[dict], extension: str, device: str) -> None:
     """Give the rows of one model their `goal` (of the ratio) and `memory_goal`, None where there is none."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.status import Status
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -103,6 +104,11 @@ def tool(name: str) -> str | None:
 def console() -> Console:
     """Where tables go: wide enough for them also where the output is a file."""
     return Console(width=max(Console().width, 120))
+
+
+def progress() -> Status:
+    """One line that says what is being done, where somebody looks on."""
+    return Console(stderr=True).status("")
 
 
 def caution(found: dict) -> str:
