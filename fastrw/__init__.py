@@ -1,6 +1,6 @@
 """fastrw: exact example weights of "Learning to Reweight Examples" (Ren et al. 2018) from ordinary training passes."""
 
-from fastrw import extension
+from fastrw import extension, fsr
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
 from fastrw.extension import free_workspaces
 from fastrw.meta_weights import explain, gradient_dots, meta_weights
@@ -21,6 +21,7 @@ __all__ = [
     "VerifyReport",
     "explain",
     "free_workspaces",
+    "fsr",
     "gradient_dots",
     "meta_weights",
     "verify",

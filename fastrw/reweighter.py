@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastrw.accumulate import accumulate, backward
 from fastrw.capture import Graphs
 from fastrw.errors import Refused
 from fastrw.isolation import State
@@ -157,7 +158,7 @@ class Reweighter:
             if self._update == "assembled" or self._graphs:
                 raise
             return None
-        _accumulate(found.gradients)
+        accumulate(found.gradients)
         return Step(found.weights, found.losses, found.scores, found.val_loss, "layerwise", "assembled", {}, found.uses)
 
     def _backward(self, problem: Problem, state: State, timeline: Timeline | None) -> Step:
@@ -191,34 +192,10 @@ class Reweighter:
     def _accumulated(self, total: Tensor, none: bool = False) -> None:
         """An ordinary backward; `none`: no example counts."""
         total = total if self._scaler is None else self._scaler.scale(total)
-        params = [p for p in self.model.parameters() if p.requires_grad]
-        if any(p._post_accumulate_grad_hooks for p in params):
-            return total.backward()
-        grads = torch.autograd.grad(total, params, allow_unused=True)  # all of them, or an error and none
-        pairs = zip(params, grads, strict=True)
-        _accumulate({p: torch.zeros_like(p) if none else g for p, g in pairs if g is not None})
+        backward(total, self.model, none)
 
     def _scale(self, problem: Problem) -> Tensor | None:
         if self._scaler is None or not self._scaler.is_enabled():
             return None
         p = next(iter(problem.params.values()))
         return self._scaler.scale(torch.ones((), device=p.device))
-
-
-@torch.no_grad()
-def _accumulate(gradients: dict[nn.Parameter, Tensor]) -> None:
-    """Add to `.grad`, each in memory of its own, laid out as its parameter."""
-    taken = set()
-    for p, g in gradients.items():
-        if p.grad is not None:
-            p.grad.add_(g)
-            continue
-        if g.is_sparse:
-            p.grad = g
-            continue
-        home = g.untyped_storage().data_ptr()
-        alone = home not in taken and g.untyped_storage().nbytes() == g.numel() * g.element_size()
-        taken.add(home)
-        p.grad = (
-            g.detach() if alone and (g.dtype, g.stride()) == (p.dtype, p.stride()) else torch.empty_like(p).copy_(g)
-        )

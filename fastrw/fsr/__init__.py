@@ -1,0 +1,38 @@
+"""FSR: learning to reweight without clean data (Zhang & Pfister 2021, "Learning Fast Sample Re-weighting Without
+Reward Data"). Training examples that learn well, equally many of each class, stand in for the clean set."""
+
+from fastrw.fsr.dictionary import ProxyDictionary
+from fastrw.fsr.fsr import FSR
+from fastrw.fsr.indexed import Indexed
+from fastrw.fsr.mixup import MixUp
+from fastrw.fsr.presets import TABLE_4, Preset
+from fastrw.fsr.pushers import (
+    PUSHERS,
+    AreaUnderMargin,
+    ForgettingEvents,
+    MaxMargin,
+    MetaMargin,
+    NegativeLoss,
+    Pusher,
+)
+from fastrw.fsr.relabel import Relabel
+from fastrw.fsr.statistics import EpochReport, FSRStep
+
+__all__ = [
+    "FSR",
+    "PUSHERS",
+    "TABLE_4",
+    "AreaUnderMargin",
+    "EpochReport",
+    "FSRStep",
+    "ForgettingEvents",
+    "Indexed",
+    "MaxMargin",
+    "MetaMargin",
+    "MixUp",
+    "NegativeLoss",
+    "Preset",
+    "ProxyDictionary",
+    "Pusher",
+    "Relabel",
+]

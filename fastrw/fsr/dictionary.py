@@ -1,0 +1,142 @@
+"""The dictionary R: the training examples that stand in for reward data, equally many of each class (Eq. 4)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastrw.fsr import checks
+from fastrw.fsr.pushers import MetaMargin, Pusher
+
+
+class ProxyDictionary:
+    """R = argmax_R sum over x in R of P̂(x), |R| / C examples of each class (Zhang & Pfister 2021, Eq. 4-5).
+
+    It keeps indices into the dataset, never the examples: in memory, the labels and a few numbers of each training
+    example (`pusher.columns` and a flag), and capacity indices. It is filled at once with a balanced random choice.
+
+    Each class has k = capacity // C places and fills min(k, examples of the class) of them, always. An example that was
+    not trained on yet, or whose score is not finite, enters only where no other is left. Ties go to the lower index.
+
+    Args:
+        labels: [N] whole numbers from 0 to C - 1, of all N training examples as the training sees them.
+        num_classes: C; every class needs an example.
+        capacity: |R|, at least C.
+        pusher: how examples are scored; see `pushers`.
+        seed: of the random fill and of `fetch`: a generator of its own, on the CPU.
+        dtype, device: of the history that scores are read from: float32 or float64.
+    Raises:
+        TypeError, ValueError: a label out of range, a class without example, a capacity below the number of classes.
+    """
+
+    def __init__(self, labels: Tensor, num_classes: int, *, capacity: int = 2000, pusher: Pusher | None = None,
+                 seed: int = 0, dtype: torch.dtype = torch.float32, device: Any = "cpu"):  # fmt: skip
+        checks.count("ProxyDictionary", "num_classes", num_classes, 2)
+        self.labels = checks.labels("ProxyDictionary", labels, num_classes, name="labels").cpu()
+        checks.count("ProxyDictionary", "capacity", capacity, 1)
+        if capacity < num_classes:
+            raise ValueError(
+                f"fastrw.ProxyDictionary: capacity must be at least the number of classes, {num_classes}, "
+                f"got {capacity}"
+            )
+        self._counts = torch.bincount(self.labels, minlength=num_classes)
+        if bool((empty := self._counts == 0).any()):
+            raise ValueError(
+                f"fastrw.ProxyDictionary: every class needs an example, got none of class {int(empty.int().argmax())}"
+            )
+        self.capacity, self.num_classes = capacity, num_classes
+        self.pusher = MetaMargin() if pusher is None else pusher
+        self.generator = torch.Generator().manual_seed(seed)
+        self.seen = torch.zeros(len(self.labels), dtype=torch.bool, device=device)
+        self.history = torch.zeros(len(self.labels), self.pusher.columns, dtype=dtype, device=device)
+        self._by_class = self.labels.sort(stable=True).indices  # every example, class by class
+        self._start = self._counts.cumsum(0) - self._counts
+        self._held = self._counts.clamp(max=capacity // num_classes)  # [C] how many places of a class are filled
+        self._rank = torch.arange(len(self.labels)) - self._start.repeat_interleave(self._counts)
+        self._places = self._top(torch.rand(len(self.labels), generator=self.generator))
+
+    def __len__(self) -> int:
+        return int(self._held.sum())
+
+    @property
+    def indices(self) -> Tensor:
+        """[|R|] int64 on the CPU: the examples in the dictionary, class by class, each class best first."""
+        return self._places[self._places >= 0]
+
+    @property
+    def scores(self) -> Tensor:
+        """[N] P̂ of every training example; -inf where it was not trained on yet or is not finite."""
+        s = self.pusher.score(self.history)
+        return torch.where(self.seen & s.isfinite(), s, -torch.inf)
+
+    @torch.no_grad()
+    def observe(self, index: Tensor, y: Tensor, z: Tensor, z_ahead: Tensor | None = None) -> None:
+        """P̂ of the examples of a batch, from their logits: index [n], y [n], z = f(x; Θ) and ẑ = f(x; Θ̂) [n, C]."""
+        home = self.history.device
+        index, y, z = index.to(home), y.to(home), z.to(home, self.history.dtype)
+        z_ahead = None if z_ahead is None else z_ahead.to(home, self.history.dtype)
+        self.history[index] = self.pusher.move(self.history[index], y, z, z_ahead)
+        self.seen[index] = True
+
+    def update(self) -> float:
+        """Fills every class anew with its highest scores (Eq. 4), at the end of an epoch.
+
+        Returns:
+            the share of the examples that were not in the dictionary before.
+        """
+        before, self._places = self.indices, self._top(self.scores.cpu())
+        return float((~torch.isin(self.indices, before)).double().mean())
+
+    def fetch(self, q: int) -> Tensor:
+        """[q] int64 on the CPU: indices drawn at random from the dictionary, q // C of each class; the q % C that are
+        left over go to as many classes, drawn at random. No example is drawn twice before its whole class was."""
+        checks.count("ProxyDictionary.fetch", "q", q)
+        keys = torch.rand(self._places.shape, generator=self.generator)
+        keys[self._places < 0] = 2.0
+        shuffled = self._places.gather(1, keys.argsort(1))
+        share = torch.full((self.num_classes,), q // self.num_classes)
+        share[torch.randperm(self.num_classes, generator=self.generator)[: q % self.num_classes]] += 1
+        owner = torch.arange(self.num_classes).repeat_interleave(share)
+        rank = torch.arange(q) - (share.cumsum(0) - share)[owner]
+        return shuffled[owner, rank % self._held[owner]]
+
+    def purity(self, true_labels: Tensor) -> float:
+        """The share of the dictionary whose label is the true one (section 5.5). true_labels: [N]."""
+        true = checks.labels("ProxyDictionary.purity", true_labels, self.num_classes, name="true_labels").cpu()
+        if len(true) != len(self.labels):
+            raise ValueError(
+                f"fastrw.ProxyDictionary.purity: true_labels must be [N] with N = {len(self.labels)}, got {len(true)}"
+            )
+        return float((true == self.labels)[self.indices].double().mean())
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that a resumed run needs. The labels are not in it: they come from the dataset."""
+        return {
+            "places": self._places.clone(),
+            "history": self.history.clone(),
+            "seen": self.seen.clone(),
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state_dict()`, bit for bit. ValueError where it is of other data, classes, capacity or pusher."""
+        mine = {"places": self._places, "history": self.history, "seen": self.seen}
+        for name, tensor in mine.items():
+            got = tuple(state[name].shape) if isinstance(state, dict) and name in state else "nothing"
+            if got != tuple(tensor.shape):
+                raise ValueError(
+                    f"fastrw.ProxyDictionary: a state must hold {name} of shape {tuple(tensor.shape)}, got {got}"
+                )
+        for name, tensor in mine.items():
+            tensor.copy_(state[name])
+        self.generator.set_state(state["generator"])
+
+    def _top(self, scores: Tensor) -> Tensor:
+        """scores [N] -> [C, k] the indices of each class's highest scores, highest first, -1 where it has no more."""
+        order = scores[self._by_class].sort(descending=True, stable=True).indices
+        order = order[self.labels[self._by_class[order]].sort(stable=True).indices]
+        places = torch.full((self.num_classes, int(self.capacity // self.num_classes)), -1)
+        kept = self._rank < places.shape[1]
+        best = self._by_class[order][kept]
+        places[self.labels[best], self._rank[kept]] = best
+        return places

@@ -1,0 +1,270 @@
+"""FSR's training step (Zhang & Pfister 2021, Algorithm 1): `.grad` holds the gradient of the weighted loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils._pytree import tree_map
+
+from fastrw.accumulate import backward
+from fastrw.fsr import checks
+from fastrw.fsr.any_layer import AnyLayer
+from fastrw.fsr.dictionary import ProxyDictionary
+from fastrw.fsr.indexed import Indexed, examples, labels_of
+from fastrw.fsr.last_layer import LastLayer
+from fastrw.fsr.lookahead import LOOKAHEADS, Lookahead
+from fastrw.fsr.mixup import MixUp
+from fastrw.fsr.pushers import Pusher
+from fastrw.fsr.question import Answer, Question
+from fastrw.fsr.relabel import Relabel
+from fastrw.fsr.statistics import EpochReport, FSRStep, Totals
+from fastrw.fsr.weights import VARIANTS, weights
+from fastrw.isolation import State
+
+
+class FSR:
+    """Example weights without clean data: the reward examples are training examples that learn well.
+
+        s_i = -∂L^R(Θ̂)/∂ω_i at ω = 1/b,   Θ̂ = Θ - η (μ m + Σ_i ω_i ∇f_i(Θ) + wd Θ)           (Algorithm 1, Eq. 3)
+        w   = normalised 1/b + α s;   .grad += Σ_i w_i ∇f_i  (+ the gradient of the second loss, where relabel is given)
+        P̂_i ← λ P̂_i + (1 - λ) (L(f(x_i; Θ), y_i) - L(f(x_i; Θ̂), y_i))                         (Eq. 5)
+
+    L^R is the mean loss of q examples of the dictionary, drawn class by class; at the end of an epoch the dictionary
+    takes the highest P̂ of each class (Eq. 4).
+
+        train_set = ...                                   # train_set[i] is (x, y)
+        loader = DataLoader(fastrw.fsr.Indexed(train_set), batch_size=100, shuffle=True)
+        fsr = fastrw.fsr.FSR(model, len(train_set), 10, dataset=train_set, optimizer=optimizer)
+        for epoch in range(epochs):
+            for index, x, y in loader:
+                optimizer.zero_grad()
+                fsr.step(index, x, y)
+                optimizer.step()
+            print(fsr.end_epoch())
+
+    L is cross-entropy of the model's logits [n, C]. Margins are of the plain labels and inputs, without smoothing and
+    MixUp. With MixUp the model is run on the inputs as they are, too, for margin and re-labelling.
+
+    Args:
+        model: any module that returns logits [n, C], in the mode that you train it in.
+        dataset_size, num_classes: N and C.
+        dataset: dataset[i] is (x, y), and may be `Indexed`; reward examples are read from it by index.
+        labels: [N], the labels that dataset[i] gives. Default: its `targets`, or each example is read once.
+        optimizer: the one that trains the model. Its momentum buffers, and its weight decay, are read for the
+            look-ahead; FSR never steps it.
+        lookahead: "momentum" (the authors' code: μ and m are the optimizer's), "plain" (μ = 0, Algorithm 1 as
+            printed), None: "momentum" where the optimizer has momentum.
+        eta: η; None: the optimizer's learning rate of the moment.
+        weight_decay: wd, the regularisation loss wd/2 |Θ^meta|² inside both losses; None: the optimizer's (0 without
+            one, and where it decays apart from the loss, as AdamW does).
+        params: Θ^meta: "last" (the last layer: a few matrix products), "all", names with wildcards, or parameters.
+        alpha: α.
+        normalize: "rectify" (label noise) or "shift" (long tail). variant: "code" or "paper". See `weights.weights`.
+        capacity, pusher, seed: of the dictionary; see `ProxyDictionary`.
+        q: reward examples in a step.
+        refresh: steps between two reward batches. 1 is Algorithm 1. With k, what the last layer reads of a reward batch
+            serves k steps (its logits and gradients are always of the moment): the forward of q examples, which is most
+            of what FSR costs, is run at one step in k. Needs the last layer.
+        warmup: epochs with w_i = 1/b, in which only P̂ (and ŷ) are learned. The deferred schedule is a long one.
+        label_smoothing: of the weighted loss and of L^R, in [0, 1).
+        relabel: adds `Relabel`'s loss after the warm-up; ŷ is learned from the start.
+        mixup: blends the examples of the weighted loss.
+        scaler: a `torch.amp.GradScaler`, as in `Reweighter`.
+
+    Nothing but `.grad`, FSR's own state, and what one training forward and reading the reward examples move (running
+    statistics, random states) is changed; a step that raises leaves all of it as it was. Reward batches move no running
+    statistics. FSR sees one process's batches: under data parallel training each process has its own.
+
+    Raises:
+        TypeError, ValueError: a rule is broken; the text says the rule and what was got.
+    Source: Zhang & Pfister 2021, Algorithm 1, Eq. 3-7, sections 4 and 5; its authors' code where "code" is said.
+    """
+
+    def __init__(
+        self, model: nn.Module, dataset_size: int, num_classes: int, *, dataset: Any,
+        labels: Tensor | Sequence[int] | None = None, optimizer: Optimizer | None = None, lookahead: str | None = None,
+        eta: float | None = 0.1, weight_decay: float | None = None, params: Any = "last", alpha: float = 1.0,
+        normalize: str = "rectify", variant: str = "code", capacity: int = 2000, pusher: Pusher | None = None,
+        seed: int = 0, q: int = 200, refresh: int = 1, warmup: int = 20, label_smoothing: float = 0.0,
+        relabel: Relabel | None = None, mixup: MixUp | None = None, scaler: Any = None,
+    ):  # fmt: skip
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"fastrw.FSR: model must be a torch.nn.Module, got {type(model).__name__}")
+        checks.count("FSR", "dataset_size", dataset_size)
+        checks.count("FSR", "num_classes", num_classes, 2)
+        for name, value, least in (("q", q, 1), ("refresh", refresh, 1), ("warmup", warmup, 0)):
+            checks.count("FSR", name, value, least)
+        if eta is not None:
+            checks.number("FSR", "eta", eta, 0, open_low=True)
+        if weight_decay is not None:
+            checks.number("FSR", "weight_decay", weight_decay, 0)
+        checks.number("FSR", "alpha", alpha, 0, open_low=True)
+        checks.number("FSR", "label_smoothing", label_smoothing, 0, 1)
+        for name, value, known in (
+            ("lookahead", lookahead, (None, *LOOKAHEADS)), ("normalize", normalize, ("rectify", "shift")),
+            ("variant", variant, VARIANTS),
+        ):  # fmt: skip
+            if value not in known:
+                raise ValueError(f"fastrw.FSR: {name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+        for name, value, kind in (("relabel", relabel, Relabel), ("mixup", mixup, MixUp)):
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"fastrw.FSR: {name} must be a fastrw.fsr.{kind.__name__}, got {type(value).__name__}")
+        if relabel is not None and relabel.predictions.shape != (dataset_size, num_classes):
+            got = tuple(relabel.predictions.shape)
+            raise ValueError(f"fastrw.FSR: relabel must be of [N, C] = {(dataset_size, num_classes)}, got {got}")
+        if mixup is not None and mixup.num_classes != num_classes:
+            raise ValueError(f"fastrw.FSR: mixup must be of {num_classes} classes, got {mixup.num_classes}")
+        self.dataset = dataset.dataset if isinstance(dataset, Indexed) else dataset
+        labels = labels_of(self.dataset, dataset_size) if labels is None else torch.as_tensor(labels)
+        if len(labels) != dataset_size:
+            raise ValueError(f"fastrw.FSR: labels must be [N] with N = {dataset_size}, got {tuple(labels.shape)}")
+        self.model, self.num_classes = model, num_classes
+        self.lookahead = Lookahead(model, params, optimizer, lookahead, eta, weight_decay)
+        first = next(iter(self.lookahead.params.values()))
+        self._device = first.device
+        self.dictionary = ProxyDictionary(labels, num_classes, capacity=capacity, pusher=pusher, seed=seed,
+                                          dtype=torch.promote_types(first.dtype, torch.float32),
+                                          device=first.device)  # fmt: skip
+        self._last = LastLayer.of(model, self.lookahead, num_classes, label_smoothing)
+        self._any = AnyLayer(model, self.lookahead, num_classes, label_smoothing)
+        if refresh > 1 and self._last is None:
+            raise ValueError(f'fastrw.FSR: refresh needs params="last" and a linear last layer, got refresh={refresh}')
+        self.alpha, self.normalize, self.variant = alpha, normalize, variant
+        self.q, self.refresh, self.warmup = q, refresh, warmup
+        self.relabel, self.mixup, self._scaler = relabel, mixup, scaler
+        self.epoch = 0  # epochs that have ended
+        self._totals = Totals()
+        self._features: tuple[Tensor, Tensor] | None = None  # what the last layer read of the reward examples, labels
+        self._uses = 0  # steps that these features have served
+
+    def step(self, index: Tensor, x: Any, y: Tensor) -> FSRStep:
+        """Adds the gradient of the weighted loss to `.grad` and takes the scores of the batch's examples.
+
+        Args:
+            index: [b] where the examples are in the dataset; none twice.
+            x: their inputs: a tensor, a tuple (`model(*x)`) or a mapping (`model(**x)`).
+            y: [b] their labels, those of the dataset.
+        Returns:
+            FSRStep: weights, losses, scores, reward loss.
+        Raises:
+            TypeError, ValueError: index out of range or repeated, labels not the dataset's, losses not finite.
+        """
+        index = checks.indices("FSR.step", index, len(self.dictionary.labels))
+        y = checks.labels("FSR.step", y, self.num_classes)
+        if len(index) != len(y):
+            raise ValueError(f"fastrw.FSR.step: index and y must have one length, got {len(index)} and {len(y)}")
+        if bool((wrong := self.dictionary.labels[index.cpu()] != y.cpu()).any()):
+            i = int(wrong.int().argmax())
+            held = int(self.dictionary.labels[index[i]])
+            raise ValueError(
+                f"fastrw.FSR.step: y must be the dataset's labels at index, got {int(y[i])} for example "
+                f"{int(index[i])}, whose label is {held}"
+            )
+        state, generator = State(self.lookahead), self.dictionary.generator.get_state()
+        try:
+            with torch.enable_grad():
+                found, answer = self._step(index, x, y.to(self._device))
+        except BaseException:
+            state.rewind()
+            self.dictionary.generator.set_state(generator)
+            raise
+        self._commit(index, y, found, answer)
+        return found
+
+    def end_epoch(self, true_labels: Tensor | None = None) -> EpochReport:
+        """Fills the dictionary anew (Eq. 4) and ends the epoch: call it after the last step of each.
+
+        Args:
+            true_labels: [N], where they are known: the report then has the dictionary's purity.
+        Returns:
+            EpochReport; `print` it for a line.
+        """
+        if true_labels is not None:
+            self.dictionary.purity(true_labels)  # bad labels are told before anything is changed
+        entered = self.dictionary.update()
+        purity = None if true_labels is None else self.dictionary.purity(true_labels)
+        report = self._totals.report(self.epoch, entered, purity)
+        self.epoch, self._totals, self._features, self._uses = self.epoch + 1, Totals(), None, 0
+        return report
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a resumed run needs besides model, optimizer and torch's random state."""
+        return {
+            "dictionary": self.dictionary.state_dict(),
+            "relabel": self.relabel and self.relabel.state_dict(),
+            "epoch": self.epoch,
+            "totals": self._totals.state_dict(),
+            "features": self._features and tuple(t.clone() for t in self._features),
+            "uses": self._uses,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict()`, bit for bit. ValueError where it is of another dataset or other options."""
+        wanted = ("dictionary", "relabel", "epoch", "totals", "features", "uses")
+        if not isinstance(state, dict) or any(name not in state for name in wanted):
+            got = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
+            raise ValueError(f"fastrw.FSR: a state must hold {', '.join(wanted)}, got {got or 'nothing'}")
+        if (state["relabel"] is None) != (self.relabel is None):
+            raise ValueError("fastrw.FSR: a state must have re-labels where FSR does, got one without the other")
+        self.dictionary.load_state_dict(state["dictionary"])
+        if self.relabel is not None:
+            self.relabel.load_state_dict(state["relabel"])
+        self.epoch, self._totals, self._uses = state["epoch"], Totals(**state["totals"]), state["uses"]
+        self._features = state["features"] and tuple(t.to(self._device) for t in state["features"])
+
+    @property
+    def warm(self) -> bool:
+        """Is the warm-up over?"""
+        return self.epoch >= self.warmup
+
+    def _step(self, index: Tensor, x: Any, y: Tensor) -> tuple[FSRStep, Answer]:
+        weighs = self.warm
+        reuses = weighs and self._features is not None and self._uses < self.refresh
+        reward = self._reward() if weighs and not reuses else None
+        mixed, target = (x, y) if self.mixup is None else self.mixup(x, y)
+        question = Question(x, mixed, target, reward, self._features if reuses else None,
+                            self.dictionary.pusher.looks_ahead, self.relabel is not None and weighs)  # fmt: skip
+        start = State(self.lookahead)  # reading the reward examples may have drawn
+        answer, served_by = self._last and self._last.find(question, start), "last layer"
+        if answer is None:
+            if self.refresh > 1:
+                raise ValueError("fastrw.FSR: refresh needs logits that a linear last layer makes of rows, got others")
+            start.rewind()
+            self._last = None  # it would not serve another time either
+            answer, served_by = self._any.find(question, start), "any layer"
+        f = answer.losses
+        if not bool(f.isfinite().all()):
+            bad = int((~f.isfinite()).sum())
+            raise ValueError(f"fastrw.FSR.step: losses must be finite, got {bad} of {len(f)} that are not")
+        if answer.scores is None:
+            w = torch.full_like(f, 1 / len(f)).detach()
+        else:
+            w = weights(answer.scores, self.alpha, self.normalize, self.variant)
+        total = torch.where(w == 0, 0, w.to(f.dtype) * f).sum()
+        if question.trains_logits:
+            total = total + self.relabel.loss(index, answer.logits)
+        backward(total if self._scaler is None else self._scaler.scale(total), self.model)
+        return FSRStep(w, f.detach(), answer.scores, answer.reward_loss, served_by), answer
+
+    def _reward(self) -> tuple[Any, Tensor]:
+        """q examples of the dictionary, read from the dataset."""
+        picked = self.dictionary.fetch(self.q)
+        x, y = examples(self.dataset, picked)
+        if not torch.equal(y.cpu(), self.dictionary.labels[picked]):
+            raise ValueError("fastrw.FSR: dataset[i] must give the label that labels[i] says, got another")
+        return tree_map(lambda t: t.to(self._device) if isinstance(t, Tensor) else t, x), y.to(self._device)
+
+    def _commit(self, index: Tensor, y: Tensor, found: FSRStep, answer: Answer) -> None:
+        """What the step leaves in FSR's own state."""
+        logits = answer.logits.detach()
+        self.dictionary.observe(index, y, logits, answer.ahead)
+        if self.relabel is not None:
+            self.relabel.update(index, logits)
+        self._totals.add(found)
+        if self.refresh > 1 and answer.features is not None:
+            self._uses = self._uses + 1 if answer.features is self._features else 1
+            self._features = answer.features

@@ -1,0 +1,83 @@
+"""The look-ahead: Θ^meta, and the step from Θ^meta to Θ̂ at which the reward loss and the margin are taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from fastrw.methods.common import as_score
+from fastrw.problem import select
+
+LOOKAHEADS = ("momentum", "plain")
+
+
+class Lookahead:
+    """Θ̂ = Θ - η (μ m + g + wd Θ) for every parameter Θ of Θ^meta, g = (1/b) Σ_i ∇f_i(Θ)           (Algorithm 1)
+
+    "plain": μ = 0, Algorithm 1 as printed. "momentum": μ and the buffer m are the optimizer's own, read at each step
+    (m = 0 before its first): the authors' code. Dampening and Nesterov's form are not followed.
+
+    Args:
+        model, params: whose gradients are compared; "last", "all", names with wildcards, or parameters.
+        optimizer: the one that trains the model, or None.
+        how: "momentum", "plain", or None: "momentum" where the optimizer has momentum.
+        eta: η; None takes the optimizer's learning rate of the moment.
+        weight_decay: wd, the regularisation loss wd/2 |Θ|² inside both losses; None takes the optimizer's, unless it
+            decays apart from the loss (AdamW).
+    """
+
+    def __init__(self, model: nn.Module, params: Any, optimizer: Optimizer | None, how: str | None,
+                 eta: float | None, weight_decay: float | None):  # fmt: skip
+        self.modules = dict(model.named_modules())
+        self.params = select(self.modules, None if isinstance(params, str) and params == "all" else params,
+                             "fastrw.FSR: ")  # fmt: skip
+        self._optimizer, self._eta, self._weight_decay = optimizer, eta, weight_decay
+        if eta is None and optimizer is None:
+            raise ValueError("fastrw.FSR: eta=None takes the learning rate of optimizer, got no optimizer")
+        home = {} if optimizer is None else {p: k for k, g in enumerate(optimizer.param_groups) for p in g["params"]}
+        if optimizer is not None and (missing := [name for name, p in self.params.items() if p not in home]):
+            raise ValueError(f"fastrw.FSR: optimizer must train every parameter of params, got none of {missing[0]!r}")
+        self._group_numbers = [home.get(p) for p in self.params.values()]
+        has_momentum = optimizer is not None and all(group.get("momentum") for group in self._groups())
+        if how == "momentum" and not has_momentum:
+            got = "no optimizer" if optimizer is None else f"{type(optimizer).__name__} without momentum"
+            raise ValueError(f'fastrw.FSR: lookahead="momentum" needs an optimizer that has momentum, got {got}')
+        self.how = how or ("momentum" if has_momentum else "plain")
+
+    @torch.no_grad()
+    def ahead(self, gradients: list[Tensor | None]) -> list[Tensor]:
+        """Θ̂ by g, both in the order of `params`; None is a gradient of 0. Without graph, in the scores' precision."""
+        found = []
+        for p, g, group in zip(self.params.values(), gradients, self._groups(), strict=True):
+            theta = as_score(p.detach())
+            step = torch.zeros_like(theta) if g is None else as_score(g).clone()
+            if wd := self._decay(group):
+                step.add_(theta, alpha=wd)
+            if self.how == "momentum" and (m := self._optimizer.state.get(p, {}).get("momentum_buffer")) is not None:
+                step.add_(as_score(m), alpha=group["momentum"])
+            found.append(theta.sub(step, alpha=self._rate(group)))
+        return found
+
+    @torch.no_grad()
+    def direction(self, gradients: list[Tensor | None], ahead: list[Tensor]) -> list[Tensor]:
+        """η (V + wd Θ̂), V the gradient of the reward loss at Θ̂: what ∇f_i is multiplied with in -∂L^R/∂ω_i."""
+        found = []
+        for v, hat, group in zip(gradients, ahead, self._groups(), strict=True):
+            v = torch.zeros_like(hat) if v is None else as_score(v)
+            found.append(v.add(hat, alpha=self._decay(group)).mul_(self._rate(group)))
+        return found
+
+    def _groups(self) -> list[dict]:
+        """The optimizer's group of each parameter."""
+        return [{} if k is None else self._optimizer.param_groups[k] for k in self._group_numbers]
+
+    def _rate(self, group: dict) -> float:
+        return float(group["lr"]) if self._eta is None else self._eta
+
+    def _decay(self, group: dict) -> float:
+        if self._weight_decay is not None:
+            return self._weight_decay
+        return 0.0 if group.get("decoupled_weight_decay") else float(group.get("weight_decay", 0.0))

@@ -1,0 +1,122 @@
+"""Pusher functions: what makes a training example worth a place in the dictionary (Zhang & Pfister 2021, 4.1, 5.5).
+
+A pusher keeps `columns` numbers for each example of the dataset, moves them each time the example is trained on, and
+reads a score from them: the higher, the sooner the example enters the dictionary. It holds no state itself.
+
+    z = f(x; Θ) [n, C]: logits before the look-ahead;  ẑ = f(x; Θ̂) [n, C]: logits after it;  L: cross-entropy
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fastrw.fsr import checks
+
+
+class Pusher(Protocol):
+    """What `ProxyDictionary` asks of a pusher; write your own."""
+
+    columns: int  # numbers kept for each example; they start at 0
+    looks_ahead: bool  # does `move` need the logits at Θ̂?
+
+    def move(self, history: Tensor, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
+        """history [n, columns] of a batch, labels y [n], logits [n, C] -> its history now."""
+
+    def score(self, history: Tensor) -> Tensor:
+        """history [N, columns] -> scores [N]."""
+
+
+@dataclass(frozen=True)
+class _Average:
+    """P̂ ← λ P̂ + (1 - λ) P, λ = momentum in [0, 1)."""
+
+    momentum: float = 0.9
+    columns = 1
+    looks_ahead = False
+
+    def __post_init__(self):
+        checks.number(type(self).__name__, "momentum", self.momentum, 0, 1)
+
+    def move(self, history: Tensor, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
+        pushed = self.push(y, z, z_ahead).to(history.dtype)[:, None]
+        return self.momentum * history + (1 - self.momentum) * pushed
+
+    def score(self, history: Tensor) -> Tensor:
+        return history[:, 0]
+
+    def push(self, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class MetaMargin(_Average):
+    """P = L(z, y) - L(ẑ, y): how far the look-ahead lowers the loss (Eq. 5), by momentum. The paper's own choice."""
+
+    looks_ahead = True
+
+    def push(self, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
+        return F.cross_entropy(z, y, reduction="none") - F.cross_entropy(z_ahead, y, reduction="none")
+
+
+@dataclass(frozen=True)
+class NegativeLoss(_Average):
+    """P = -L(z, y), by momentum: what is well recognised."""
+
+    def push(self, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
+        return -F.cross_entropy(z, y, reduction="none")
+
+
+@dataclass(frozen=True)
+class MaxMargin(_Average):
+    """P = the highest probability minus the second, by momentum: what the model is sure of, whatever its label."""
+
+    def push(self, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
+        first, second = z.softmax(1).topk(2, dim=1).values.unbind(1)
+        return first - second
+
+
+@dataclass(frozen=True)
+class AreaUnderMargin:
+    """The mean over all visits of z_y - max_{c ≠ y} z_c (Pleiss et al. 2020)."""
+
+    columns = 2  # the sum, the number of visits
+    looks_ahead = False
+
+    def move(self, history: Tensor, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
+        own = z.gather(1, y[:, None])
+        other = z.scatter(1, y[:, None], -torch.inf).amax(1, keepdim=True)
+        return history + torch.cat([own - other, torch.ones_like(own)], 1).to(history.dtype)
+
+    def score(self, history: Tensor) -> Tensor:
+        return history[:, 0] / history[:, 1].clamp(min=1)
+
+
+@dataclass(frozen=True)
+class ForgettingEvents:
+    """Minus the number of times that the example went from right to wrong (Toneva et al. 2019): Forget-event⁻¹.
+
+    An example that was never right ranks below all that were.
+    """
+
+    columns = 3  # events; right at the last visit; ever right
+    looks_ahead = False
+
+    def move(self, history: Tensor, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
+        right = (z.argmax(1) == y).to(history.dtype)
+        events, before, ever = history.unbind(1)
+        return torch.stack([events + before * (1 - right), right, torch.maximum(ever, right)], 1)
+
+    def score(self, history: Tensor) -> Tensor:
+        return torch.where(history[:, 2] > 0, -history[:, 0], -torch.inf)
+
+
+PUSHERS = {
+    "meta_margin": MetaMargin,
+    "negative_loss": NegativeLoss,
+    "max_margin": MaxMargin,
+    "area_under_margin": AreaUnderMargin,
+    "forgetting_events": ForgettingEvents,
+}

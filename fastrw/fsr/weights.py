@@ -1,0 +1,33 @@
+"""From scores to the weights of a batch, as the paper prints it and as its authors' code does."""
+
+import torch
+from torch import Tensor
+
+VARIANTS = ("code", "paper")
+
+
+def weights(s: Tensor, alpha: float, normalize: str, variant: str) -> Tensor:
+    """ω* = ω₀ + α s with ω₀ = 1/b (Eq. 3), constrained, then made to sum to 1.
+
+                    "rectify" (label noise)                    "shift" (long tail)
+        "paper"     max(ω*, 0) / (Σ + δ)                       (ω* - min ω* + 1/b) / Σ
+        "code"      max(ω* - ω₀, 0) / (Σ + 1e-5)               (ω* - min ω* + 1/b) / (Σ + 1e-5)
+
+    Σ is the sum of the numerators; δ is 1 where it is 0, else 0. A score that is not finite gets weight 0 and leaves
+    the others unharmed.
+
+    Args:
+        s: [b] scores -∂L^R/∂ω_i, float32 or float64, any device.
+    Returns:
+        [b] weights of the same dtype and device.
+    Source: Zhang & Pfister 2021, Algorithm 1, Eq. 3, section 5.2.
+    """
+    finite, start = s.isfinite(), 1 / len(s)
+    moved = alpha * torch.where(finite, s, 0)
+    if normalize == "rectify":
+        w = (moved + (start if variant == "paper" else 0)).clamp(min=0)
+    else:
+        w = moved - torch.where(finite, moved, torch.inf).min() + start
+    w = torch.where(finite, w, 0)
+    total = w.sum()
+    return w / (total + 1e-5 if variant == "code" else torch.where(total > 0, total, 1))
