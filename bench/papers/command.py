@@ -1,0 +1,184 @@
+"""python -m bench.papers: the experiments of three papers on example weights, run again and held against the papers."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from bench import record
+from bench.papers import sources
+from bench.papers.experiments import EXPERIMENTS, SCALES, Experiment
+from bench.papers.runner import Stopped, Store, ctrl_c
+from bench.papers.sources import PapersError
+
+OUT = Path("papers_output")
+HERE = Path(__file__).resolve().parent
+EPILOG = """\
+examples:
+  python -m bench.papers list                            every experiment, its trials and what it shows
+  python -m bench.papers run --data images/              all of them, at the scale of two cores: about an hour
+  python -m bench.papers run "l2r-*" --data images/      some; a name or a pattern
+  python -m bench.papers run l2r-imbalance               without --data: scikit-learn's digits, a trial of the machinery
+  python -m bench.papers run --scale paper --device cuda --data images/ --download
+  python -m bench.papers report                          RESULTS.md, its plots and one HTML page, from the kept results
+
+the images: --data names a folder that holds mnist*.npz, cifar10*.npz, cifar100*.npz, ham10000*.npz (arrays x_train,
+y_train, x_test, y_test; or JPEG), IDX files or CIFAR's python batches, also in the folders that torchvision makes. No
+image is part of this project.
+
+Every trial is kept under its own key, so that a stopped run (Ctrl-C) goes on where it was, to the same bits, and
+experiments share the trials that they have in common. --scale cpu is smaller in models, steps and data, as `list` and
+the report say; --scale paper is the paper's own setting."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 when done, 2 at a user's mistake, 130 when stopped by Ctrl-C."""
+    options = parser().parse_args(argv)
+    console = record.console()
+    try:
+        return options.do(options, console)
+    except (PapersError, OSError) as error:
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        return 2
+
+
+def parser() -> argparse.ArgumentParser:
+    words = argparse.ArgumentParser(
+        prog="python -m bench.papers",
+        description=__doc__.partition(": ")[2].capitalize(),
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    each = words.add_subparsers(required=True, metavar="list | run | report")
+    names = {
+        "nargs": "*",
+        "metavar": "NAME",
+        "default": ["*"],
+        "help": "experiments, by name or pattern (default: all)",
+    }
+    scale = {
+        "choices": SCALES,
+        "default": "cpu",
+        "help": "cpu: minutes to an hour on two cores (default); paper: a GPU",
+    }
+
+    listing = each.add_parser("list", help="the experiments, their trials and what they show")
+    listing.set_defaults(do=show_list)
+    listing.add_argument("names", **names)
+    listing.add_argument("--scale", **scale)
+    listing.add_argument("--json", action="store_true", help="every trial's settings, for programs")
+
+    running = each.add_parser("run", help="run experiments, or go on with them")
+    running.set_defaults(do=run)
+    running.add_argument("names", **names)
+    running.add_argument("--scale", **scale)
+    running.add_argument("--data", metavar="DIR", help="folder (or file) of images; default: scikit-learn's digits")
+    running.add_argument("--download", action="store_true", help="let torchvision fetch what --data lacks")
+    running.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"results and state (default: {OUT})")
+    running.add_argument("--device", default=record.device(), help="cpu or cuda")
+    running.add_argument("--threads", type=int, default=torch.get_num_threads())
+    running.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds of every experiment")
+
+    telling = each.add_parser("report", help="Markdown, plots and one HTML page from kept results")
+    telling.set_defaults(do=report)
+    telling.add_argument("--results", type=Path, default=HERE / "results", metavar="DIR",
+                         help="DIR/EXPERIMENT.json, as `run` wrote them (default: those kept here)")  # fmt: skip
+    telling.add_argument("--markdown", type=Path, default=HERE / "RESULTS.md", metavar="FILE")
+    telling.add_argument("--html", type=Path, default=OUT / "report.html", metavar="FILE")
+    return words
+
+
+def chosen(patterns: list[str]) -> list[Experiment]:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in EXPERIMENTS):
+            known = ", ".join(EXPERIMENTS)
+            raise PapersError(f"fastrw.papers: NAME must be an experiment of {known}, got {pattern}")
+    return [each for name, each in EXPERIMENTS.items() if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def show_list(options: argparse.Namespace, console: Console) -> int:
+    experiments = chosen(options.names)
+    if options.json:
+        found = {each.name: [trial.settings for trial in each.trials(options.scale)] for each in experiments}
+        console.out(json.dumps(found, indent=1), highlight=False)
+        return 0
+    table = Table(box=box.SIMPLE_HEAD, title=f"--scale {options.scale}", title_justify="left")
+    for column in ("name", "what it shows", "images", "trials", "differs from the paper"):
+        table.add_column(column, justify="right" if column == "trials" else "left", overflow="fold")
+    for each in experiments:
+        shows = f"{each.title} ({each.paper}, {each.shows})"
+        count = str(len(each.trials(options.scale)))
+        table.add_row(each.name, shows, each.data or "-", count, each.differs.get(options.scale, ""))
+    console.print(table)
+    return 0
+
+
+def run(options: argparse.Namespace, console: Console) -> int:
+    experiments = chosen(options.names)
+    if options.threads < 1:
+        raise PapersError(f"fastrw.papers: --threads must be at least 1, got {options.threads}")
+    torch.set_num_threads(options.threads)
+    header = record.header(options.device) | {"command": command(options)}
+    store = Store(options.out, {key: header[key] for key in ("date", "commit")})
+    plan = [(each, [t for t in each.trials(options.scale) if options.seeds is None or t.seed < options.seeds])
+            for each in experiments]  # fmt: skip
+    look = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn())  # fmt: skip
+    screen = console if console.is_terminal else Console(stderr=True)
+    try:
+        with Progress(*look, console=screen) as progress, ctrl_c() as stopped:
+            everything = progress.add_task("all trials", total=sum(len(trials) for _, trials in plan))
+            one = progress.add_task("")
+            for experiment, trials in plan:
+                kept = []
+                for trial in trials:
+                    images = sources.images(trial.data, options.data, options.download) if trial.data else None
+                    what = " ".join(str(word) for word in (experiment.name, getattr(trial, "method", ""), trial.seed))
+
+                    def advance(done: int, total: int, what: str = what) -> None:
+                        progress.update(one, completed=done, total=total, description=what)
+
+                    progress.reset(one, description=what)
+                    kept.append(store.run(trial, images, device=options.device, on_step=advance, stopped=stopped))
+                    progress.advance(everything)
+                write(options.out / f"{experiment.name}.json", experiment, options.scale, header, kept)
+    except Stopped:
+        console.print("stopped and saved: the same command goes on from here", soft_wrap=True)
+        return 130
+    console.print(
+        f"written: {options.out}{os.sep}EXPERIMENT.json; python -m bench.papers report --results {options.out}"
+    )
+    return 0
+
+
+def command(options: argparse.Namespace) -> str:
+    """As one would type it; where a user's images and results lie is nobody else's business."""
+    words = ["python -m bench.papers run", *(name for name in options.names if name != "*"), f"--scale {options.scale}"]
+    words += ["--data DIR"] if options.data else []
+    words += [f"--device {options.device}", f"--threads {options.threads}"]
+    return " ".join(words + ([f"--seeds {options.seeds}"] if options.seeds else []))
+
+
+def write(file: Path, experiment: Experiment, scale: str, header: dict, kept: list[dict]) -> None:
+    """One file an experiment, a line a trial: small enough to keep."""
+    head = {"experiment": experiment.name, "scale": scale, **header}
+    lines = ",\n".join(json.dumps(each, separators=(",", ":")) for each in kept)
+    text = json.dumps(head, indent=1)[:-2] + ',\n "trials": [\n' + lines + "\n ]\n}\n"
+    record.write_whole(file, text.encode())
+
+
+def report(options: argparse.Namespace, console: Console) -> int:
+    from bench.papers.report import write_report
+
+    for file in write_report(options.results, options.markdown, options.html):
+        console.print(f"written: {file}", soft_wrap=True, highlight=False)
+    return 0
