@@ -39,6 +39,7 @@ class Training(Trial):
     steps: int = 600
     n: int = 100
     m: int = 100  # clean examples in a validation batch, at most
+    optimizer: str = "sgd"  # or "adam"
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 0.0
@@ -74,9 +75,11 @@ class Run:
         self.task: Task = make_task(images, trial, device)
         self.method: Method = METHODS[trial.method]
         self.model = make_model(trial.model, tuple(self.task.x.shape[1:]), self.task.classes, trial.seed).to(device)
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), trial.lr, momentum=trial.momentum, weight_decay=trial.weight_decay
-        )
+        if trial.optimizer == "adam":
+            self.optimizer = torch.optim.Adam(self.model.parameters(), trial.lr, weight_decay=trial.weight_decay)
+        else:
+            options = {"momentum": trial.momentum, "weight_decay": trial.weight_decay}
+            self.optimizer = torch.optim.SGD(self.model.parameters(), trial.lr, **options)
         self.learner = self._learner()
         self.done = 0
         self.phases = 2 if trial.fine_tune and trial.held else 1 if trial.fine_tune else 0

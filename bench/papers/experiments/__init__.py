@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from bench.papers.experiments import l2r_imbalance
+from bench.papers.experiments import l2r_imbalance, l2r_noise, reimplementation
 from bench.papers.experiments.experiment import SCALES, Experiment
 
 EXPERIMENTS: dict[str, Experiment] = {
-    module.EXPERIMENT.name: module.EXPERIMENT
-    for module in (l2r_imbalance,)
+    each.name: each
+    for module in (l2r_imbalance, l2r_noise, reimplementation)
+    for each in module.EXPERIMENTS
 }  # fmt: skip
 
 __all__ = ["EXPERIMENTS", "SCALES", "Experiment"]

@@ -27,4 +27,4 @@ def trials(scale: str) -> list[Trial]:
     ]
 
 
-EXPERIMENT = Experiment("l2r-imbalance", "MNIST 4 against 9, imbalanced", "L2R", "Fig. 2", "mnist", trials)
+EXPERIMENTS = (Experiment("l2r-imbalance", "MNIST 4 against 9, ever fewer fours", "L2R", "Fig. 2", "mnist", trials),)
