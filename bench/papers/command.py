@@ -17,8 +17,10 @@ from rich.table import Table
 from bench import record
 from bench.papers import sources
 from bench.papers.experiments import EXPERIMENTS, SCALES, Experiment
+from bench.papers.quick import quick
 from bench.papers.runner import Stopped, Store, ctrl_c
 from bench.papers.sources import PapersError
+from bench.papers.trial import Trial
 
 OUT = Path("papers_output")
 HERE = Path(__file__).resolve().parent
@@ -86,6 +88,7 @@ def parser() -> argparse.ArgumentParser:
     running.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"results and state (default: {OUT})")
     running.add_argument("--device", default=record.device(), help="cpu or cuda")
     running.add_argument("--threads", type=int, default=torch.get_num_threads())
+    running.add_argument("--quick", action="store_true", help="a trial of the machinery: its numbers mean nothing")
     running.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds of every experiment")
 
     telling = each.add_parser("report", help="Markdown, plots and one HTML page from kept results")
@@ -112,13 +115,16 @@ def show_list(options: argparse.Namespace, console: Console) -> int:
         console.out(json.dumps(found, indent=1), highlight=False)
         return 0
     table = Table(box=box.SIMPLE_HEAD, title=f"--scale {options.scale}", title_justify="left")
-    for column in ("name", "what it shows", "images", "trials", "differs from the paper"):
+    for column in ("name", "what it shows", "where", "images", "trials"):
         table.add_column(column, justify="right" if column == "trials" else "left", overflow="fold")
     for each in experiments:
-        shows = f"{each.title} ({each.paper}, {each.shows})"
         count = str(len(each.trials(options.scale)))
-        table.add_row(each.name, shows, each.data or "-", count, each.differs.get(options.scale, ""))
+        table.add_row(each.name, each.title, f"{each.paper}, {each.shows}", each.data or "-", count)
     console.print(table)
+    for text in dict.fromkeys(each.differs.get(options.scale) for each in experiments):
+        if text:
+            names = ", ".join(each.name for each in experiments if each.differs.get(options.scale) == text)
+            console.print(f"[bold]{names}[/bold] differs from the paper: {text}\n", highlight=False)
     return 0
 
 
@@ -129,8 +135,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
     torch.set_num_threads(options.threads)
     header = record.header(options.device) | {"command": command(options)}
     store = Store(options.out, {key: header[key] for key in ("date", "commit")})
-    plan = [(each, [t for t in each.trials(options.scale) if options.seeds is None or t.seed < options.seeds])
-            for each in experiments]  # fmt: skip
+    plan = [(each, wanted(each, options)) for each in experiments]
     look = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn())  # fmt: skip
     screen = console if console.is_terminal else Console(stderr=True)
@@ -160,12 +165,18 @@ def run(options: argparse.Namespace, console: Console) -> int:
     return 0
 
 
+def wanted(experiment: Experiment, options: argparse.Namespace) -> list[Trial]:
+    trials = [t for t in experiment.trials(options.scale) if options.seeds is None or t.seed < options.seeds]
+    return list(dict.fromkeys(map(quick, trials))) if options.quick else trials
+
+
 def command(options: argparse.Namespace) -> str:
     """As one would type it; where a user's images and results lie is nobody else's business."""
     words = ["python -m bench.papers run", *(name for name in options.names if name != "*"), f"--scale {options.scale}"]
     words += ["--data DIR"] if options.data else []
     words += [f"--device {options.device}", f"--threads {options.threads}"]
-    return " ".join(words + ([f"--seeds {options.seeds}"] if options.seeds else []))
+    words += [f"--seeds {options.seeds}"] if options.seeds else []
+    return " ".join(words + ["--quick"] * options.quick)
 
 
 def write(file: Path, experiment: Experiment, scale: str, header: dict, kept: list[dict]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import fastrw
+from bench.papers.fsr import Learner, Options
 from bench.papers.measure import Watch, probe, test_scores
 from bench.papers.methods import METHODS, Method
 from bench.papers.models import make_model
@@ -47,13 +48,13 @@ class Training(Trial):
     milestones: tuple[float, ...] = (0.5, 0.75)  # as shares of the steps
     augment: bool = False  # crops of the image padded by 4, and flips
     every: int = 1  # L2R: weights at one step in so many
-    params: str | None = None  # L2R: whose gradients are compared
+    params: str | tuple[str, ...] | None = None  # L2R: whose gradients are compared
     fine_tune: int = 0  # further steps on the clean set alone
     fine_tune_lr: float = 0.01
     # what is looked at
     points: int = 12  # of the curve
     probe: bool = False  # the weights of held-out examples at half of the steps
-    fsr: Any = None  # FSR's own settings
+    fsr: Options | None = None
 
     def start(self, images: Images | None, device: str = "cpu") -> Run:
         return Run(self, images, device)
@@ -96,11 +97,10 @@ class Run:
     def _learner(self) -> Any:
         trial = self.trial
         if trial.method == "l2r":
-            return fastrw.Reweighter(self.model, every=trial.every, params=trial.params)
+            params = list(trial.params) if isinstance(trial.params, tuple) else trial.params
+            return fastrw.Reweighter(self.model, every=trial.every, params=params)
         if trial.method == "fsr":
-            from bench.papers.fsr import make_fsr
-
-            return make_fsr(self)
+            return Learner(self)
         return None
 
     def step(self) -> None:
@@ -133,6 +133,8 @@ class Run:
             w = self.method.weights(self, y)
             (w * F.cross_entropy(self.model(x), y, reduction="none")).sum().backward()
         self.optimizer.step()
+        if trial.method == "fsr":
+            self.learner.after()
         if not self.method.only_clean and 2 * self.done >= trial.steps:
             self.watch.saw(index, w)
 
@@ -182,7 +184,9 @@ class Run:
         return model
 
     def result(self) -> Result:
-        return {**self.found, **self.watch.result(self.task), "N": len(self.task.y), "M": len(self.task.y_clean)}
+        learnt = self.learner.result() if self.trial.method == "fsr" else {}
+        sizes = {"N": len(self.task.y), "M": len(self.task.y_clean)}
+        return {**self.found, **self.watch.result(self.task), **learnt, **sizes}
 
     def state_dict(self) -> dict[str, Any]:
         learner = self.learner.state_dict() if self.learner is not None else None

@@ -1,0 +1,99 @@
+"""What a training step costs beside a plain one: ways take turns, ratios turn by turn, peak memory of one call."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch.utils.data import TensorDataset
+
+from bench import timing
+from bench.models import MODELS, Batch
+from bench.papers.measure import _short
+from bench.papers.trial import Result, Trial
+from bench.steps import STEPS
+from fastrw.demo.data import Images
+
+
+@dataclass(frozen=True)
+class Cost(Trial):
+    model: str = "lenet"  # of bench.models
+    n: int = 100
+    m: int = 10
+    ways: tuple[str, ...] = ("Reweighter", "double_backward")  # of bench.steps, or "FSR"
+    rounds: int = 7
+
+    def start(self, images: Images | None, device: str = "cpu") -> Turns:
+        return Turns(self, device)
+
+
+class Turns:
+    """One turn of every way a step (a `Work`). On one thread of a CPU its CPU seconds are taken, elsewhere the time."""
+
+    def __init__(self, trial: Cost, device: str):
+        self.trial, self.device, self.total, self.done = trial, device, trial.rounds, 0
+        names = ("plain", *trial.ways)
+        self.ways = {name: self._way(name) for name in names}
+        self.samples: dict[str, list[float]] = {name: [] for name in names}
+        self.one_thread = device == "cpu" and torch.get_num_threads() == 1
+
+    def _way(self, name: str) -> Callable[[], Any]:
+        model, batch, val_batch = MODELS[self.trial.model].make(self.device, self.trial.n, self.trial.m)
+        step = _fsr(model, batch) if name == "FSR" else partial(STEPS[name], model, batch, val_batch)
+
+        def way() -> None:
+            model.zero_grad()
+            step()
+
+        return way
+
+    def step(self) -> None:
+        before = timing.clock
+        timing.clock = time.process_time if self.one_thread else time.perf_counter
+        try:
+            names = list(self.ways)
+            first = self.done % len(names)
+            if not any(self.samples.values()):
+                for way in self.ways.values():
+                    way()
+            for name in names[first:] + names[:first]:
+                self.samples[name].append(timing.sample(self.ways[name], self.device))
+        finally:
+            timing.clock = before
+        self.done += 1
+
+    def result(self) -> Result:
+        peaks = {name: timing.peak_memory(way, self.device) for name, way in self.ways.items()}
+        plain, rows = self.samples["plain"], {}
+        for name, samples in self.samples.items():
+            ratios = [sample / base for sample, base in zip(samples, plain, strict=True)]
+            rows[name] = {
+                "seconds": _short(statistics.median(samples)),
+                "ratio": _short(statistics.median(ratios)),
+                "quartiles": [_short(q) for q in timing.quartiles(ratios)],
+                "memory": _short(peaks[name] / max(1, peaks["plain"])),
+            }
+        return {"rows": rows, "clock": "CPU seconds of one thread" if self.one_thread else "seconds"}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"done": self.done, "samples": self.samples}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.done, self.samples = state["done"], state["samples"]
+
+
+def _fsr(model: torch.nn.Module, batch: Batch) -> Callable[[], Any]:
+    """FSR's step past its warm-up, last layer, Table 4's reward batch of twice the training batch."""
+    from fastrw.fsr import FSR
+
+    x, y = batch
+    classes = int(y.max()) + 1
+    index = torch.arange(len(y))
+    learner = FSR(model, len(y), classes, dataset=TensorDataset(x, y), labels=y, capacity=classes * (len(y) // classes),
+                  q=2 * len(y), warmup=0)  # fmt: skip
+    return partial(learner.step, index, x, y)
