@@ -118,16 +118,16 @@ def _joined(problem, state, options, normalize, mark, passed) -> Assembled:
         raise _KeepApart(str(reason)) from None
     passed.add(key)
     mark("forward")
-    work = _Pass(problem.model, n, m, options, patterns)
-    anchor.drop(problem.model, "activations", losses.device)
+    work = _Pass(problem.model, tape, losses, n, m, options, patterns)
+    work.anchor("activations")
     with torch.autocast(losses.device.type, enabled=False), torch.no_grad():
-        work.backward(tape, losses, roots, None)
+        work.backward(roots, None)
         scores = of_finite(options.unscaled(work.scores(problem)) / m, losses[:n])
         mark("backward")
         weights = normalize(scores)
         work.check_masks(scores)
         gradients = work.update(problem, weights)
-        anchor.drop(problem.model, "gradients", losses.device)
+        work.anchor("gradients")
         mark("update")
     f = losses.detach()
     return Assembled(scores, weights, f[:n], f[n:].mean(), gradients, True, tuple(work.account), key)
@@ -166,16 +166,16 @@ def _separate(problem, state, options, normalize, mark) -> Assembled:
     key = ("apart", problem.key, tape.signature())
     patterns = layerwise.patterns_of(problem, state, tape, len(losses), key)
     mark("forward")
-    work = _Pass(problem.model, len(losses), 0, options, patterns)
-    anchor.drop(problem.model, "activations", losses.device)
+    work = _Pass(problem.model, tape, losses, len(losses), 0, options, patterns)
+    work.anchor("activations")
     with torch.autocast(losses.device.type, enabled=False), torch.no_grad():
-        work.backward(tape, losses, roots, V)
+        work.backward(roots, V)
         scores = of_finite(options.unscaled(work.scores(problem)), losses)
         mark("backward")
         weights = normalize(scores)
         work.check_masks(scores)
         gradients = work.update(problem, weights)
-        anchor.drop(problem.model, "gradients", losses.device)
+        work.anchor("gradients")
         mark("update")
     val_loss = val_losses.detach().mean()
     return Assembled(scores, weights, losses.detach(), val_loss, gradients, False, tuple(work.account), key)
@@ -210,21 +210,23 @@ def join(batch: Any, val_batch: Any, n: int, m: int) -> Any | None:
 class _Pass:
     """Takes each use's g as the backward brings it, and keeps its part."""
 
-    def __init__(self, model: nn.Module, n: int, m: int, options: Options, patterns: list | None):
-        self._model, self._n, self._m, self._patterns = model, n, m, patterns
+    def __init__(self, model: nn.Module, tape: Tape, losses: Tensor, n: int, m: int, options: Options,
+                 patterns: list | None):  # fmt: skip
+        self._model, self._tape, self._losses, self._n, self._m, self._patterns = model, tape, losses, n, m, patterns
+        outputs = (shape.numel() for use in tape.uses for shape in use.shapes)
+        self._anchored = not losses.is_cuda and anchor.wanted(outputs)
         self._options, self._products = options, Products(options.backend, options.score_dtype)
         self._parts: list[tuple[Use, Part]] = []
         self._later: list[tuple[Use, Part]] = []  # those whose V waits for other uses
         self._several: dict[int, tuple[Use, dict]] = {}  # uses with several outputs, until all g are there
         self._scores: list[Tensor] = []
-        self._losses: Tensor | None = None
         self.account: list[UseReport] = []
 
-    def backward(self, tape: Tape, losses: Tensor, roots: set[Node], V: dict[nn.Parameter, Tensor] | None) -> None:
+    def backward(self, roots: set[Node], V: dict[nn.Parameter, Tensor] | None) -> None:
         """V: the validation gradient, where the batch has no validation examples of its own."""
-        self._V, self._losses, self._touched = V, losses, tape.touched
+        self._V, losses = V, self._losses
         asked, handles = [], []
-        for j, use in enumerate(tape.uses):
+        for j, use in enumerate(self._tape.uses):
             for i, (edge, shape) in enumerate(zip(use.edges, use.shapes, strict=True)):
                 if edge is None:
                     continue
@@ -246,6 +248,10 @@ class _Pass:
                 handle.remove()
         for use, gs in self._several.values():
             self._keep(use, gs)
+
+    def anchor(self, place: str) -> None:
+        if self._anchored:
+            anchor.drop(self._model, place)
 
     def scores(self, problem: Problem) -> Tensor:
         """[n]: what was scored on the way, and the uses that had to wait for the V of others."""
@@ -307,9 +313,9 @@ class _Pass:
 
     def _keep(self, use: Use, gs: dict) -> None:
         if len(self._parts) < 4:  # the heap is longest where the backward begins
-            anchor.drop(self._model, f"backward {len(self._parts)}", self._losses.device)
+            self.anchor(f"backward {len(self._parts)}")
         part = part_of(use, gs, self._products)
-        own = all(e.kind is PARAMETER and self._touched[key] == 1 for key, e in use.directed.items())
+        own = all(e.kind is PARAMETER and self._tape.touched[key] == 1 for key, e in use.directed.items())
         if self._V is not None and all(e.kind is PARAMETER for e in use.directed.values()):
             self._add(part.score({key: self._V[e.tensor] for key, e in use.directed.items() if e.tensor in self._V}))
         elif self._V is None and own:
