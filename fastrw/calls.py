@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C import _is_any_autocast_enabled
+from torch.nn import Parameter
 from torch.overrides import resolve_name
 
 
@@ -15,7 +17,12 @@ def tensors_in(tree: Any) -> list[Tensor]:
     """The tensors in nested tuples, lists and mappings, in order. (pytree does the same at four times the cost.)"""
     found: list[Tensor] = []
     for item in tree.values() if type(tree) is dict else tree:
-        if isinstance(item, Tensor):
+        kind = type(item)
+        if kind is Tensor or kind is Parameter:
+            found.append(item)
+        elif kind in _PLAIN:
+            continue
+        elif isinstance(item, Tensor):
             found.append(item)
         elif item and isinstance(item, _NESTS):
             found += tensors_in(item)
@@ -23,6 +30,7 @@ def tensors_in(tree: Any) -> list[Tensor]:
 
 
 _NESTS = (tuple, list, dict)
+_PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
 def substituted(tree: Any, new: Callable[[Tensor], Any]) -> Any:
@@ -40,7 +48,7 @@ def substituted(tree: Any, new: Callable[[Tensor], Any]) -> Any:
 
 def outputs_of(out: Any) -> list[Tensor]:
     """The tensors a call returned: one, or those of a tuple."""
-    return [out] if isinstance(out, Tensor) else tensors_in(out) if isinstance(out, tuple | list | dict) else []
+    return [out] if isinstance(out, Tensor) else tensors_in(out) if isinstance(out, _NESTS) else []
 
 
 @lru_cache(maxsize=1024)
@@ -49,6 +57,12 @@ def function_name(function: Callable) -> str:
 
 
 _IN_PLACE_WORDS = {"__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__", "__imatmul__"}
+
+
+@lru_cache(maxsize=1024)
+def _always_in_place(function: Callable) -> bool:
+    name = getattr(function, "__name__", "")
+    return name in _IN_PLACE_WORDS or (name.endswith("_") and not name.endswith("__"))
 
 
 @lru_cache(maxsize=1024)
@@ -62,8 +76,7 @@ def _in_place_argument(function: Callable) -> int | None:
 
 def writes_first(function: Callable, args: tuple, kwargs: dict) -> bool:
     """Does this call write into its first argument?"""
-    name = getattr(function, "__name__", "")
-    if name in _IN_PLACE_WORDS or (name.endswith("_") and not name.endswith("__")):
+    if _always_in_place(function):
         return True
     where = _in_place_argument(function)
     return where is not None and bool(kwargs.get("inplace", len(args) > where and args[where]))
@@ -108,8 +121,10 @@ class Call:
         original = args[0] if in_place else None
         if in_place:
             args = (args[0].detach().clone(), *args[1:])
-        device = next((t.device.type for t in tensors_in(args)), "cpu")
-        autocast = (device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
+        autocast = None
+        if _is_any_autocast_enabled():
+            device = next((t.device.type for t in tensors_in(args)), "cpu")
+            autocast = (device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
         return Call(function, args, kwargs, in_place, autocast, None, original)
 
     def tensors(self) -> list[Tensor]:

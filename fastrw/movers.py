@@ -3,6 +3,7 @@ batch tensors, statistics over a dimension. Owners measured on one batch hold on
 along the examples: the tape notes the size of every dimension acted on, and `owners` compares two batch sizes."""
 
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -46,15 +47,22 @@ div_ pow pow_ __rsub__ __rdiv__ __rpow__ __rtruediv__ floor_divide remainder cla
 _SIZED_NAMES = frozenset(_SIZED.split())
 
 
+@lru_cache(maxsize=1024)
+def _plain_types(function: Callable) -> frozenset[type]:
+    name = getattr(function, "__name__", "")
+    sized = name in _SIZED_NAMES or name.startswith("new_") or is_random(function)
+    return frozenset({bool, str} if sized else {bool, str, int})
+
+
 def plain_arguments(function: Callable, args: tuple, kwargs: dict) -> list:
     """The words, flags and dimensions of a call, which belong into a signature: `mean(0)` is not `mean(1)`."""
-    name = getattr(function, "__name__", "")
-    plain = (bool, str) if name in _SIZED_NAMES or name.startswith("new_") or is_random(function) else (bool, str, int)
+    plain = _plain_types(function)
     found = []
-    for a in (*args, *kwargs.values()):
-        if type(a) in plain:
+    for a in (*args, *kwargs.values()) if kwargs else args:
+        kind = type(a)
+        if kind in plain:
             found.append(a)
-        elif type(a) in (tuple, list):
+        elif kind is tuple or kind is list:
             found += [x for x in a if type(x) in plain]
     return found
 
@@ -62,13 +70,15 @@ def plain_arguments(function: Callable, args: tuple, kwargs: dict) -> list:
 def moves_of(function: Callable, args: tuple, kwargs: dict, known: dict) -> list[tuple[str, int]]:
     """(operation, size) of every dimension that this call may move or mix rows along. Calls on `known` tensors (id ->
     Known) alone move no example."""
-    if function is Tensor.__getitem__ or function is Tensor.__setitem__:
-        index = args[1] if isinstance(args[1], tuple) else (args[1],)
-        return [] if id(args[0]) in known else [("indexing", d) for d in _indexed(args[0], index, known)]
-    finder = _FINDERS.get(function)
+    finder = MOVERS.get(function)
     if finder is None or not args or id(args[0]) in known:
         return []
-    return [(function.__name__, size) for size in finder(args, kwargs, known)]
+    name = "indexing" if finder is _indexing else function.__name__
+    return [(name, size) for size in finder(args, kwargs, known)]
+
+
+def _indexing(args, kwargs, known) -> Iterable[int]:
+    return _indexed(args[0], args[1] if isinstance(args[1], tuple) else (args[1],), known)
 
 
 def _indexed(x: Tensor, index: tuple, known: dict) -> Iterable[int]:
@@ -139,7 +149,8 @@ def _batch_statistics(args, kwargs, known) -> Iterable[int]:
     return args[0].shape[:1] if training else ()
 
 
-_FINDERS: dict[Callable, Callable] = {
+MOVERS: dict[Callable, Callable] = {
+    **dict.fromkeys((Tensor.__getitem__, Tensor.__setitem__), _indexing),
     **dict.fromkeys(ALONG_DIM, _along_dim),
     **dict.fromkeys(ALONG_DIMS | ALONG_ALL, _along_dims),
     **dict.fromkeys(PRODUCTS, _product),

@@ -7,7 +7,7 @@ is kept with the gradient edge of its output, which no later in-place operation 
 
 import types
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 
 from fastrw.calls import Call, RandomState, function_name, outputs_of, substituted, tensors_in
 from fastrw.errors import UntracedUse
-from fastrw.movers import STATIC, is_random, moves_of, plain_arguments
+from fastrw.movers import MOVERS, STATIC, is_random, moves_of, plain_arguments
 
 PARAMETER, DERIVED, CONSTANT = "parameter", "derived", "constant"
 
@@ -36,6 +36,14 @@ def without_override_check(function: Callable) -> Callable:
     )
     copy.__kwdefaults__ = function.__kwdefaults__
     return copy
+
+
+def edge_of(t: Tensor) -> GradientEdge:
+    """get_gradient_edge at a third of its cost, where a node of C++ holds the graph by itself."""
+    node = t.grad_fn
+    if node is None or isinstance(node, torch._C._FunctionBase):
+        return get_gradient_edge(t)
+    return GradientEdge(node, t.output_nr)
 
 
 COMPOSITES = {F.multi_head_attention_forward: without_override_check(F.multi_head_attention_forward)}
@@ -60,8 +68,12 @@ class Recorder(TorchFunctionMode):
             getattr(function, "__name__", "") == "__get__" and function.__self__ not in MAKING
         ):  # shape, dtype, device, ...
             return function(*args)
-        kwargs = kwargs or {}
-        tensors = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
+        if kwargs:
+            tensors = tensors_in((args, kwargs))
+        else:
+            kwargs = {}
+            alone = 0 < len(args) < 3 and type(args[0]) is Tensor and type(args[-1]) is Tensor
+            tensors = args if alone else tensors_in(args)
         if not self.concerns(tensors):
             return self.pass_by(function, args, kwargs, tensors)
         if function in COMPOSITES:
@@ -75,7 +87,7 @@ class Recorder(TorchFunctionMode):
             self.spans.append((start, end))
         return out
 
-    def concerns(self, tensors: list[Tensor]) -> bool: ...
+    def concerns(self, tensors: Sequence[Tensor]) -> bool: ...
     def pass_by(self, function, args, kwargs, tensors): ...
     def record(self, function, args, kwargs, tensors): ...
 
@@ -155,30 +167,37 @@ class Tape(Recorder):
 
     def concerns(self, tensors):
         known = self._known
-        return any(id(t) in known for t in tensors)
+        for t in tensors:  # noqa: SIM110  (a generator would take as long as all the rest of a call passed by)
+            if id(t) in known:
+                return True
+        return False
 
     def pass_by(self, function, args, kwargs, tensors):
         out = function(*args, **kwargs)
-        if outputs := outputs_of(out):
-            self._note(function, args, kwargs, outputs if tensors else ())
+        if type(out) is Tensor and tensors:  # nearly all of them
+            self._note(function, args, kwargs, tensors, (out,))
+        elif outputs := outputs_of(out):
+            self._note(function, args, kwargs, tensors, outputs if tensors else ())
             if not tensors:
                 for o in outputs:
                     self._known[id(o)] = Known(o, o._version, CONSTANT, static=function in STATIC)
         elif function is Tensor.__setitem__:
-            self._note(function, args, kwargs, [args[0]])
+            self._note(function, args, kwargs, tensors, [args[0]])
         return out
 
     def record(self, function, args, kwargs, tensors):
-        known = {}
+        known, names, pure = {}, {}, True
         for t in tensors:
             if (entry := self._known.get(id(t))) is None:
-                continue
-            if entry.version == t._version:
+                pure = False
+            elif entry.version == t._version:
                 known[id(t)] = entry
+                if entry.kind is not CONSTANT:
+                    names[entry.name] = None
             elif entry.kind is not CONSTANT:
                 raise UntracedUse(f"fastrw.tape: parameters must stay in a forward, got {entry.name!r} changed")
-        names = dict.fromkeys(entry.name for entry in known.values() if entry.kind is not CONSTANT)
-        pure = all(id(t) in known for t in tensors)
+            else:
+                pure = False
         if names and not pure:
             return self._use(function, args, kwargs, tensors, known, " ".join(names))
         versions = [t._version for t in tensors]
@@ -188,7 +207,7 @@ class Tape(Recorder):
         outputs = outputs_of(out)
         written = [t for t, v in zip(tensors, versions, strict=True) if t._version != v]
         if outputs or written:
-            self._note(function, args, kwargs, () if pure else outputs)
+            self._note(function, args, kwargs, tensors, () if pure else outputs)
         if pure:
             static = not written and not is_random(function) and all(known[id(t)].static for t in tensors)
             if end > start:
@@ -206,46 +225,61 @@ class Tape(Recorder):
         versions = [t._version for t in tensors]
         out = function(*args, **kwargs)
         outputs = outputs_of(args[0] if out is None and call.in_place else out)
-        if not any(o.requires_grad for o in outputs):
+        for o in outputs:
+            if o.requires_grad:
+                break
+        else:
             return out  # constant to autograd: attributes, comparisons, under no_grad
-        self._note(function, args, kwargs, outputs)
-        what = f"{function_name(function)} of {name!r}"
+        self._note(function, args, kwargs, tensors, outputs)
         if before is not None and before.moved():
             if function is F.scaled_dot_product_attention:
-                raise UntracedUse(f"fastrw.tape: a use must be repeatable, got {what} that drops")
+                raise self._not_a_use("be repeatable", call, name, "drops")
             call.random = before
-        if any(is_functorch_wrapped_tensor(o) or o.is_nested for o in outputs):
-            raise UntracedUse(f"fastrw.tape: a use must give plain tensors, got {what} on torch.func's or nested ones")
-        written = [t for t, v in zip(tensors, versions, strict=True) if t._version != v]
-        if any(o.is_complex() for o in outputs):
-            raise UntracedUse(f"fastrw.tape: a use must give real numbers, got {what} that gives complex ones")
-        if function in self._deterministic:  # running statistics, which its rule does not read
-            written = [t for t in written if id(t) not in known]
-        if written and (not call.in_place or any(t is not call.original or t._is_view() for t in written)):
-            raise UntracedUse(f"fastrw.tape: a use must leave its arguments, got {what} that writes into one")
+        for o in outputs:
+            if is_functorch_wrapped_tensor(o) or o.is_nested:
+                raise self._not_a_use("give plain tensors", call, name, "gives torch.func's or nested ones")
+            if o.is_complex():
+                raise self._not_a_use("give real numbers", call, name, "gives complex ones")
+        if versions != [t._version for t in tensors]:
+            written = [t for t, v in zip(tensors, versions, strict=True) if t._version != v]
+            if function in self._deterministic:  # running statistics, which its rule does not read
+                written = [t for t in written if id(t) not in known]
+            if written and (not call.in_place or any(t is not call.original or t._is_view() for t in written)):
+                raise self._not_a_use("leave its arguments", call, name, "writes into one")
         self._touch(known)
         directed = {key: entry for key, entry in known.items() if entry.kind is not CONSTANT}
         if call.in_place and id(call.original) in directed:
             raise UntracedUse(
-                f"fastrw.tape: parameters must stay in a forward, got {what} that writes the batch into one"
+                "fastrw.tape: parameters must stay in a forward, got "
+                f"{function_name(function)} of {name!r} that writes the batch into one"
             )
         if len(outputs) > 1:
             # one output may be made from another inside the operation (the h and c of an LSTM cell): an alias has an
             # edge that only its users reach
             out = substituted(out, lambda o: o.view_as(o) if o.requires_grad else o)
             outputs = outputs_of(out)
-        edges = [get_gradient_edge(o) if o.requires_grad else None for o in outputs]
-        batch = [(t, t._version) for t in call.tensors() if id(t) not in directed]
+        edges = [edge_of(o) if o.requires_grad else None for o in outputs]
+        arguments = call.tensors() if call.in_place else tensors
+        batch = [(t, t._version) for t in arguments if id(t) not in directed]
         if not self.uses:
             self.first_use = len(self.moves), len(self.sizes)
         self.uses.append(Use(call, directed, edges, [o.shape for o in outputs], batch, name))
         return out
 
-    def _touch(self, known: dict[int, Known]) -> None:
-        self.touched.update(key for key, entry in known.items() if entry.kind is PARAMETER)
+    @staticmethod
+    def _not_a_use(rule: str, call: Call, name: str, got: str) -> UntracedUse:
+        return UntracedUse(f"fastrw.tape: a use must {rule}, got {function_name(call.function)} of {name!r} that {got}")
 
-    def _note(self, function, args, kwargs, outputs) -> None:
+    def _touch(self, known: dict[int, Known]) -> None:
+        for key, entry in known.items():
+            if entry.kind is PARAMETER:
+                self.touched[key] += 1
+
+    def _note(self, function, args, kwargs, tensors, outputs) -> None:
         self._ran.append(function)
-        self._ran += plain_arguments(function, args, kwargs)
-        self.moves += moves_of(function, args, kwargs, self._known)
-        self.sizes += [(function.__name__, o.numel(), o.requires_grad) for o in outputs]
+        if tensors is not args:
+            self._ran += plain_arguments(function, args, kwargs)
+        if function in MOVERS:
+            self.moves += moves_of(function, args, kwargs, self._known)
+        for o in outputs:
+            self.sizes.append((function.__name__, o.numel(), o.requires_grad))
