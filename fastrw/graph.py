@@ -10,6 +10,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 
 from fastrw.errors import UntracedUse
 
+_DERIVED = "a tensor derived from a parameter"
 _Leaf = type(get_gradient_edge(torch.empty(0, requires_grad=True)).node)  # AccumulateGrad
 
 
@@ -24,6 +25,9 @@ class Spans:
                 self._starts.append(start)
                 self._ends.append(end)
 
+    def __bool__(self) -> bool:
+        return bool(self._starts)
+
     def __contains__(self, number: int) -> bool:
         i = bisect_right(self._starts, number) - 1
         return i >= 0 and number < self._ends[i]
@@ -37,34 +41,31 @@ def walk(losses: Tensor, params: dict[str, Tensor], seen: Spans, derived: Spans,
     alone passes all the others.
     """
     names = {id(p): name for name, p in params.items()}
-    protected: set[Node] = set()  # what only recorded operations may lead to
-    above: dict[Node, bool] = {}  # node -> does a marked node lie strictly below it?
-    stack = [(losses.grad_fn, None)]
+    children: dict[Node, list[Node]] = {}  # of every node that was entered
+    above: dict[Node, bool] = {}  # node -> does a marked node lie strictly below it? Of every node that was left
+    stack = [losses.grad_fn]
     while stack:
-        node, children = stack.pop()
-        if children is not None:  # all below it is known
-            above[node] = any(above[child] or child in marks for child in children)
+        node = stack[-1]
+        if (found := children.get(node)) is not None:  # all below it is known
+            stack.pop()
+            if node not in above:
+                above[node] = any(above[child] or child in marks for child in found)
             continue
-        if node in above:
-            continue
-        above[node] = False
-        children = [child for child, _ in node.next_functions if child is not None]
-        stack.append((node, children))
-        for child in children:
-            if child in above and child not in protected:
-                continue
-            leaf = type(child) is _Leaf
-            name = names.get(id(child.variable)) if leaf else None
-            if name is not None or (not leaf and child._sequence_nr() in derived):
-                protected.add(child)
-                if node._sequence_nr() not in seen:
-                    what = repr(name) if name else "a tensor derived from a parameter"
-                    raise UntracedUse(
-                        f"fastrw.graph: every operation on a parameter must be seen, got {node.name()} on {what} "
-                        "(a custom autograd.Function or compiled code)"
-                    )
-            if child not in above:
-                stack.append((child, None))
+        children[node] = found = [child for child, _ in node.next_functions if child is not None]
+        for child in found:
+            if type(child) is _Leaf:
+                what = names.get(id(child.variable))
+                above[child] = False
+            else:
+                what = _DERIVED if derived and child._sequence_nr() in derived else None
+                if child not in above:
+                    stack.append(child)
+            if what is not None and node._sequence_nr() not in seen:
+                raise UntracedUse(
+                    "fastrw.graph: every operation on a parameter must be seen, got "
+                    f"{node.name()} on {what if what is _DERIVED else repr(what)} "
+                    "(a custom autograd.Function or compiled code)"
+                )
     return {node for node in marks if node in above and not above[node]}
 
 
