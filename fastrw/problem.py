@@ -1,5 +1,8 @@
 """The question as the user puts it (model, two batches, a loss, some parameters), checked and made one callable."""
 
+from __future__ import annotations
+
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from fnmatch import fnmatchcase
@@ -42,6 +45,15 @@ class Problem:
         if losses_fn is None:
             for name, b in (("batch", batch), ("val_batch", val_batch)):
                 self._check_batch(name, b)
+
+    def whole(self) -> Problem:
+        """The same question about every parameter that requires grad."""
+        every = select(self.modules, None, self._say)
+        if len(every) == len(self.params):
+            return self
+        found = copy.copy(self)
+        found.params, found.key = every, (*self.key, *map(id, every.values()))
+        return found
 
     def losses(self, batch: Any, mode: AbstractContextManager = _NO_MODE) -> Tensor:
         """f_i for i in the batch: [n], with its graph; the model and the loss run under `mode`."""

@@ -159,6 +159,36 @@ def test_a_batch_with_no_finite_example_adds_nothing(update):
     assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), before, strict=True))
 
 
+@pytest.mark.parametrize("case", zoo.cases(), ids=lambda case: case.name)
+def test_a_few_parameters_score_and_all_are_trained(case):
+    model, batch, val_batch = case.make(torch.float64)
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    kwargs = {"params": names[len(case.name) % len(names)]} | dict(case.kwargs)
+    s, w, expected = truth(model, batch, val_batch, kwargs)
+    step = fastrw.Reweighter(model, **kwargs)
+    for _ in range(2):
+        saved = oracle.state(model)
+        model.zero_grad()
+        out = step.backward(batch, val_batch)
+        oracle.put_back(saved)
+        assert error([out.scores], [s]) <= EXACT
+        assert error([out.weights], [w]) <= EXACT
+        assert error(gradients(model), expected) <= EXACT
+
+
+def test_weights_of_the_last_layer_are_known_before_the_others_are_summed():
+    model, batch, val_batch = small(lambda c: nn.GroupNorm(2, c))
+    step = fastrw.Reweighter(model, params="last")
+    for rows in (11, 11, 7):
+        part = tuple(x[:rows] for x in batch)
+        s, w, expected = truth(model, part, val_batch, {"params": "last"})
+        model.zero_grad()
+        out = step.backward(part, val_batch)
+        assert (out.method, out.update) == ("layerwise", "assembled")
+        assert error([out.scores, out.weights], [s, w]) <= EXACT
+        assert error(gradients(model), expected) <= EXACT
+
+
 def test_last_layer_scores_and_the_gradient_of_everything():
     model, batch, val_batch = small(nn.BatchNorm2d)
     s, _, expected = truth(model, batch, val_batch, {"params": "last"})

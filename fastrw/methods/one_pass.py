@@ -62,14 +62,17 @@ def step(problem: Problem, state: State, options: Options, normalize: Callable[[
     Buffers and random states are left as one training forward leaves them.
     """
     apart, passed = _learned.setdefault(problem.model, ({}, set()))
+    whole = problem.whole()
     try:
-        if problem.key not in apart:
+        if (
+            whole is problem and problem.key not in apart
+        ):  # the V of a few parameters costs little
             try:
                 return _joined(problem, state, options, normalize, mark, passed)
             except _KeepApart as reason:
                 apart[problem.key] = str(reason)
                 state.rewind()
-        return _separate(problem, state, options, normalize, mark)
+        return _separate(problem, whole, state, options, normalize, mark)
     except layerwise.OwnersUnknown:
         layerwise.forget(problem)
         raise
@@ -77,17 +80,12 @@ def step(problem: Problem, state: State, options: Options, normalize: Callable[[
 
 def check(problem: Problem) -> None:
     """Raises Refused where the model alone says that gradients have to come from an ordinary backward."""
-    layerwise.readable(problem, "one_pass")
-    selected = set(problem.params.values())
+    layerwise.readable(problem.whole(), "one_pass")
     for name, module in problem.modules.items():
         if vars(module).get("max_norm") is not None:
             raise Refused(f"fastrw.one_pass: tables must stay in a forward, got {name!r} with max_norm")
         for p in module._parameters.values():
-            if p is None or not p.requires_grad:
-                continue
-            if p not in selected:
-                raise Refused("fastrw.one_pass: every parameter that requires grad must be selected, got some others")
-            if p._post_accumulate_grad_hooks:
+            if p is not None and p._post_accumulate_grad_hooks:
                 raise Refused("fastrw.one_pass: parameters must have no hooks, got one on an accumulated gradient")
 
 
@@ -118,19 +116,11 @@ def _joined(problem, state, options, normalize, mark, passed) -> Assembled:
         raise _KeepApart(str(reason)) from None
     passed.add(key)
     mark("forward")
-    work = _Pass(problem.model, tape, losses, n, m, options, patterns)
-    work.anchor("activations")
-    with torch.autocast(losses.device.type, enabled=False), torch.no_grad():
-        work.backward(roots, None)
-        scores = of_finite(options.unscaled(work.scores(problem)) / m, losses[:n])
-        mark("backward")
-        weights = normalize(scores)
-        work.check_masks(scores)
-        gradients = work.update(problem, weights)
-        work.anchor("gradients")
-        mark("update")
+    work = _Pass(problem, tape, losses, n, m, options, normalize, patterns)
+    gradients = work.run(roots, None, mark)
     f = losses.detach()
-    return Assembled(scores, weights, f[:n], f[n:].mean(), gradients, True, tuple(work.account), key)
+    account = tuple(work.account)
+    return Assembled(work.scores, work.weights, f[:n], f[n:].mean(), gradients, True, account, key)
 
 
 def _check_joined(problem: Problem, state: State, tape: Tape, losses: Tensor) -> None:
@@ -153,32 +143,24 @@ def _check_joined(problem: Problem, state: State, tape: Tape, losses: Tensor) ->
         after.rewind()
 
 
-def _separate(problem, state, options, normalize, mark) -> Assembled:
-    """Validation first, by a backward of its own; then the training batch along its gradient."""
+def _separate(problem, whole, state, options, normalize, mark) -> Assembled:
+    """Validation first, by a backward of its own; then the training batch along its gradient. `whole`: with every
+    parameter that requires grad, of which those of the problem are scored."""
     val_losses = problem.losses(problem.val_batch)
     params = list(problem.params.values())
     found = torch.autograd.grad(options.scaled(val_losses.mean()), params, allow_unused=True)
     V = {p: g.to_dense() if g.is_sparse else g for p, g in zip(params, found, strict=True) if g is not None}
     state.rewind()
     mark("validation")
-    tape, losses = layerwise.record(problem, problem.batch)
-    roots = layerwise.complete(problem, tape, losses)
-    key = ("apart", problem.key, tape.signature())
-    patterns = layerwise.patterns_of(problem, state, tape, len(losses), key)
+    tape, losses = layerwise.record(whole, problem.batch)
+    roots = layerwise.complete(whole, tape, losses)
+    key = ("apart", whole.key, tape.signature())
+    patterns = layerwise.patterns_of(whole, state, tape, len(losses), key)
     mark("forward")
-    work = _Pass(problem.model, tape, losses, len(losses), 0, options, patterns)
-    work.anchor("activations")
-    with torch.autocast(losses.device.type, enabled=False), torch.no_grad():
-        work.backward(roots, V)
-        scores = of_finite(options.unscaled(work.scores(problem)), losses)
-        mark("backward")
-        weights = normalize(scores)
-        work.check_masks(scores)
-        gradients = work.update(problem, weights)
-        work.anchor("gradients")
-        mark("update")
-    val_loss = val_losses.detach().mean()
-    return Assembled(scores, weights, losses.detach(), val_loss, gradients, False, tuple(work.account), key)
+    work = _Pass(whole, tape, losses, len(losses), 0, options, normalize, patterns)
+    gradients = work.run(roots, V, mark)
+    val_loss, account = val_losses.detach().mean(), tuple(work.account)
+    return Assembled(work.scores, work.weights, losses.detach(), val_loss, gradients, False, account, key)
 
 
 def _examples(batch: Any) -> int | None:
@@ -208,23 +190,55 @@ def join(batch: Any, val_batch: Any, n: int, m: int) -> Any | None:
 
 
 class _Pass:
-    """Takes each use's g as the backward brings it, and keeps its part."""
+    """Takes each use's g as the backward brings it, and keeps its part; once all that is scored has been taken, the
+    weights are known, and what comes after is weighed at once."""
 
-    def __init__(self, model: nn.Module, tape: Tape, losses: Tensor, n: int, m: int, options: Options,
-                 patterns: list | None):  # fmt: skip
-        self._model, self._tape, self._losses, self._n, self._m, self._patterns = model, tape, losses, n, m, patterns
+    def __init__(self, problem: Problem, tape: Tape, losses: Tensor, n: int, m: int, options: Options,
+                 normalize: Callable[[Tensor], Tensor], patterns: list | None):  # fmt: skip
+        self._problem, self._tape, self._losses, self._n, self._m = problem, tape, losses, n, m
+        self._normalize, self._patterns = normalize, patterns
         outputs = (shape.numel() for use in tape.uses for shape in use.shapes)
         self._anchored = not losses.is_cuda and anchor.wanted(outputs)
         self._options, self._products = options, Products(options.backend, options.score_dtype)
         self._parts: list[tuple[Use, Part]] = []
         self._later: list[tuple[Use, Part]] = []  # those whose V waits for other uses
         self._several: dict[int, tuple[Use, dict]] = {}  # uses with several outputs, until all g are there
-        self._scores: list[Tensor] = []
+        self._dots: list[Tensor] = []
+        self._found: dict[nn.Parameter, Tensor] = {}  # sum_i w_i G_i
+        self._derived: dict[Tensor, Tensor] = {}  # the same of what is derived from parameters
+        self.scores: Tensor | None = None
+        self.weights: Tensor | None = None
         self.account: list[UseReport] = []
 
-    def backward(self, roots: set[Node], V: dict[nn.Parameter, Tensor] | None) -> None:
-        """V: the validation gradient, where the batch has no validation examples of its own."""
-        self._V, losses = V, self._losses
+    def run(self, roots: set[Node], V: dict[nn.Parameter, Tensor] | None,
+            mark: Callable[[str], None]) -> dict[nn.Parameter, Tensor]:  # fmt: skip
+        """sum_i w_i G_i by parameter. V: the validation gradient of what is scored, where the batch has no validation
+        examples of its own."""
+        self._V = V
+        selected = set() if V is None else {id(p) for p in V}
+        self._awaited = {id(use) for use in self._tape.uses if V is None or self._scored(use, selected)}
+        self._anchor("activations")
+        with torch.autocast(self._losses.device.type, enabled=False), torch.no_grad():
+            self._backward(roots)
+            mark("backward")
+            self._weigh()
+            while self._parts:
+                self._update(*self._parts.pop())
+            self._through(self._derived, self._found)
+            self._anchor("gradients")
+            mark("update")
+        return self._found
+
+    def _scored(self, use: Use, selected: set[int]) -> bool:
+        params = self._problem.params
+        return any(
+            (key if entry.kind is PARAMETER else id(params[name])) in selected
+            for key, entry in use.directed.items()
+            for name in entry.name.split()
+        )
+
+    def _backward(self, roots: set[Node]) -> None:
+        losses = self._losses
         asked, handles = [], []
         for j, use in enumerate(self._tape.uses):
             for i, (edge, shape) in enumerate(zip(use.edges, use.shapes, strict=True)):
@@ -249,43 +263,34 @@ class _Pass:
         for use, gs in self._several.values():
             self._keep(use, gs)
 
-    def anchor(self, place: str) -> None:
+    def _anchor(self, place: str) -> None:
         if self._anchored:
-            anchor.drop(self._model, place)
+            anchor.drop(self._problem.model, place)
 
-    def scores(self, problem: Problem) -> Tensor:
-        """[n]: what was scored on the way, and the uses that had to wait for the V of others."""
-        self._scores += gram_scores([part for _, part in self._parts], self._n, self._products.backend)
+    def _weigh(self) -> None:
+        """Eq. 8-9 of what was scored on the way, and of the uses that had to wait for the V of others."""
+        if self.weights is not None:
+            return
+        self._dots += gram_scores([part for _, part in self._parts], self._n, self._products.backend)
         if self._later:
-            directions = self._directions(problem)
+            directions = self._directions()
             for use, part in self._later:
                 self._add(part.score({key: d for key in use.directed if (d := directions.get(key)) is not None}))
         total = torch.zeros(self._n, dtype=torch.promote_types(self._losses.dtype, torch.float32),
                             device=self._losses.device)  # fmt: skip
-        for s in self._scores:
+        for s in self._dots:
             total += s.to(total.device)
-        return total
+        self.scores = of_finite(self._options.unscaled(total) / (self._m or 1), self._losses[: self._n])
+        self.weights = self._normalize(self.scores)
 
-    def check_masks(self, scores: Tensor) -> None:
-        """Raises ForThisBatch where an example is not finite and some update cannot leave it out."""
-        if any(not part.masks for _, part in self._parts) and not bool(scores.isfinite().all()):
+    def _update(self, use: Use, part: Part) -> None:
+        if not part.masks and not bool(self.scores.isfinite().all()):
             raise ForThisBatch(
                 "fastrw.one_pass: every operation must be able to leave out an example that is not finite, got one"
             )
-
-    def update(self, problem: Problem, w: Tensor) -> dict[nn.Parameter, Tensor]:
-        """sum_i w_i G_i by parameter; every part is let go."""
-        found, derived = {}, {}
-        while self._parts:
-            use, part = self._parts.pop()
-            for key, g in part.update(w.to(self._losses.dtype)).items():
-                entry = use.directed[key]
-                if entry.kind is PARAMETER:
-                    _accumulate(found, entry.tensor, g)
-                else:
-                    _accumulate(derived, entry.tensor, g)
-        self._through(problem, derived, found)
-        return found
+        for key, g in part.update(self.weights.to(self._losses.dtype)).items():
+            entry = use.directed[key]
+            _accumulate(self._found if entry.kind is PARAMETER else self._derived, entry.tensor, g)
 
     def _owned(self, use: int, output: int, shape: torch.Size) -> Owned | None:
         N = self._n + self._m
@@ -313,25 +318,36 @@ class _Pass:
 
     def _keep(self, use: Use, gs: dict) -> None:
         if len(self._parts) < 4:  # the heap is longest where the backward begins
-            self.anchor(f"backward {len(self._parts)}")
+            self._anchor(f"backward {len(self._parts)}")
         part = part_of(use, gs, self._products)
-        own = all(e.kind is PARAMETER and self._tape.touched[key] == 1 for key, e in use.directed.items())
-        if self._V is not None and all(e.kind is PARAMETER for e in use.directed.values()):
-            self._add(part.score({key: self._V[e.tensor] for key, e in use.directed.items() if e.tensor in self._V}))
-        elif self._V is None and own:
-            self._add(part.alone())
-        else:
-            self._later.append((use, part))
-        self._parts.append((use, part))
         shape = use.shapes[0]
         rows = shape.numel() // shape[-1] if len(shape) and shape[-1] else shape.numel()
         self.account.append(UseReport(function_name(use.function), use.name, rows, part.form, "auto", ""))
+        if self.weights is not None:
+            return self._update(use, part)
+        if id(use) in self._awaited:
+            self._score(use, part)
+        self._parts.append((use, part))
+        self._awaited.discard(id(use))
+        if not self._awaited:
+            self._weigh()
+
+    def _score(self, use: Use, part: Part) -> None:
+        params = [(key, entry.tensor) for key, entry in use.directed.items() if entry.kind is PARAMETER]
+        if len(params) < len(use.directed):
+            self._later.append((use, part))
+        elif self._V is not None:
+            self._add(part.score({key: self._V[p] for key, p in params if p in self._V}))
+        elif all(self._tape.touched[key] == 1 for key, _ in params):
+            self._add(part.alone())
+        else:
+            self._later.append((use, part))
 
     def _add(self, s: Tensor | None) -> None:
         if s is not None:
-            self._scores.append(s)
+            self._dots.append(s)
 
-    def _directions(self, problem: Problem) -> dict[int, Tensor]:
+    def _directions(self) -> dict[int, Tensor]:
         """V of each argument of the uses that wait: summed over every use of a parameter, through what derives it."""
         waiting = dict(self._V or {})
         if self._V is None:
@@ -340,24 +356,23 @@ class _Pass:
                 for key, v in part.validation().items():
                     entry = use.directed[key]
                     _accumulate(waiting if entry.kind is PARAMETER else derived, entry.tensor, v)
-            self._through(problem, derived, waiting)
+            self._through(derived, waiting)
         V = {id(p): v for p, v in waiting.items()}
         directions = dict(V)
         for use, _ in self._later:
             for key, entry in use.directed.items():
                 if entry.kind is PARAMETER or key in directions:
                     continue
-                sources = {p: V[id(p)] for name in entry.name.split() if id(p := problem.params[name]) in V}
+                sources = {p: V[id(p)] for name in entry.name.split() if id(p := self._problem.params[name]) in V}
                 if sources:
                     directions[key] = derived_direction(entry.tensor, sources)
         return directions
 
-    @staticmethod
-    def _through(problem: Problem, derived: dict[Tensor, Tensor], found: dict[nn.Parameter, Tensor]) -> None:
+    def _through(self, derived: dict[Tensor, Tensor], found: dict[nn.Parameter, Tensor]) -> None:
         """Gradients of derived parameters become gradients of the parameters they are made of."""
         if not derived:
             return
-        params = list(problem.params.values())
+        params = list(self._problem.params.values())
         tensors = list(derived)
         cotangents = [g.to(t.dtype) for t, g in derived.items()]
         with torch.enable_grad():
