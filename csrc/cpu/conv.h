@@ -26,9 +26,6 @@ struct ConvUse {
 ConvUse conv_use(const char* op, const Tensor& x, const Tensor& g, const char* output, const Ints& kernel,
                  const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups);
 
-// the kernel of a weight of that name, after its rules
-Ints conv_kernel(const char* op, const Tensor& x, const Tensor& weight, int64_t groups, const char* name);
-
 // [n, C, W] as [n, C, 1, W]
 Tensor conv_four(const Tensor& t);
 

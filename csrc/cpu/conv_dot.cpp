@@ -1,6 +1,7 @@
 // conv_dot on the CPU: conv(x, V) tile by tile, each tile dotted with its g while in registers, never written.
 #include <torch/csrc/stable/ops.h>
 
+#include "../conv_checks.h"
 #include "../ops.h"
 #include "conv_values.h"
 #include "simd/conv_pack.h"
@@ -45,7 +46,7 @@ Tensor conv_dot_cpu(const Tensor& x, const Tensor& g, const Tensor& V, const std
   check_tensors(
       "conv_dot",
       {{"x", "nC*", &x}, {"g", "nO*", &g}, {"V", "O*", &V, Spelled::wide}, {"v_b", "O", maybe(v_b), Spelled::wide}});
-  const Ints kernel = conv_kernel("conv_dot", x, V, groups, "V");
+  const Ints kernel = checked_kernel("conv_dot", x, V, groups, "V");
   const ConvUse use = conv_use("conv_dot", x, g, "g", kernel, stride, padding, dilation, groups);
   return with_dtype(x, [&]<class E>(E, ScalarType sums) { return run<E>(use, V, v_b, sums); });
 }

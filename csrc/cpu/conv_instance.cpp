@@ -5,6 +5,7 @@
 #include <numeric>
 #include <tuple>
 
+#include "../conv_checks.h"
 #include "../ops.h"
 #include "conv_outer.h"
 #include "simd/conv_pack.h"
@@ -76,7 +77,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_instance_cpu(const Tensor& x, const Tens
   check(n >= 0, "conv_instance: n must be 0 or more, got ", n);
   check(n <= x.size(0), "conv_instance: n must be at most the examples of x, got ", n, " and ", x.size(0));
   Ints own = kernel;
-  if (V.has_value()) own = conv_kernel("conv_instance", x, *V, groups, "V");
+  if (V.has_value()) own = checked_kernel("conv_instance", x, *V, groups, "V");
   const ConvUse use = conv_use("conv_instance", x, g, "g", kernel, stride, padding, dilation, groups);
   check(own == kernel, "conv_instance: V must have the sizes of kernel, got shape ", V.has_value() ? shape(*V) : "");
   return with_dtype(x, [&]<class E>(E, ScalarType sums) { return run<E>(use, n, V, kernel, sums); });

@@ -4,6 +4,7 @@
 
 #include <tuple>
 
+#include "../conv_checks.h"
 #include "../ops.h"
 #include "conv_values.h"
 #include "dense.h"
@@ -85,7 +86,7 @@ std::tuple<Tensor, Tensor> conv_tangent_cpu(const Tensor& x, const Tensor& V, co
                                  {"W", "O*", maybe(W), Spelled::wide},
                                  {"y", "nO*", &y}});
   check(t.has_value() == W.has_value(), "conv_tangent: t and W must be given together, got one alone");
-  const Ints kernel = conv_kernel("conv_tangent", x, V, groups, "V");
+  const Ints kernel = checked_kernel("conv_tangent", x, V, groups, "V");
   ConvUse use = conv_use("conv_tangent", x, y, "y", kernel, stride, padding, dilation, groups);
   const auto same_shape = [](const char* rule, const Tensor& t, const Tensor& like) {
     check(std::equal(t.sizes().begin(), t.sizes().end(), like.sizes().begin(), like.sizes().end()),

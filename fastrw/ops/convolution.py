@@ -1,6 +1,6 @@
 """What the ops of a convolution have in common: the rules of their geometry, and how per-example weights lie.
 
-csrc/cpu/conv.cpp says the same words.
+csrc/conv_checks.h says the same words.
 """
 
 from collections.abc import Sequence
