@@ -217,12 +217,12 @@ class FSR:
         self._features = state["features"] and tuple(t.to(self._device) for t in state["features"])
 
     @property
-    def warm(self) -> bool:
-        """Is the warm-up over?"""
+    def weighs(self) -> bool:
+        """Is the warm-up over? Else every weight is 1/b."""
         return self.epoch >= self.warmup
 
     def _step(self, index: Tensor, x: Any, y: Tensor) -> tuple[FSRStep, Answer]:
-        weighs = self.warm
+        weighs = self.weighs
         reuses = weighs and self._features is not None and self._uses < self.refresh
         reward = self._reward() if weighs and not reuses else None
         mixed, target = (x, y) if self.mixup is None else self.mixup(x, y)

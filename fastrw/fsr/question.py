@@ -54,8 +54,6 @@ def forward(model: nn.Module, x: Any, classes: int, layer: nn.Module | None = No
 
 def losses(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy [n] in the scores' precision."""
-    if len(logits) != len(target):
-        raise ValueError(
-            f"fastrw.FSR: the model must return one row for each label, got {len(logits)} for {len(target)}"
-        )
+    if (n := len(target)) != len(logits):
+        raise ValueError(f"fastrw.FSR: the model must return logits [n, C] with n = {n}, got {len(logits)} rows")
     return F.cross_entropy(as_score(logits), target, reduction="none", label_smoothing=smoothing)
