@@ -61,7 +61,7 @@ WAYS = {
     f"FSR, refresh={REFRESH}": Way({"refresh": REFRESH}, lambda f, share: 1 + share * f / REFRESH, REFRESH),
     "FSR, a tenth as reward": Way({"tenth": True}, lambda f, share: 1 + f / 10),
     "FSR, warm-up": Way({"warmup": 1}, lambda f, share: 1.0),
-    "FSR, relabel and MixUp": Way({}, lambda f, share: 2 + share * f, parts=("relabel", "mixup")),
+    "FSR, relabel and MixUp": Way({}, lambda f, share: 1 + f + share * f, parts=("relabel", "mixup")),
     'FSR, params="all"': Way({"params": "all"}, lambda f, share: 3 + share),
     "double backward, last": Way(None, lambda f, share: 1 + f + share * f, more={"last": True}),
     "double backward, all": Way(None, lambda f, share: 1 + f + (1 - f) * 2 + share, more={"last": False}),

@@ -80,8 +80,9 @@ class Algorithm1:
         x, y = self.x[index], self.y[index]
         mixed, target = (x, y) if mixed is None else (mixed, target)
         b, theta = len(index), self.meta
-        plain = run(theta, x)
-        f = cross_entropy(run(theta, mixed), target, self.smoothing)
+        plain, trained = run(theta, x), run(theta, mixed)
+        second = trained if self.variant == "code" else plain  # what is re-labelled
+        f = cross_entropy(trained, target, self.smoothing)
         omega = torch.full((b,), 1 / b, dtype=f.dtype, requires_grad=True)
         inner = (omega * f).sum() + sum(self.decay / 2 * (t**2).sum() for t in theta.values())
         gradients = torch.autograd.grad(inner, list(theta.values()), create_graph=True)
@@ -90,7 +91,8 @@ class Algorithm1:
             k: t - self.eta * (g + (0 if m is None else self.mu * m))
             for (k, t), g, m in zip(theta.items(), gradients, buffers, strict=True)
         }
-        found = {"margin": cross_entropy(plain, y) - cross_entropy(run(hat, x), y)}
+        before = f if self.variant == "code" else cross_entropy(plain, y)
+        found = {"margin": before - cross_entropy(run(hat, x), y)}
         if self.epoch >= self.warmup:
             head = {k.removeprefix("1."): t for k, t in hat.items()}
             z = run(hat, self.x[reward]) if features is None else functional_call(self.model[1], head, (features,))
@@ -103,12 +105,12 @@ class Algorithm1:
             w = torch.full((b,), 1 / b, dtype=f.dtype)
         total = (w * f).sum()
         if self.beta is not None and self.epoch >= self.warmup:
-            terms = cross_entropy(plain, self.second_labels(index, plain))
+            terms = cross_entropy(second, self.second_labels(index, second))
             total = total + self.p * sum(t for i, t in zip(index, terms, strict=True) if int(i) in self.labels_hat) / b
         self.optimizer.zero_grad()
         total.backward()
         found |= {"weights": w, "losses": f, "total": total}
-        for i, margin, z in zip(index.tolist(), found["margin"].tolist(), plain.detach(), strict=True):
+        for i, margin, z in zip(index.tolist(), found["margin"].tolist(), second.detach(), strict=True):
             self.P[i] = self.lam * self.P.get(i, 0.0) + (1 - self.lam) * margin
             if self.beta is not None:
                 self.labels_hat[i] = self.beta * self.labels_hat.get(i, 0) + (1 - self.beta) * z

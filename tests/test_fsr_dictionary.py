@@ -33,7 +33,7 @@ def observed(dictionary, index, margins):
     ahead[torch.arange(len(index)), y] = torch.log(
         torch.tensor(dictionary.num_classes - 1.0, dtype=torch.float64)
     ) - torch.log(torch.expm1(wanted))
-    dictionary.observe(index, y, z, ahead)
+    dictionary.observe(index, fsr.Visit(y, z, ahead))
 
 
 def balanced_and_full(dictionary):
@@ -92,10 +92,10 @@ def test_a_fetch_reaches_every_example_and_every_class():
 def test_what_was_not_seen_or_is_not_finite_enters_last():
     dictionary = fsr.ProxyDictionary(torch.tensor([0, 0, 0, 0, 1]), 2, capacity=4, pusher=fsr.NegativeLoss(0.0))
     index, y = torch.tensor([2, 3]), torch.tensor([0, 0])
-    dictionary.observe(index, y, torch.tensor([[0.0, 5.0], [0.0, 9.0]]))  # losses of 5 and 9, yet seen
+    dictionary.observe(index, fsr.Visit(y, torch.tensor([[0.0, 5.0], [0.0, 9.0]])))  # losses of 5 and 9, yet seen
     dictionary.update()
     assert dictionary.indices.tolist() == [2, 3, 4]
-    dictionary.observe(torch.tensor([0]), torch.tensor([0]), torch.tensor([[float("nan"), 0.0]]))
+    dictionary.observe(torch.tensor([0]), fsr.Visit(torch.tensor([0]), torch.tensor([[float("nan"), 0.0]])))
     dictionary.update()
     assert dictionary.indices.tolist() == [2, 3, 4]
     assert dictionary.scores.tolist() == [
@@ -116,7 +116,7 @@ def test_resume_is_bit_equal(found, before, after):
         for _ in range(steps):
             index = torch.randperm(len(dictionary.labels), generator=generator)[:5]
             z = torch.randn(2, len(index), dictionary.num_classes, generator=generator)
-            dictionary.observe(index, dictionary.labels[index], *z)
+            dictionary.observe(index, fsr.Visit(dictionary.labels[index], *z))
             drawn.append(dictionary.fetch(7).tolist())
             dictionary.update()
         return drawn
@@ -133,7 +133,7 @@ def test_a_state_is_a_copy():
     dictionary = fsr.ProxyDictionary(torch.arange(12) % 3, 3, capacity=6)
     state = dictionary.state_dict()
     kept = {name: value.clone() for name, value in state.items()}
-    dictionary.observe(torch.arange(12), dictionary.labels, torch.randn(12, 3), torch.randn(12, 3))
+    dictionary.observe(torch.arange(12), fsr.Visit(dictionary.labels, *torch.randn(2, 12, 3)))
     dictionary.update()
     dictionary.fetch(6)
     assert all(torch.equal(state[name], value) for name, value in kept.items())
@@ -146,7 +146,7 @@ def test_memory_is_a_few_numbers_an_example(pusher):
     dictionary = fsr.ProxyDictionary(torch.arange(N) % 10, 10, capacity=2000, pusher=pusher())
     index = torch.arange(500)
     for _ in range(3):
-        dictionary.observe(index, dictionary.labels[index], torch.randn(500, 10), torch.randn(500, 10))
+        dictionary.observe(index, fsr.Visit(dictionary.labels[index], *torch.randn(2, 500, 10)))
         dictionary.update()
     tensors = [t for t in vars(dictionary).values() if isinstance(t, torch.Tensor)]
     assert sum(t.numel() for t in tensors) <= (5 + pusher.columns) * N
@@ -156,7 +156,8 @@ def test_memory_is_a_few_numbers_an_example(pusher):
 def test_purity_is_of_the_dictionary():
     y = torch.tensor([0, 0, 0, 1, 1, 1])
     dictionary = fsr.ProxyDictionary(y, 2, capacity=4, pusher=fsr.NegativeLoss())
-    dictionary.observe(torch.arange(6), y, torch.tensor([[3.0, 0], [2, 0], [1, 0], [0, 3], [0, 2], [0, 1]]))
+    z = torch.tensor([[3.0, 0], [2, 0], [1, 0], [0, 3], [0, 2], [0, 1]])
+    dictionary.observe(torch.arange(6), fsr.Visit(y, z))
     dictionary.update()
     assert dictionary.purity(torch.tensor([0, 1, 1, 1, 1, 0])) == 0.75
 

@@ -94,6 +94,7 @@ def test_the_step_is_algorithm_1(monkeypatch, how, normalize, variant, meta):
         {"relabel": {"beta": 0.5, "p": 1.0, "temperature": 0.5}, "decay": 1e-3},
         {"mixup": True},
         {"mixup": True, "relabel": {"beta": 0.1, "p": 2.0}},
+        {"mixup": True, "relabel": {"beta": 0.1, "p": 2.0}, "variant": "paper", "smoothing": 0.1},
         {"mixup": True, "smoothing": 0.1, "variant": "paper"},
         {"warmup": 0},
         {"warmup": 9, "relabel": {"beta": 0.1, "p": 2.0}},

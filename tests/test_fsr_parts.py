@@ -53,7 +53,7 @@ def test_a_pusher_is_its_definition(name):
     dictionary = fsr.ProxyDictionary(y, C, capacity=C, pusher=fsr.PUSHERS[name](), dtype=torch.float64)
     for z, ahead in seen:
         for index in torch.randperm(N).split(5):
-            dictionary.observe(index, y[index], z[index], ahead[index])
+            dictionary.observe(index, fsr.Visit(y[index], z[index], ahead[index]))
     truth = [literal(name, int(y[i]), [(z[i], ahead[i]) for z, ahead in seen]) for i in range(N)]
     assert dictionary.scores.tolist() == pytest.approx(truth, rel=1e-12, abs=1e-14)
 
@@ -63,7 +63,7 @@ def test_an_example_forgotten_less_often_ranks_higher():
     right, wrong = [2.0, 0.0], [0.0, 2.0]
     dictionary = fsr.ProxyDictionary(torch.tensor([0, 0, 0, 1]), 2, capacity=6, pusher=fsr.ForgettingEvents())
     for z in ([right, right, wrong, right], [right, wrong, wrong, right], [right, right, wrong, right]):
-        dictionary.observe(torch.arange(4), y, torch.tensor(z))
+        dictionary.observe(torch.arange(4), fsr.Visit(y, torch.tensor(z)))
     assert dictionary.scores.tolist() == [0, -1, -torch.inf, 0]
 
 

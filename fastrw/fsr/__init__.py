@@ -14,6 +14,7 @@ from fastrw.fsr.pushers import (
     MetaMargin,
     NegativeLoss,
     Pusher,
+    Visit,
 )
 from fastrw.fsr.relabel import Relabel
 from fastrw.fsr.statistics import EpochReport, FSRStep
@@ -35,4 +36,5 @@ __all__ = [
     "ProxyDictionary",
     "Pusher",
     "Relabel",
+    "Visit",
 ]

@@ -60,12 +60,12 @@ class AnyLayer:
         params = self.lookahead.params
         z, _ = forward(self.model, question.mixed, self.classes)
         after = State(self.lookahead)
-        logits = z
+        plain = z
         try:
             if question.is_mixed:
                 start.rewind()
-                with torch.set_grad_enabled(question.trains_logits):
-                    logits, _ = forward(self.model, question.x, self.classes)
+                with torch.set_grad_enabled(question.trains_plain):
+                    plain, _ = forward(self.model, question.x, self.classes)
             f = losses(z, question.target, self.smoothing)
             gradients = torch.autograd.grad(f.mean(), list(params.values()), retain_graph=True, allow_unused=True)
             hat = self.lookahead.ahead(gradients)
@@ -88,7 +88,7 @@ class AnyLayer:
                 reward_loss = reward_loss.detach()
         finally:
             after.rewind()
-        return Answer(f, logits, ahead, scores, reward_loss)
+        return Answer(f, z, plain, ahead, scores, reward_loss)
 
     def _scores(self, question: Question, direction: list[Tensor]) -> Tensor:
         """s_i = D · ∇f_i of the weighted loss."""

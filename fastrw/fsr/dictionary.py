@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fastrw.fsr import checks
-from fastrw.fsr.pushers import MetaMargin, Pusher
+from fastrw.fsr.pushers import MetaMargin, Pusher, Visit
 
 
 class ProxyDictionary:
@@ -70,12 +70,12 @@ class ProxyDictionary:
         return torch.where(self.seen & s.isfinite(), s, -torch.inf)
 
     @torch.no_grad()
-    def observe(self, index: Tensor, y: Tensor, z: Tensor, z_ahead: Tensor | None = None) -> None:
-        """P̂ of the examples of a batch, from their logits: index [n], y [n], z = f(x; Θ) and ẑ = f(x; Θ̂) [n, C]."""
-        home = self.history.device
-        index, y, z = index.to(home), y.to(home), z.to(home, self.history.dtype)
-        z_ahead = None if z_ahead is None else z_ahead.to(home, self.history.dtype)
-        self.history[index] = self.pusher.move(self.history[index], y, z, z_ahead)
+    def observe(self, index: Tensor, visit: Visit) -> None:
+        """P̂ of the examples at index [n], from their labels, logits and losses."""
+        home, dtype = self.history.device, self.history.dtype
+        floats = (None if t is None else t.to(home, dtype) for t in (visit.z, visit.ahead, visit.losses))
+        index = index.to(home)
+        self.history[index] = self.pusher.move(self.history[index], Visit(visit.y.to(home), *floats))
         self.seen[index] = True
 
     def update(self) -> float:

@@ -18,7 +18,7 @@ from fastrw.fsr.indexed import Indexed, examples, labels_of
 from fastrw.fsr.last_layer import LastLayer
 from fastrw.fsr.lookahead import LOOKAHEADS, Lookahead
 from fastrw.fsr.mixup import MixUp
-from fastrw.fsr.pushers import Pusher
+from fastrw.fsr.pushers import Pusher, Visit
 from fastrw.fsr.question import Answer, Question
 from fastrw.fsr.relabel import Relabel
 from fastrw.fsr.statistics import EpochReport, FSRStep, Totals
@@ -46,8 +46,15 @@ class FSR:
                 optimizer.step()
             print(fsr.end_epoch())
 
-    L is cross-entropy of the model's logits [n, C]. Margins are of the plain labels and inputs, without smoothing and
-    MixUp. With MixUp the model is run on the inputs as they are, too, for margin and re-labelling.
+    L is cross-entropy of the model's logits [n, C]. With MixUp the model is run on the inputs as they are, too, for the
+    margin's second term. Where the paper and its authors' code differ, `variant` says which is followed:
+
+                            "code" (what the paper's figures were taken with)   "paper" (as printed)
+        weights             see `weights.weights`                               see `weights.weights`
+        margin, first term  f_i as it is trained: x̃_i, smoothed                 L(f(x_i; Θ), y_i)
+        re-labelling        by f(x̃; Θ)                                          by f(x; Θ), which is trained too
+
+    Under MixUp the first is much the same for all examples, so that the margin ranks by the loss at Θ̂.
 
     Args:
         model: any module that returns logits [n, C], in the mode that you train it in.
@@ -63,7 +70,8 @@ class FSR:
             one, and where it decays apart from the loss, as AdamW does).
         params: Θ^meta: "last" (the last layer: a few matrix products), "all", names with wildcards, or parameters.
         alpha: α.
-        normalize: "rectify" (label noise) or "shift" (long tail). variant: "code" or "paper". See `weights.weights`.
+        normalize: "rectify" (label noise) or "shift" (long tail); see `weights.weights`.
+        variant: "code" or "paper"; see above.
         capacity, pusher, seed: of the dictionary; see `ProxyDictionary`.
         q: reward examples in a step.
         refresh: steps between two reward batches. 1 is Algorithm 1. With k, what the last layer reads of a reward batch
@@ -227,7 +235,8 @@ class FSR:
         reward = self._reward() if weighs and not reuses else None
         mixed, target = (x, y) if self.mixup is None else self.mixup(x, y)
         question = Question(x, mixed, target, reward, self._features if reuses else None,
-                            self.dictionary.pusher.looks_ahead, self.relabel is not None and weighs)  # fmt: skip
+                            self.dictionary.pusher.looks_ahead,
+                            weighs and self.relabel is not None and self.variant == "paper")  # fmt: skip
         start = State(self.lookahead)  # reading the reward examples may have drawn
         answer, served_by = self._last and self._last.find(question, start), "last layer"
         if answer is None:
@@ -245,8 +254,8 @@ class FSR:
         else:
             w = weights(answer.scores, self.alpha, self.normalize, self.variant)
         total = torch.where(w == 0, 0, w.to(f.dtype) * f).sum()
-        if question.trains_logits:
-            total = total + self.relabel.loss(index, answer.logits)
+        if weighs and self.relabel is not None:
+            total = total + self.relabel.loss(index, self._relabelled(answer))
         backward(total if self._scaler is None else self._scaler.scale(total), self.model)
         return FSRStep(w, f.detach(), answer.scores, answer.reward_loss, served_by), answer
 
@@ -258,12 +267,16 @@ class FSR:
             raise ValueError("fastrw.FSR: dataset[i] must give the label that labels[i] says, got another")
         return tree_map(lambda t: t.to(self._device) if isinstance(t, Tensor) else t, x), y.to(self._device)
 
+    def _relabelled(self, answer: Answer) -> Tensor:
+        """The logits [b, C] that ŷ is averaged from and held against."""
+        return answer.logits if self.variant == "code" else answer.plain
+
     def _commit(self, index: Tensor, y: Tensor, found: FSRStep, answer: Answer) -> None:
         """What the step leaves in FSR's own state."""
-        logits = answer.logits.detach()
-        self.dictionary.observe(index, y, logits, answer.ahead)
+        before = found.losses if self.variant == "code" else None
+        self.dictionary.observe(index, Visit(y, answer.plain.detach(), answer.ahead, before))
         if self.relabel is not None:
-            self.relabel.update(index, logits)
+            self.relabel.update(index, self._relabelled(answer))
         self._totals.add(found)
         if self.refresh > 1 and answer.features is not None:
             self._uses = self._uses + 1 if answer.features is self._features else 1

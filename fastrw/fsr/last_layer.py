@@ -50,38 +50,36 @@ class LastLayer:
                 return None
             reward = (h, question.reward[1])
         if question.is_mixed:
-            with torch.set_grad_enabled(question.trains_logits):
-                logits, h_plain = forward(self.model, question.x, self.classes, self.layer)
+            with torch.set_grad_enabled(question.trains_plain):
+                plain, h_plain = forward(self.model, question.x, self.classes, self.layer)
             start.rewind()
         z, h = forward(self.model, question.mixed, self.classes, self.layer)
         if h is None or (question.is_mixed and h_plain is None):
             return None
         if not question.is_mixed:
-            logits, h_plain = z, h
+            plain, h_plain = z, h
         f = losses(z, question.target, self.smoothing)
         (G,) = torch.autograd.grad(f.sum(), z, retain_graph=True)
         if not self._verified(f, G, h):
             return None
         with torch.autocast(f.device.type, enabled=False):
-            return self._answer(question, reward, f, logits, as_score(G), as_score(h), as_score(h_plain))
+            return self._answer(question, reward, f, z, plain, *map(as_score, (G, h, h_plain)))
 
-    def _answer(self, question: Question, reward: tuple[Tensor, Tensor] | None, f: Tensor, logits: Tensor, G: Tensor,
-                h: Tensor, h_plain: Tensor) -> Answer:  # fmt: skip
+    def _answer(self, question: Question, reward: tuple[Tensor, Tensor] | None, f: Tensor, z: Tensor, plain: Tensor,
+                G: Tensor, h: Tensor, h_plain: Tensor) -> Answer:  # fmt: skip
         hat = self.lookahead.ahead([g / len(f) for g in self._gradients(G, h)])
         ahead = None
         if question.looks_ahead:
             ahead = self._logits(h_plain, hat)
-            if logits.dtype != ahead.dtype and not question.trains_logits:  # a margin is a small difference
-                logits = self._logits(h_plain, [as_score(p.detach()) for p in self.lookahead.params.values()])
         if reward is None:
-            return Answer(f, logits, ahead, None, None)
+            return Answer(f, z, plain, ahead, None, None)
         h_reward = as_score(reward[0])
-        z = self._logits(h_reward, hat).requires_grad_()
-        reward_loss = losses(z, reward[1], self.smoothing).mean()
-        (R,) = torch.autograd.grad(reward_loss, z)
+        z_reward = self._logits(h_reward, hat).requires_grad_()
+        reward_loss = losses(z_reward, reward[1], self.smoothing).mean()
+        (R,) = torch.autograd.grad(reward_loss, z_reward)
         direction = self.lookahead.direction(self._gradients(R, h_reward), hat)
         scores = (self._logits(h, direction, others=False) * G).sum(1)
-        return Answer(f, logits, ahead, scores, reward_loss.detach(), reward)
+        return Answer(f, z, plain, ahead, scores, reward_loss.detach(), reward)
 
     def _gradients(self, g: Tensor, h: Tensor) -> list[Tensor]:
         """Of the layer's trained parameters, in the order of `params`, by g [n, C] and features h [n, p]."""

@@ -16,14 +16,24 @@ from torch.nn import functional as F
 from fastrw.fsr import checks
 
 
+@dataclass(frozen=True)
+class Visit:
+    """What is known of n examples when they have been trained on."""
+
+    y: Tensor  # [n] labels
+    z: Tensor  # [n, C]
+    ahead: Tensor | None = None  # [n, C] ẑ, for a pusher that looks ahead
+    losses: Tensor | None = None  # [n] at Θ, where they are not L(z, y): of blended inputs or smoothed labels
+
+
 class Pusher(Protocol):
     """What `ProxyDictionary` asks of a pusher; write your own."""
 
     columns: int  # numbers kept for each example; they start at 0
     looks_ahead: bool  # does `move` need the logits at Θ̂?
 
-    def move(self, history: Tensor, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
-        """history [n, columns] of a batch, labels y [n], logits [n, C] -> its history now."""
+    def move(self, history: Tensor, visit: Visit) -> Tensor:
+        """history [n, columns] of the visited examples -> their history now."""
 
     def score(self, history: Tensor) -> Tensor:
         """history [N, columns] -> scores [N]."""
@@ -40,14 +50,15 @@ class _Average:
     def __post_init__(self):
         checks.number(type(self).__name__, "momentum", self.momentum, 0, 1)
 
-    def move(self, history: Tensor, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
-        pushed = self.push(y, z, z_ahead).to(history.dtype)[:, None]
+    def move(self, history: Tensor, visit: Visit) -> Tensor:
+        pushed = self.push(visit).to(history.dtype)[:, None]
         return self.momentum * history + (1 - self.momentum) * pushed
 
     def score(self, history: Tensor) -> Tensor:
         return history[:, 0]
 
-    def push(self, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
+    def push(self, visit: Visit) -> Tensor:
+        """P [n]."""
         raise NotImplementedError
 
 
@@ -57,24 +68,25 @@ class MetaMargin(_Average):
 
     looks_ahead = True
 
-    def push(self, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
-        return F.cross_entropy(z, y, reduction="none") - F.cross_entropy(z_ahead, y, reduction="none")
+    def push(self, visit: Visit) -> Tensor:
+        before = _loss(visit.z, visit.y) if visit.losses is None else visit.losses
+        return before - _loss(visit.ahead, visit.y)
 
 
 @dataclass(frozen=True)
 class NegativeLoss(_Average):
     """P = -L(z, y), by momentum: what is well recognised."""
 
-    def push(self, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
-        return -F.cross_entropy(z, y, reduction="none")
+    def push(self, visit: Visit) -> Tensor:
+        return -_loss(visit.z, visit.y)
 
 
 @dataclass(frozen=True)
 class MaxMargin(_Average):
     """P = the highest probability minus the second, by momentum: what the model is sure of, whatever its label."""
 
-    def push(self, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
-        first, second = z.softmax(1).topk(2, dim=1).values.unbind(1)
+    def push(self, visit: Visit) -> Tensor:
+        first, second = visit.z.softmax(1).topk(2, dim=1).values.unbind(1)
         return first - second
 
 
@@ -85,9 +97,9 @@ class AreaUnderMargin:
     columns = 2  # the sum, the number of visits
     looks_ahead = False
 
-    def move(self, history: Tensor, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
-        own = z.gather(1, y[:, None])
-        other = z.scatter(1, y[:, None], -torch.inf).amax(1, keepdim=True)
+    def move(self, history: Tensor, visit: Visit) -> Tensor:
+        own = visit.z.gather(1, visit.y[:, None])
+        other = visit.z.scatter(1, visit.y[:, None], -torch.inf).amax(1, keepdim=True)
         return history + torch.cat([own - other, torch.ones_like(own)], 1).to(history.dtype)
 
     def score(self, history: Tensor) -> Tensor:
@@ -104,13 +116,17 @@ class ForgettingEvents:
     columns = 3  # events; right at the last visit; ever right
     looks_ahead = False
 
-    def move(self, history: Tensor, y: Tensor, z: Tensor, z_ahead: Tensor | None) -> Tensor:
-        right = (z.argmax(1) == y).to(history.dtype)
+    def move(self, history: Tensor, visit: Visit) -> Tensor:
+        right = (visit.z.argmax(1) == visit.y).to(history.dtype)
         events, before, ever = history.unbind(1)
         return torch.stack([events + before * (1 - right), right, torch.maximum(ever, right)], 1)
 
     def score(self, history: Tensor) -> Tensor:
         return torch.where(history[:, 2] > 0, -history[:, 0], -torch.inf)
+
+
+def _loss(z: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(z, y, reduction="none")
 
 
 PUSHERS = {

@@ -18,7 +18,7 @@ class Question:
     reward: tuple[Any, Tensor] | None  # (x, y) of the q examples of the dictionary, or
     features: tuple[Tensor, Tensor] | None  # ([q, p], y [q]): what the last layer read of them at an earlier step
     looks_ahead: bool  # are the logits at Θ̂ wanted?
-    trains_logits: bool  # shall `logits` carry a graph?
+    trains_plain: bool  # shall `plain` carry a graph?
 
     @property
     def is_mixed(self) -> bool:
@@ -28,7 +28,8 @@ class Question:
 @dataclass
 class Answer:
     losses: Tensor  # [b] f_i of the weighted loss, with their graph
-    logits: Tensor  # [b, C] f(x; Θ) of the inputs as they are
+    logits: Tensor  # [b, C] f(x̃; Θ) of the inputs of the weighted loss, with their graph
+    plain: Tensor  # [b, C] f(x; Θ) of the inputs as they are
     ahead: Tensor | None  # [b, C] f(x; Θ̂)
     scores: Tensor | None  # [b] -∂L^R/∂ω_i at ω = 1/b
     reward_loss: Tensor | None  # 0-d L^R(Θ̂)
