@@ -196,7 +196,7 @@ def test_other_precisions_train(dtype, params):
     x = x.to(dtype)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     found = fsr.FSR(model, len(y), C, dataset=TensorDataset(x, y), warmup=1, q=8, capacity=12, optimizer=optimizer,
-                    params=params)  # fmt: skip
+                    params=params, mixup=fsr.MixUp(C), relabel=fsr.Relabel(len(y), C))  # fmt: skip
     for _ in range(3):
         for index in torch.arange(len(y)).split(20):
             optimizer.zero_grad()
@@ -211,12 +211,15 @@ def test_other_precisions_train(dtype, params):
 def test_autocast_is_respected(params):
     model, (x, y) = reference.made(norm=False).float(), reference.data()
     x, index = x.float(), torch.arange(30)
-    scores = []
+    scores, margins = [], []
     for enabled in (False, True):
         found = fsr.FSR(model, len(y), C, dataset=TensorDataset(x, y), warmup=0, q=8, capacity=12, params=params)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
             scores.append(found.step(index, x[index], y[index]).scores)
+        margins.append(found.dictionary.scores[index])
     assert (scores[0] - scores[1]).norm() <= 0.1 * scores[0].norm() and not torch.equal(*scores)
+    if params == "last":  # a small difference of losses, taken in float32
+        assert (margins[0] - margins[1]).norm() <= 0.1 * margins[0].norm() and not torch.equal(*margins)
 
 
 def test_memory_does_not_grow():

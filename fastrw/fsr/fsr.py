@@ -273,7 +273,8 @@ class FSR:
 
     def _commit(self, index: Tensor, y: Tensor, found: FSRStep, answer: Answer) -> None:
         """What the step leaves in FSR's own state."""
-        before = found.losses if self.variant == "code" else None
+        before = found.losses if answer.before is None else answer.before
+        before = before if self.variant == "code" else None
         self.dictionary.observe(index, Visit(y, answer.plain.detach(), answer.ahead, before))
         if self.relabel is not None:
             self.relabel.update(index, self._relabelled(answer))

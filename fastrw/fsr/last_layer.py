@@ -68,18 +68,21 @@ class LastLayer:
     def _answer(self, question: Question, reward: tuple[Tensor, Tensor] | None, f: Tensor, z: Tensor, plain: Tensor,
                 G: Tensor, h: Tensor, h_plain: Tensor) -> Answer:  # fmt: skip
         hat = self.lookahead.ahead([g / len(f) for g in self._gradients(G, h)])
-        ahead = None
-        if question.looks_ahead:
-            ahead = self._logits(h_plain, hat)
+        ahead = self._logits(h_plain, hat) if question.looks_ahead else None
+        before = None
+        if ahead is not None and ahead.dtype != z.dtype:  # a margin is a small difference of losses
+            theta = [as_score(p.detach()) for p in self.lookahead.params.values()]
+            before = losses(self._logits(h, theta), question.target, self.smoothing)
+            plain = plain if question.trains_plain else self._logits(h_plain, theta)
         if reward is None:
-            return Answer(f, z, plain, ahead, None, None)
+            return Answer(f, z, plain, ahead, None, None, before=before)
         h_reward = as_score(reward[0])
         z_reward = self._logits(h_reward, hat).requires_grad_()
         reward_loss = losses(z_reward, reward[1], self.smoothing).mean()
         (R,) = torch.autograd.grad(reward_loss, z_reward)
         direction = self.lookahead.direction(self._gradients(R, h_reward), hat)
         scores = (self._logits(h, direction, others=False) * G).sum(1)
-        return Answer(f, z, plain, ahead, scores, reward_loss.detach(), reward)
+        return Answer(f, z, plain, ahead, scores, reward_loss.detach(), reward, before)
 
     def _gradients(self, g: Tensor, h: Tensor) -> list[Tensor]:
         """Of the layer's trained parameters, in the order of `params`, by g [n, C] and features h [n, p]."""

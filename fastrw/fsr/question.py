@@ -30,10 +30,11 @@ class Answer:
     losses: Tensor  # [b] f_i of the weighted loss, with their graph
     logits: Tensor  # [b, C] f(x̃; Θ) of the inputs of the weighted loss, with their graph
     plain: Tensor  # [b, C] f(x; Θ) of the inputs as they are
-    ahead: Tensor | None  # [b, C] f(x; Θ̂)
+    ahead: Tensor | None  # [b, C] f(x; Θ̂), in the scores' precision
     scores: Tensor | None  # [b] -∂L^R/∂ω_i at ω = 1/b
     reward_loss: Tensor | None  # 0-d L^R(Θ̂)
     features: tuple[Tensor, Tensor] | None = None  # of the reward examples, where the last layer served
+    before: Tensor | None = None  # [b] f_i in the precision of `ahead`, where the model's own is lower
 
 
 def forward(model: nn.Module, x: Any, classes: int, layer: nn.Module | None = None) -> tuple[Tensor, Tensor | None]:
@@ -57,4 +58,6 @@ def losses(logits: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
     """Cross-entropy [n] in the scores' precision."""
     if (n := len(target)) != len(logits):
         raise ValueError(f"fastrw.FSR: the model must return logits [n, C] with n = {n}, got {len(logits)} rows")
-    return F.cross_entropy(as_score(logits), target, reduction="none", label_smoothing=smoothing)
+    z = as_score(logits)
+    target = target.to(z.dtype) if target.is_floating_point() else target
+    return F.cross_entropy(z, target, reduction="none", label_smoothing=smoothing)
