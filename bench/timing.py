@@ -128,7 +128,12 @@ def peak_memory(way: Way, device: str = "cpu", before: Way = lambda: None) -> in
         before()
         torch.empty(MARK, dtype=torch.uint8)
         way()
-    events = (event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]")
-    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    sizes = memory_events(profile)
     sizes = sizes[len(sizes) - sizes[::-1].index(-MARK) :]
     return max(0, *itertools.accumulate(sizes)) if sizes else 0
+
+
+def memory_events(profile: torch.profiler.profile) -> list[int]:
+    """Bytes of tensors taken (or, below 0, given back), in order, while a profile of memory ran."""
+    events = (event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]")
+    return [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
