@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import functools
 import itertools
 import json
 import os
@@ -18,17 +17,19 @@ import tempfile
 import textwrap
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
 import fastrw
 from bench import exactness, goals, layouts, peers, record, roof, tables, timing
 from bench.floors import floors
-from bench.models import MODELS, on_this
+from bench.models import MODELS, Model, on_this
 from bench.steps import BASE, EXPECTED, STEPS, WITHOUT_FASTRW, Step, double_backward, plain
 from fastrw import extension
 
@@ -83,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
     for malloc, ext in itertools.product(asked(options.malloc, MALLOC), asked(options.extension, EXTENSION)):
         environment = {**MALLOC[malloc], **EXTENSION[ext]}
         if all(os.environ.get(key) == environment.get(key) for key in VARIABLES):
-            result["runs"].append(run(options, malloc, ext, console, functools.partial(save, options, result)))
+            result["runs"].append(run(options, malloc, ext, console, partial(save, options, result)))
         else:
             result["runs"].append(run_elsewhere(options, malloc, ext, environment))
         save(options, result)
@@ -168,7 +169,7 @@ def run(options: argparse.Namespace, malloc: str, ext: str, console: Console, sa
     out = {"malloc": malloc, "extension": ext, "machine": machine, "roof": ceilings.as_dict(), "rows": rows}
     for name in options.models:
         with record.progress() as status:
-            found = measure(name, methods, options, ext, lambda doing, name=name: status.update(f"{name}: {doing}"))
+            found = measure(name, MODELS[name], methods, options, ext, partial(saying, status, name))
         console.print(table(name, found))
         rows += found
         out["load"] = {"before": before, "after": os.getloadavg()}
@@ -176,19 +177,23 @@ def run(options: argparse.Namespace, malloc: str, ext: str, console: Console, sa
     return out
 
 
+def saying(status: Status, name: str, doing: str) -> None:
+    status.update(f"{name}: {doing}")
+
+
 def measure(
-    name: str,
-    methods: list[str],
-    options: argparse.Namespace,
-    ext: str,
+    name: str, case: Model, methods: list[str], options: argparse.Namespace, ext: str,
     say: Callable[[str], None] = lambda doing: None,
-) -> list[dict]:
-    """One row a way; `seconds`, `ratio` and memory are None where it could not run or was not exact, `why` says so."""
+) -> list[dict]:  # fmt: skip
+    """One row a way; `seconds`, `ratio` and memory are None where it could not run or was not exact, `why` says so.
+
+    options: n and m (None: the case's own), device, rounds and patience.
+    """
     device = options.device
-    model, batch, val_batch = MODELS[name].make(device, options.n, options.m)
+    model, batch, val_batch = case.make(device, options.n, options.m)
     least = floors(copy.deepcopy(model), batch, val_batch)
     say("Algorithm 1")
-    checked = MODELS[name].small(batch, val_batch)
+    checked = case.small(batch, val_batch)
     truths = {expected: exactness.truths(model, *checked, expected)
               for expected in {EXPECTED.get(method, double_backward) for method in methods}}  # fmt: skip
     rows = {"plain": {"served_by": "plain", "errors": None, "why": None, "red": False}}
@@ -202,7 +207,7 @@ def measure(
         step(model, batch, val_batch)
 
     steps = {"plain": plain} | {method: STEPS[method] for method in methods if rows[method]["why"] is None}
-    ways = {method: functools.partial(way, step) for method, step in steps.items()}
+    ways = {method: partial(way, step) for method, step in steps.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said once, when the way was checked
         say(f"timing {len(ways)} ways in turns")
@@ -210,7 +215,7 @@ def measure(
         peaks = {}
         for method, step in steps.items():
             say(f"memory of {method}")
-            once = functools.partial(step, model, batch, val_batch)
+            once = partial(step, model, batch, val_batch)
             peaks[method] = timing.peak_memory(once, device, before=model.zero_grad)
     for method, row in rows.items():
         row |= {"model": name, "method": method, "floor": floor_of(method, row["served_by"], least)}

@@ -14,7 +14,8 @@ COLOURS = dict(zip((*BACKENDS, COMPILED), ("0.6", "C0", "C2", "C1", "C3"), stric
 LIMITS = (0.05, 20)  # of the axis of ratios: a mark beyond them is drawn at the edge
 
 
-def _pyplot():
+def pyplot():
+    """matplotlib, without a display."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -26,13 +27,13 @@ def _pyplot():
 def plot_steps(runs: list[dict], path: str | os.PathLike) -> None:
     """Ratio to a plain step: a row a run, a panel a model, a line a way; FLOP floor and goal marked, no dot where there
     is no number."""
-    pyplot = _pyplot()
+    plot = pyplot()
     runs = [run for run in runs if run["rows"]]
     models = list(dict.fromkeys(row["model"] for run in runs for row in run["rows"]))
     ways = [[way for way in dict.fromkeys(row["method"] for row in run["rows"]) if way != "plain"] for run in runs]
     heights = [len(each) + 3.5 for each in ways]
     size = 2.2 + 2.4 * len(models), 1 + 0.22 * sum(heights)
-    figure = pyplot.figure(figsize=size, layout="constrained")
+    figure = plot.figure(figsize=size, layout="constrained")
     parts = figure.subfigures(len(runs), 1, squeeze=False, height_ratios=heights)[:, 0]
     for part, run, names in zip(parts, runs, ways, strict=True):
         axes = part.subplots(1, len(models), squeeze=False, sharey="row")[0]
@@ -42,9 +43,9 @@ def plot_steps(runs: list[dict], path: str | os.PathLike) -> None:
         without = "" if run.get("extension", "on") == "on" else ", without the compiled extension"
         where = f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads, malloc {run['malloc']}{without}"
         part.suptitle(f"time ÷ plain step: {where}", size=10)
-    marks = {text: mark for mark, text in zip(*_legend(pyplot), strict=True)}
+    marks = {text: mark for mark, text in zip(*_legend(), strict=True)}
     figure.legend(marks.values(), marks.keys(), ncols=len(marks), fontsize=8, loc="outside lower center")
-    _write(figure, path)
+    write(figure, path)
 
 
 MET, MISSED, WITHOUT_GOAL, FLOOR = "C2", "C3", "C0", "black"
@@ -52,7 +53,7 @@ FAR = 5.0  # a ratio beyond is written at the edge
 NUMBER = {"fontsize": 6.5, "va": "center"}
 
 
-def _legend(pyplot) -> tuple[list, list[str]]:
+def _legend() -> tuple[list, list[str]]:
     from matplotlib.lines import Line2D
 
     dots = {"measured": WITHOUT_GOAL, "goal met": MET, "goal missed": MISSED}
@@ -95,7 +96,7 @@ def _steps(axis, title: str, ways: list[str], rows: dict[str, dict]) -> None:
 
 def plot_ops(result: dict, path: str | os.PathLike) -> None:
     """Ratio to the fastest eager form, a line a case, its quartiles as a bar across each mark; ops in two columns."""
-    pyplot = _pyplot()
+    plot = pyplot()
     rows = [row for row in result["rows"] if row["to_eager"] and by(row["way"]) in COLOURS]
     dtypes = {row["dtype"] for row in rows}
     panels: dict[str, list[dict]] = {}
@@ -104,7 +105,7 @@ def plot_ops(result: dict, path: str | os.PathLike) -> None:
     heights = {title: len({row["case"] for row in found}) + 2 for title, found in panels.items()}
     left, right = _halves(heights)
     tall = max(sum(heights[title] for title in half) for half in (left, right))
-    figure = pyplot.figure(figsize=(13, 1.5 + 0.19 * tall), layout="constrained")
+    figure = plot.figure(figsize=(13, 1.5 + 0.19 * tall), layout="constrained")
     labels = {}
     for half, column in zip(figure.subfigures(1, 2), (left, right), strict=True):
         if not column:
@@ -118,7 +119,7 @@ def plot_ops(result: dict, path: str | os.PathLike) -> None:
     machine = result["machine"]
     figure.suptitle(f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads; left of 1 is faster", size=10)
     figure.legend(labels.values(), labels.keys(), ncols=8, fontsize=8, loc="outside lower center")
-    _write(figure, path)
+    write(figure, path)
 
 
 def _halves(heights: dict[str, int]) -> tuple[list[str], list[str]]:
@@ -156,8 +157,8 @@ def _ratios(axis, title: str, rows: list[dict]) -> None:
     axis.set_title(title, fontsize=9, loc="left", pad=3)
 
 
-def _write(figure, path: str | os.PathLike) -> None:
+def write(figure, path: str | os.PathLike) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=120)
-    _pyplot().close(figure)
+    pyplot().close(figure)
     write_whole(Path(path), image.getvalue())

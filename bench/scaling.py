@@ -1,0 +1,165 @@
+"""How a step scales: time and memory of plain and reweighted steps against n, m, depth and width, one at a time."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from rich.table import Table
+from rich.text import Text
+from torch import nn
+
+from bench import record, tables
+from bench.end_to_end import measure
+from bench.models import Model, ResidualBlock, Transformer, images
+
+WAYS = ["Reweighter", "update=backward", "params=last", "double_backward"]
+
+EPILOG = """\
+One of n, m, depth and width is swept, the others stay at the family's own size. Every point of every way is held
+against Algorithm 1 before it is timed, and the ways of a point take turns. `depth` counts layers (of a transformer),
+hidden layers (mlp) or residual blocks (resnet); `width` features or channels.
+
+  python -m bench.scaling                                        the transformer; about a minute
+  python -m bench.scaling --family mlp --json new.json --plot new.png
+  python -m bench.scaling --axes n m --ways Reweighter --rounds 25
+
+A cell of a way: its time and its peak memory, each over that of the plain step at the same point."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of model of any depth and width, its own size, and what is swept."""
+
+    build: Callable[[int, int], nn.Module]  # depth, width
+    inputs: Callable[[int], torch.Tensor]
+    sweeps: dict[str, tuple[int, ...]]
+    own: dict[str, int]
+    classes: int = 10
+
+    def case(self, **size: int) -> Model:
+        size = self.own | size
+        build = partial(self.build, size["depth"], size["width"])
+        return Model(build, self.inputs, self.classes, size["n"], size["m"])
+
+
+def mlp(depth: int, width: int) -> nn.Module:
+    hidden = [layer for _ in range(depth - 1) for layer in (nn.Linear(width, width), nn.ReLU())]
+    return nn.Sequential(nn.Linear(256, width), nn.ReLU(), *hidden, nn.Linear(width, 10))
+
+
+def transformer(depth: int, width: int) -> nn.Module:
+    return Transformer(width=width, layers=depth, heads=max(width // 32, 1))
+
+
+def resnet(depth: int, width: int) -> nn.Module:
+    norm = partial(nn.GroupNorm, 4)
+    stem = [nn.Conv2d(3, width, 3, padding=1, bias=False), norm(width), nn.ReLU()]
+    blocks = [ResidualBlock(width, width, 1, norm) for _ in range(depth)]
+    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+
+
+FAMILIES = {
+    "mlp": Family(
+        mlp,
+        images(256),
+        {"n": (16, 64, 256, 1024), "m": (4, 16, 64, 256), "depth": (1, 4, 16, 64), "width": (64, 256, 1024, 2048)},
+        {"n": 128, "m": 16, "depth": 4, "width": 512},
+    ),
+    "transformer": Family(
+        transformer,
+        lambda n: torch.randint(1000, (n, 32)),
+        {"n": (8, 16, 32, 64, 128), "m": (2, 4, 8, 16, 32), "depth": (1, 2, 4, 8), "width": (32, 64, 128, 256)},
+        {"n": 32, "m": 4, "depth": 2, "width": 128},
+        classes=2,
+    ),
+    "resnet": Family(
+        resnet,
+        images(3, 16, 16),
+        {"n": (8, 16, 32, 64, 128), "m": (2, 4, 8, 16, 32), "depth": (1, 2, 4, 8), "width": (8, 16, 32, 64)},
+        {"n": 32, "m": 4, "depth": 2, "width": 32},
+    ),
+}
+AXES = "n", "m", "depth", "width"
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = (words := parser()).parse_args(argv)
+    if min(options.points, options.rounds, options.threads) < 1:
+        words.error("--points, --rounds and --threads are 1 or more")
+    torch.set_num_threads(options.threads)
+    family, console = FAMILIES[options.family], record.console()
+    result = {"bench": "scaling", **record.header(options.device), "family": options.family, "own": family.own,
+              "rows": [], "complete": False}  # fmt: skip
+    for axis in options.axes:
+        rows = sweep(family, axis, options)
+        result["rows"] += rows
+        console.print(table(axis, rows, family.own))
+        if options.json:
+            record.write_json(options.json, result)
+    result["complete"] = True
+    if options.json:
+        record.write_json(options.json, result)
+    if options.plot:
+        from bench.plot_scaling import plot_scaling
+
+        plot_scaling(result, options.plot)
+    return 1 if any(row["red"] for row in result["rows"]) else 0
+
+
+def parser() -> argparse.ArgumentParser:
+    words = argparse.ArgumentParser(
+        prog="python -m bench.scaling", description=__doc__.splitlines()[0], epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    words.add_argument("--family", choices=FAMILIES, default="transformer", help="the model (%(default)s)")
+    words.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES), metavar="AXIS", help="what is swept")
+    words.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=WAYS, metavar="WAY", help=f"of {', '.join(WAYS)}; all by default"
+    )
+    words.add_argument("--points", type=int, default=5, help="the first so many of each sweep (%(default)s)")
+    words.add_argument("--rounds", type=int, default=9, help="turns that each way takes (%(default)s)")
+    words.add_argument("--threads", type=int, default=torch.get_num_threads(), help="%(default)s")
+    words.add_argument("--device", default=record.device(), help="cpu or cuda (%(default)s)")
+    words.add_argument("--json", metavar="FILE", help="the result, rewritten whole after every sweep")
+    words.add_argument("--plot", metavar="FILE", help="a PNG: time and memory against each of them")
+    words.set_defaults(n=None, m=None, patience=4.0)
+    return words
+
+
+def sweep(family: Family, axis: str, options: argparse.Namespace) -> list[dict]:
+    """The rows of `end_to_end.measure` at each point, with the point's sizes."""
+    rows = []
+    with record.progress() as status:
+        for value in family.sweeps[axis][: options.points]:
+            status.update(f"{axis} = {value}")
+            found = measure(options.family, family.case(**{axis: value}), options.ways, options, "on")
+            rows += [{"axis": axis, "value": value, **family.own, axis: value, **row} for row in found]
+    return rows
+
+
+def table(axis: str, rows: list[dict], own: dict[str, int]) -> Table:
+    rest = ", ".join(f"{key} {value}" for key, value in own.items() if key != axis)
+    ways = list(dict.fromkeys(row["method"] for row in rows if row["method"] != "plain"))
+    shown = Table(title=f"\nagainst {axis} ({rest}): plain step; then time and memory over it", **tables.STYLE)
+    tables.columns(shown, (), (axis, "plain ms", "plain MB", *ways))
+    for value in dict.fromkeys(row["value"] for row in rows):
+        here = {row["method"]: row for row in rows if row["value"] == value}
+        plain = here["plain"]
+        first = f"{plain['seconds']['median'] * 1e3:.2f}", f"{plain['peak_bytes'] / 1e6:.1f}"
+        shown.add_row(str(value), *first, *(cell(here[way]) for way in ways))
+    return shown
+
+
+def cell(row: dict) -> Text:
+    if row["why"]:
+        return Text(row["why"], "red" if row["red"] else "dim")
+    return Text(f"{row['ratio']:.2f}  {row['peak_ratio']:.2f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
