@@ -130,8 +130,9 @@ def show_list(options: argparse.Namespace, console: Console) -> int:
 
 def run(options: argparse.Namespace, console: Console) -> int:
     experiments = chosen(options.names)
-    if options.threads < 1:
-        raise PapersError(f"fastrw.papers: --threads must be at least 1, got {options.threads}")
+    for name in ("threads", "seeds"):
+        if (value := getattr(options, name)) is not None and value < 1:
+            raise PapersError(f"fastrw.papers: --{name} must be at least 1, got {value}")
     torch.set_num_threads(options.threads)
     header = record.header(options.device) | {"command": command(options)}
     store = Store(options.out, {key: header[key] for key in ("date", "commit")})

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -62,7 +62,7 @@ class Training(Trial):
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
         if self.schedule == "cosine":
-            return self.lr * (1 + np.cos(np.pi * step / self.steps)) / 2
+            return self.lr * (1 + math.cos(math.pi * step / self.steps)) / 2
         passed = sum(step >= share * self.steps for share in self.milestones) if self.schedule == "steps" else 0
         return self.lr * 0.1**passed
 

@@ -8,7 +8,7 @@ from bench.papers.cost import Cost
 from bench.papers.experiments.experiment import Experiment
 from bench.papers.trial import Trial
 
-RATES = (1.0, 20.0, 1e2, 1e3, 1e4)  # 20 = n: beyond the bound that holds without the lemma's slip by as much again
+RATES = (1.0, 3.0, 10.0, 20.0, 100.0)  # 20 = n
 MODELS = {
     "cpu": ("lenet", "mlp", "resnet32_gn"),
     "paper": ("lenet", "mlp", "transformer", "resnet32_gn", "resnet32_bn"),
