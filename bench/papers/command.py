@@ -135,7 +135,7 @@ def run(options: argparse.Namespace, console: Console) -> int:
             raise PapersError(f"fastrw.papers: --{name} must be at least 1, got {value}")
     torch.set_num_threads(options.threads)
     header = record.header(options.device) | {"command": command(options)}
-    store = Store(options.out, {key: header[key] for key in ("date", "commit")})
+    store = Store(options.out)
     plan = [(each, wanted(each, options)) for each in experiments]
     look = (TextColumn("{task.description:<40}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             TextColumn("left"), TimeRemainingColumn())  # fmt: skip
@@ -183,9 +183,18 @@ def command(options: argparse.Namespace) -> str:
 def write(file: Path, experiment: Experiment, scale: str, header: dict, kept: list[dict]) -> None:
     """One file an experiment, a line a trial: small enough to keep."""
     head = {"experiment": experiment.name, "scale": scale, **header}
-    lines = ",\n".join(json.dumps(each, separators=(",", ":")) for each in kept)
+    lines = ",\n".join(json.dumps(compact(each), separators=(",", ":")) for each in kept)
     text = json.dumps(head, indent=1)[:-2] + ',\n "trials": [\n' + lines + "\n ]\n}\n"
     record.write_whole(file, text.encode())
+
+
+def compact(kept: dict) -> dict:
+    """Without what the report does not read: counts of models other than the last, weights beyond their AUC."""
+    result = {name: value for name, value in kept["result"].items() if name != "weights"}
+    for name in ("stopped", "fine_tuned", "stopped_fine_tuned"):
+        if name in result:
+            result[name] = {key: value for key, value in result[name].items() if key != "confusion"}
+    return {**{key: kept[key] for key in ("trial", "images", "device", "seconds")}, "result": result}
 
 
 def report(options: argparse.Namespace, console: Console) -> int:

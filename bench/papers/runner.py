@@ -29,9 +29,8 @@ class Stopped(Exception):
 class Store:
     """A folder of finished trials (`trials/KEY.json`) and of begun ones (`trials/KEY.pt`)."""
 
-    def __init__(self, folder: str | Path, header: dict[str, Any] | None = None):
+    def __init__(self, folder: str | Path):
         self.folder = Path(folder) / "trials"
-        self.header = header or {}
 
     def find(self, trial: Trial, images: Images | None) -> dict[str, Any] | None:
         """What is kept of a finished trial, or None."""
@@ -78,7 +77,6 @@ class Store:
             "images": images and images.name,
             "device": device,
             "seconds": round(seconds + time.perf_counter() - began, 2),
-            **self.header,
             "result": work.result(),
         }
         record.write_json(self._file(trial, images, "json"), kept)

@@ -16,7 +16,8 @@ def conditions(experiment: Experiment, results: Results) -> str:
     machine, versions = results.header["machine"], results.header["versions"]
     where = machine.get("gpu") or f"{machine['cpu']}, {machine['threads']} thread(s)"
     differs = experiment.differs.get(results.scale, "")
-    text = f"Scale {results.scale}: {len(results.trials)} trials in {results.seconds / 60:.0f} minutes. "
+    seeds = len({kept["trial"].get("seed", 0) for _, kept in results.trials})
+    text = f"Scale {results.scale}: {len(results.trials)} trials, {seeds} seed(s), {results.seconds / 60:.0f} minutes. "
     text += f"Images: {results.images}. " if experiment.data else ""
     text += f"Differs from the paper: {differs}. " if differs else ""
     return text + f"torch {versions['torch']}, {where}; {results.header['command']}"

@@ -9,12 +9,12 @@ from bench.papers.experiments.experiment import Experiment
 from bench.papers.trial import Trial
 
 BIASES = {"cpu": (0.5, 0.7, 0.9), "paper": (0.5, 0.6, 0.7, 0.8, 0.9)}
-PER_CLASS = {"cpu": (1, 3, 5, 10, 30), "paper": (1, 3, 5, 10, 20, 40)}
+PER_CLASS = {"cpu": (1, 3, 10, 30), "paper": (1, 3, 5, 10, 20, 40)}
 EVERY = {"cpu": (1, 2, 5, 20), "paper": (1, 2, 5, 10, 50)}
 
 
 def bias(scale: str) -> list[Trial]:
-    return grid(BIAS[scale], 3, ratio=BIASES[scale], method=("plain", "l2r"))
+    return grid(BIAS[scale], {"cpu": 2, "paper": 5}[scale], ratio=BIASES[scale], method=("plain", "l2r"))
 
 
 def lesions(scale: str) -> list[Trial]:

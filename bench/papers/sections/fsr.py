@@ -66,7 +66,7 @@ def long_tail(results: Results) -> Section:
 
 def noisy_tail(results: Results) -> Section:
     flips, ratios = sorted(results.values("flip")), sorted(results.values("ratio"))
-    names = {"plain": PLAIN, "L2R": L2R, "FSR": FULL}
+    names = {"plain": PLAIN, "FSR": FULL}
     rows, wins = [], 0
     for label, settings in names.items():
         cells = [said(results.spread("accuracy", **settings, flip=f, ratio=r)) for f in flips for r in ratios]
