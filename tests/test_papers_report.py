@@ -83,7 +83,7 @@ def test_list_for_people_and_for_programs(capsys):
     assert main(["list", "l2r-*"]) == 0
     assert "l2r-imbalance" in capsys.readouterr().out
     assert main(["list", "l2r-imbalance", "--json"]) == 0
-    assert len(json.loads(capsys.readouterr().out)["l2r-imbalance"]) == 180
+    assert len(json.loads(capsys.readouterr().out)["l2r-imbalance"]) == 198
 
 
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):

@@ -119,7 +119,7 @@ def test_early_stopping_takes_the_best_held_out_point(images):
 
 def test_cost_is_a_ratio_turn_by_turn(tmp_path):
     ways = ("Reweighter", *(["FSR"] if find_spec("fastrw.fsr") else []))
-    rows = Store(tmp_path).run(Cost(n=8, m=4, ways=ways, rounds=3), None, on_step=quiet)["result"]["rows"]
+    rows = Store(tmp_path).run(Cost(n=12, m=4, ways=ways, rounds=3), None, on_step=quiet)["result"]["rows"]
     assert rows["plain"]["ratio"] == 1 and all(row["ratio"] > 0 and row["memory"] > 0 for row in rows.values())
 
 

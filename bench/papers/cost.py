@@ -91,9 +91,11 @@ def _fsr(model: torch.nn.Module, batch: Batch) -> Callable[[], Any]:
     """FSR's step past its warm-up, last layer, Table 4's reward batch of twice the training batch."""
     from fastrw.fsr import FSR
 
-    x, y = batch
-    classes = int(y.max()) + 1
-    index = torch.arange(len(y))
-    learner = FSR(model, len(y), classes, dataset=TensorDataset(x, y), labels=y, capacity=classes * (len(y) // classes),
+    x, _ = batch
+    with torch.no_grad():
+        classes = model(x[:2]).shape[1]
+    index = torch.arange(len(x))
+    y = (index % classes).to(x.device)  # every class needs an example
+    learner = FSR(model, len(y), classes, dataset=TensorDataset(x, y), labels=y, capacity=max(classes, len(y)),
                   q=2 * len(y), warmup=0)  # fmt: skip
     return partial(learner.step, index, x, y)

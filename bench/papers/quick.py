@@ -15,7 +15,11 @@ def quick(trial: Trial) -> Trial:
     if isinstance(trial, Lemma):
         return replace(trial, steps=6)
     if isinstance(trial, Cost):
-        return replace(trial, n=4, m=2, rounds=2)
-    sizes = {"steps": 6, "n": 20, "m": 10, "train": 40, "held": min(trial.held, 20), "points": 2}
-    fsr = trial.fsr and replace(trial.fsr, capacity=max(10, trial.fsr.capacity // 100), q=10, warmup=1)
-    return replace(trial, **sizes, fine_tune=min(trial.fine_tune, 2), fsr=fsr)
+        return replace(trial, n=10 if "FSR" in trial.ways else 4, m=2, rounds=2)
+    train = 300 if trial.imbalance == "long_tail" else 60
+    sizes = {"steps": 6, "n": 20, "m": 10, "train": train, "held": min(trial.held, 20), "points": 2}
+    fsr = trial.fsr and replace(
+        trial.fsr, capacity=max(10, trial.fsr.capacity // 100), q=10, warmup=min(2, trial.fsr.warmup - 1)
+    )
+    ratio = min(trial.ratio, 10) if trial.imbalance == "long_tail" else trial.ratio
+    return replace(trial, **sizes, ratio=ratio, fine_tune=min(trial.fine_tune, 2), fsr=fsr)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from bench.papers.training import Training
 
 
+LEAST = 3  # examples of a class, however rare it is made: flips shall leave it some
+
+
 @dataclass
 class Task:
     """Images are [., C, H, W] float32 with mean 0 and deviation 1 per channel; labels int64."""
@@ -54,7 +57,7 @@ def make_task(images: Images, trial: Training, device: str = "cpu") -> Task:
     held, rest = order[:held_count], order[held_count:]
     clean, rest = (rest[:0], rest) if trial.clean_in_training else _balanced(y, rest, classes, trial.clean)
     available = np.bincount(y[rest], minlength=classes)
-    least = trial.clean if trial.clean_in_training else 1
+    least = trial.clean if trial.clean_in_training else LEAST
     counts = class_counts(trial.imbalance, trial.ratio, available, trial.train, least)
     train = np.concatenate([rest[y[rest] == k][: counts[k]] for k in range(classes)])
     if trial.clean_in_training:

@@ -21,12 +21,12 @@ HASTY = replace(_BASE, steps=300, lr=0.01, momentum=0.9, schedule="constant", po
 def trials(scale: str) -> list[Trial]:
     if scale == "paper":
         return grid(PAPER, 10, ratio=(10, 20, 50, 100, 200), method=METHODS)
-    return grid(CALM, 5, ratio=(200,), method=METHODS) + grid(HASTY, 10, ratio=(20, 100, 200), method=METHODS)
+    return grid(CALM, 3, ratio=(200,), method=METHODS) + grid(HASTY, 10, ratio=(20, 100, 200), method=METHODS)
 
 
 EXPERIMENTS = (
     Experiment("l2r-imbalance", "MNIST 4 against 9, ever fewer fours", "L2R", "Fig. 2", "mnist", trials,
-               differs={"cpu": "600 steps without momentum at 0.05 falling along a cosine, 5 splits (calm), and 300 "
+               differs={"cpu": "600 steps without momentum at 0.05 falling along a cosine, 3 splits (calm), and 300 "
                                "steps at 0.01 with momentum 0.9, 10 splits (hasty); in the paper 8,000 steps at 0.001, "
                                "10 splits"}),
 )  # fmt: skip
