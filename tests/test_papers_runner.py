@@ -52,13 +52,9 @@ def images():
     return sources.images("cifar10", None)
 
 
-def quiet(*_):
-    pass
-
-
 @pytest.mark.parametrize("trial", KINDS, ids=lambda trial: f"{trial.kind}-{getattr(trial, 'method', trial.seed)}")
 def test_stopped_trial_goes_on_to_the_same_bits(tmp_path, images, trial):
-    whole = Store(tmp_path / "whole").run(trial, images, on_step=quiet)
+    whole = Store(tmp_path / "whole").run(trial, images)
     total = trial.start(images).total
     for stop in (1, total // 2, total - 1):
         store, done = Store(tmp_path / f"stopped{stop}"), []
@@ -67,16 +63,16 @@ def test_stopped_trial_goes_on_to_the_same_bits(tmp_path, images, trial):
                       stopped=lambda done=done, stop=stop: done[-1] == stop)  # fmt: skip
         assert store.find(trial, images) is None
         torch.manual_seed(stop)  # whatever the process did between must not matter
-        again = store.run(trial, images, on_step=quiet)
+        again = store.run(trial, images)
         assert again["result"] == whole["result"]
         assert [file.suffix for file in store.folder.iterdir()] == [".json"]
 
 
 def test_finished_trial_is_not_run_again(tmp_path, images, monkeypatch):
     store = Store(tmp_path)
-    kept = store.run(SMALL, images, on_step=quiet)
+    kept = store.run(SMALL, images)
     monkeypatch.setattr(Training, "start", None)
-    assert store.run(SMALL, images, on_step=quiet) == kept
+    assert store.run(SMALL, images) == kept
     assert store.find(replace(SMALL, seed=1), images) is None
 
 
@@ -93,14 +89,14 @@ def test_broken_files_are_told(tmp_path, images):
     partial = store.folder / f"{SMALL.key(images)}.pt"
     partial.write_bytes(b"no state")
     with pytest.raises(PapersError, match="must be a state that a run saved"):
-        store.run(SMALL, images, on_step=quiet)
+        store.run(SMALL, images)
     partial.with_suffix(".json").write_text("{")
     with pytest.raises(PapersError, match="must be a result that a run wrote"):
-        store.run(SMALL, images, on_step=quiet)
+        store.run(SMALL, images)
 
 
 def test_what_is_kept_of_a_training(tmp_path, images):
-    found = Store(tmp_path).run(replace(SMALL, method="l2r"), images, on_step=quiet)["result"]
+    found = Store(tmp_path).run(replace(SMALL, method="l2r"), images)["result"]
     assert sum(map(sum, found["confusion"])) == 450 and 0 <= found["accuracy"] <= 1
     assert [point[0] for point in found["curve"]] == [2, 4, 6, 8]
     assert {"stopped", "fine_tuned", "stopped_fine_tuned", "probe", "auc", "zero_share"} <= found.keys()
@@ -119,7 +115,7 @@ def test_early_stopping_takes_the_best_held_out_point(images):
 
 def test_cost_is_a_ratio_turn_by_turn(tmp_path):
     ways = ("Reweighter", *(["FSR"] if find_spec("fastrw.fsr") else []))
-    rows = Store(tmp_path).run(Cost(n=12, m=4, ways=ways, rounds=3), None, on_step=quiet)["result"]["rows"]
+    rows = Store(tmp_path).run(Cost(n=12, m=4, ways=ways, rounds=3), None)["result"]["rows"]
     assert rows["plain"]["ratio"] == 1 and all(row["ratio"] > 0 and row["memory"] > 0 for row in rows.values())
 
 

@@ -13,7 +13,7 @@ STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 60rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 3rem; border-top: 1px solid var(--line);
 padding-top: 1rem; } nav { columns: 18rem; font-size: .9rem; } nav ul { margin: 0 0 1rem; padding-left: 1.1rem; }
-nav b, nav ul { break-inside: avoid; } a { color: #005a8d; }
+nav div { break-inside: avoid; } a { color: #005a8d; }
 .scroll { overflow-x: auto; margin: .5rem 0 1.2rem; } table { border-collapse: collapse; font-size: .88rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem .3rem 0; text-align: left; vertical-align: top; }
 th { border-bottom-color: var(--ink); } .numbers td:not(:first-child), .numbers th:not(:first-child) {
@@ -27,7 +27,10 @@ figcaption, .caption { font-size: .88rem; color: var(--soft); } .small { font-si
 def page(opening: str, chapters: list[Chapter], pictures: dict[str, bytes]) -> str:
     headers, rows = overview(chapters)
     body = [f"<h1>The papers' experiments</h1><p>{escape(opening)}</p>", _contents(chapters), "<h2>All findings</h2>"]
-    linked = [[f'<a href="#{row[0]}">{row[0]}</a>', escape(row[1]), escape(row[2]), _verdict(row[3])] for row in rows]
+    linked = [
+        [row[0] and f'<a href="#{row[0]}">{row[0]}</a>', escape(row[1]), escape(row[2]), _verdict(row[3])]
+        for row in rows
+    ]
     body.append(_table([escape(header) for header in headers], linked, "findings"))
     for experiment, results, section in chapters:
         body.append(f'<h2 id="{experiment.name}">{escape(experiment.title)}</h2>')
@@ -46,7 +49,7 @@ def _contents(chapters: list[Chapter]) -> str:
     for group in GROUPS:
         entries = [f'<li><a href="#{e.name}">{escape(e.title)}</a></li>' for e, _, _ in chapters if e.paper == group]
         if entries:
-            parts.append(f"<b>{group}</b><ul>{''.join(entries)}</ul>")
+            parts.append(f"<div><b>{group}</b><ul>{''.join(entries)}</ul></div>")
     return f"<nav>{''.join(parts)}</nav>"
 
 

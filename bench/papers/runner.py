@@ -41,8 +41,8 @@ class Store:
             raise PapersError(f"fastrw.papers: {file} must be a result that a run wrote, got: {error}") from error
 
     def run(
-        self, trial: Trial, images: Images | None, *, device: str = "cpu", on_step: Callable[[int, int], Any] = print,
-        stopped: Callable[[], bool] = lambda: False,
+        self, trial: Trial, images: Images | None, *, device: str = "cpu",
+        on_step: Callable[[int, int], Any] = lambda done, total: None, stopped: Callable[[], bool] = lambda: False,
     ) -> dict[str, Any]:  # fmt: skip
         """The kept result, or a new one. `on_step(done, total)` is called after every step.
 

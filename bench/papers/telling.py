@@ -7,7 +7,7 @@ from bench.papers.results import Results
 from bench.papers.section import Section
 
 Chapter = tuple[Experiment, Results, Section]
-VERDICTS = {True: "holds", False: "does not hold here", None: "-"}
+VERDICTS = {True: "holds", False: "does not hold", None: "-"}
 GROUPS = ("L2R", "reimplementation", "FSR")
 
 
@@ -24,10 +24,10 @@ def conditions(experiment: Experiment, results: Results) -> str:
 
 
 def overview(chapters: list[Chapter]) -> tuple[list[str], list[list[str]]]:
-    """Headers and rows of the table of all findings; the first cell is the experiment's name."""
+    """Headers and rows of the table of all findings; the first cell is the experiment's name, once."""
     rows = [
-        [experiment.name, finding.claim, finding.here, VERDICTS[finding.holds]]
+        ["" if index else experiment.name, finding.claim, finding.here, VERDICTS[finding.holds]]
         for experiment, _, section in chapters
-        for finding in section.findings
+        for index, finding in enumerate(section.findings)
     ]
     return ["experiment", "the paper's claim", "found here", ""], rows
