@@ -49,6 +49,30 @@ def lines(
     return draw
 
 
+def bars(
+    labels: Sequence[str], series: dict[str, tuple[str, list[Spread | None]]], ylabel: str, *, scale: float = 100,
+) -> Callable[[Any], None]:  # fmt: skip
+    """A group of bars for each label, with the mean over it and a line from the worst seed to the best.
+    series: label -> (colour, one value a label)."""
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        wide = 0.8 / len(series)
+        for index, (label, (colour, values)) in enumerate(series.items()):
+            at = [place + (index - (len(series) - 1) / 2) * wide for place in range(len(labels))]
+            pairs = [(x, value) for x, value in zip(at, values, strict=True) if value is not None]
+            shown = axes.bar([x for x, _ in pairs], [scale * v.mean for _, v in pairs], wide, color=colour, label=label)
+            axes.bar_label(shown, fmt="%.1f" if scale == 100 else "%.2f", fontsize=8, padding=2)
+            for x, value in pairs:
+                axes.vlines(x, scale * min(value.values), scale * max(value.values), color="black", linewidth=1)
+        axes.set_xticks(range(len(labels)), labels)
+        axes.set_ylabel(ylabel)
+        if len(series) > 1:
+            figure.legend(loc="outside upper center", ncols=len(series))
+
+    return draw
+
+
 def curves(named: dict[str, tuple[list[dict], str]], title: str = "") -> Callable[[Any], None]:
     """Test accuracy (solid) and accuracy on the training labels as they are (dotted) over the steps, means over seeds.
     named: label -> (results, colour)."""

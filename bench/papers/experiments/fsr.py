@@ -41,7 +41,7 @@ def uniform(scale: str) -> list[Trial]:
 
 
 def asymmetric(scale: str) -> list[Trial]:
-    base, flips = replace(NOISE[scale], noise="asymmetric"), {"flip": (0.2, 0.4)}
+    base, flips = replace(NOISE[scale], noise="asymmetric"), {"flip": {"cpu": (0.4,), "paper": (0.2, 0.4)}[scale]}
     others = grid(base, SEEDS[scale], **flips, method=("plain", "l2r"))
     return others + _fsr(grid(base, SEEDS[scale], **flips), FULL[scale])
 
@@ -53,8 +53,8 @@ def long_tail(scale: str) -> list[Trial]:
 
 
 def noisy_tail(scale: str) -> list[Trial]:
-    ratios = {"cpu": (10, 200), "paper": (10, 50, 200)}[scale]
-    base, axes = replace(LONG_TAIL[scale], noise="uniform"), {"flip": (0.2, 0.4), "ratio": ratios}
+    flips = {"cpu": (0.4,), "paper": (0.2, 0.4)}[scale]
+    base, axes = replace(LONG_TAIL[scale], noise="uniform"), {"flip": flips, "ratio": (10, 50, 200)}
     seeds = SEEDS[scale]
     return grid(base, seeds, **axes) + _fsr(grid(base, seeds, **axes), replace(FULL[scale], warmup=TAIL[scale].warmup))
 

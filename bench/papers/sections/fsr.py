@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bench.papers import paper_numbers
-from bench.papers.drawing import COLOURS, lines, points
+from bench.papers.drawing import COLOURS, bars, lines, points
 from bench.papers.results import Results
 from bench.papers.section import Figure, Finding, Section, Table
 from bench.papers.sections.tables import above, grid, said
@@ -103,8 +103,14 @@ def pushers(results: Results) -> Section:
                     f"{100 * max(p.mean for p in purity.values()):.0f} %, where 60 % of the labels are right",
                     min(p.mean for p in purity.values()) > 0.7),
         ],
-        blocks=[Table("FSR by pusher, 40 % of the labels flipped to any other class (Fig. 5 right).",
-                      ["pusher", "test accuracy, %", "purity, %"], rows)],
+        blocks=[
+            Table("FSR by pusher, 40 % of the labels flipped to any other class (Fig. 5 right).",
+                  ["pusher", "test accuracy, %", "purity, %"], rows),
+            Figure("fsr-pushers", "Accuracy, and purity of the dictionary, by pusher (Fig. 5 right).",
+                   bars([name.replace("_", "\n") for name in names],
+                        {"test accuracy": (COLOURS["fsr"], [*found.values()]),
+                         "purity": (COLOURS["fsr_2"], [*purity.values()])}, "%")),
+        ],
     )  # fmt: skip
 
 
@@ -147,8 +153,13 @@ def layers(results: Results) -> Section:
             Finding("for FSR fewer layers are better", ", ".join(f"{labels[e]} {said(ours[e])} %" for e in chosen),
                     above(ours["last"], ours["all"])),
         ],
-        blocks=[Table("Test accuracy by the layers in Θ^meta, 40 % of the labels flipped (Fig. 4 right).",
-                      ["%", *labels.values()], rows)],
+        blocks=[
+            Table("Test accuracy by the layers in Θ^meta, 40 % of the labels flipped (Fig. 4 right).",
+                  ["%", *labels.values()], rows),
+            Figure("fsr-layers", "Test accuracy by the layers whose gradients are compared (Fig. 4 right).",
+                   bars([*labels.values()], {"FSR-Raw": (COLOURS["fsr"], [*ours.values()]),
+                                             "L2R": (COLOURS["l2r"], [*l2r.values()])}, "test accuracy, %")),
+        ],
     )  # fmt: skip
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from bench.papers import paper_numbers
 from bench.papers.convergence import counterexample
-from bench.papers.results import Results
+from bench.papers.drawing import COLOURS, bars
+from bench.papers.results import Results, Spread
 from bench.papers.section import Figure, Finding, Section, Table
 
 BATCH = 20  # of the counterexample
@@ -62,7 +64,7 @@ def _decay(result: dict) -> tuple[str, bool]:
     return f"by {ours:.1f} from step {early:.0f} to {late:.0f} at the bound, 1/√T by {least:.1f}", ours >= least
 
 
-def _descent(named: dict[str, dict]):
+def _descent(named: dict[str, dict]) -> Callable[[Any], None]:
     def draw(figure: Any) -> None:
         left, right = figure.subplots(1, 2)
         for index, (rate, result) in enumerate(named.items()):
@@ -102,6 +104,8 @@ def overhead(results: Results) -> Section:
             Table("A whole reweighted step (10 clean examples) as a ratio to a plain one, by training batch n. Medians "
                   f"of interleaved rounds, in {results.trials[0][1]['result']['clock']}.",
                   ["network", "n", "plain, ms", "fastrw", "double backward"], rows),
+            Figure("overhead", "Time of a reweighted step beside a plain one.",
+                   _ratios(found, ("Reweighter", "double_backward")), (8.4, 3.8)),
         ],
     )  # fmt: skip
 
@@ -127,11 +131,23 @@ def fsr_cost(results: Results) -> Section:
             Table("Time and peak memory of a step beside a plain one. L2R with as many clean examples as training "
                   "ones, FSR with the last layer and a reward batch twice the training batch (Table 4: 200 and 100).",
                   ["", "", "time", "memory"], rows),
+            Figure("fsr-cost", "Time of a step beside a plain one (Fig. 4 left).", _ratios(found, ways)),
             f"The paper (section 5.4): FSR {paper_numbers.FSR_COST['time']} in time and "
             f"{paper_numbers.FSR_COST['memory']} in memory, L2R {paper_numbers.L2R_COST['time']} and "
             f"{paper_numbers.L2R_COST['memory']}.",
         ],
     )  # fmt: skip
+
+
+def _ratios(found: dict[tuple[str, int], dict], ways: tuple[str, ...]) -> Callable[[Any], None]:
+    """A group of bars for each network and batch."""
+    labels = [f"{model}\nn = {n}" for model, n in found]
+    colours = (COLOURS["l2r"], COLOURS["plain"], COLOURS["fsr"])
+    series = {
+        NAMES[way]: (colour, [Spread((rows[way]["ratio"],)) for rows in found.values()])
+        for way, colour in zip(ways, colours, strict=False)
+    }
+    return bars(labels, series, "time ÷ plain step", scale=1)
 
 
 SECTIONS = {"lemma": lemma, "overhead": overhead, "fsr-cost": fsr_cost}
