@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import fastrw
 from bench import layouts, peers
 from bench.models import Batch
+from fastrw import capture
 from fastrw.methods import evaluate
 from fastrw.problem import Problem
 from fastrw.weights import NORMALIZERS, rectify
@@ -71,6 +72,21 @@ def shared_forward(method: str, model: nn.Module, batch: Batch, val_batch: Batch
 def reweighter(model: nn.Module, batch: Batch, val_batch: Batch, **options) -> tuple[Tensor, str]:
     """The step of fastrw.Reweighter."""
     out = fastrw.Reweighter(model, **options).backward(batch, val_batch)
+    return out.scores, f"{out.method}, {out.update}"
+
+
+_captured: dict[nn.Module, fastrw.Reweighter] = {}  # of the model that was asked for last
+
+
+def captured(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
+    """The same, repeated as a CUDA graph from the first step that is counted on."""
+    if model not in _captured:
+        _captured.clear()
+        _captured[model] = fastrw.Reweighter(model, capture=True)
+        for _ in range(capture.EAGER):
+            _captured[model].backward(batch, val_batch)
+            model.zero_grad()
+    out = _captured[model].backward(batch, val_batch)
     return out.scores, f"{out.method}, {out.update}"
 
 
@@ -128,6 +144,7 @@ STEPS: dict[str, Step] = {
     "plain": plain,
     "Reweighter": reweighter,
     "all weights positive": partial(reweighter, normalize="shift"),
+    "capture": captured,
     "update=backward": partial(reweighter, update="backward"),
     "params=last": partial(reweighter, params="last"),
     "layerwise": partial(shared_forward, "layerwise"),
