@@ -11,6 +11,7 @@ from torch import Tensor
 from torch._C import _is_any_autocast_enabled
 from torch.nn import Parameter
 from torch.overrides import resolve_name
+from torch.utils._pytree import tree_leaves
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
@@ -26,6 +27,19 @@ def tensors_in(tree: Any) -> list[Tensor]:
             found.append(item)
         elif item and isinstance(item, _NESTS):
             found += tensors_in(item)
+    return found
+
+
+def tensors_of(batch: Any) -> list[Tensor]:
+    """The tensors of a batch, in order, whatever it is made of; plain nests are walked without pytree."""
+    if type(batch) not in _NESTS:
+        return [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+    found: list[Tensor] = []
+    for item in batch.values() if type(batch) is dict else batch:
+        if type(item) is Tensor:
+            found.append(item)
+        elif type(item) not in _PLAIN:
+            found += tensors_of(item)
     return found
 
 

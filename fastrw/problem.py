@@ -13,7 +13,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
+
+from fastrw.calls import tensors_of
 
 _NO_MODE = nullcontext()
 
@@ -104,7 +106,7 @@ class Problem:
         if not isinstance(self._losses, partial):
             return None
         target = batch["labels"] if isinstance(batch, Mapping) else batch[1]
-        leaf = next((t for t in tree_leaves(target) if isinstance(t, Tensor) and t.ndim), None)
+        leaf = next((t for t in tensors_of(target) if t.ndim), None)
         return None if leaf is None else len(leaf)
 
     def _check_batch(self, name: str, batch: Any) -> None:
@@ -118,8 +120,8 @@ class Problem:
         if self._size(batch) == 0:
             raise ValueError(f"{self._say}{name} must hold at least one example, got 0")
         homes = {p.device for m in self.modules.values() for p in m._parameters.values() if p is not None}
-        for leaf in tree_leaves(batch):
-            if isinstance(leaf, Tensor) and leaf.ndim and leaf.device not in homes:
+        for leaf in tensors_of(batch):
+            if leaf.ndim and leaf.device not in homes:
                 home = ", ".join(map(str, homes))
                 raise ValueError(f"{self._say}{name} must be on the model's device {home}, got {leaf.device}")
 

@@ -16,10 +16,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from fastrw import anchor
-from fastrw.calls import RandomState, function_name
+from fastrw.calls import RandomState, function_name, tensors_of
 from fastrw.errors import CoupledExamples, ForThisBatch, Refused
 from fastrw.isolation import State
 from fastrw.methods import layerwise
@@ -64,9 +64,7 @@ def step(problem: Problem, state: State, options: Options, normalize: Callable[[
     apart, passed = _learned.setdefault(problem.model, ({}, set()))
     whole = problem.whole()
     try:
-        if (
-            whole is problem and problem.key not in apart
-        ):  # the V of a few parameters costs little
+        if whole is problem and problem.key not in apart:  # the V of a few parameters costs little
             try:
                 return _joined(problem, state, options, normalize, mark, passed)
             except _KeepApart as reason:
@@ -165,14 +163,18 @@ def _separate(problem, whole, state, options, normalize, mark) -> Assembled:
 
 def _examples(batch: Any) -> int | None:
     """The length of the first dimension of the first tensor."""
-    first = next((t for t in tree_leaves(batch) if isinstance(t, Tensor) and t.ndim), None)
+    first = next((t for t in tensors_of(batch) if t.ndim), None)
     return None if first is None else len(first)
 
 
 def join(batch: Any, val_batch: Any, n: int, m: int) -> Any | None:
     """[batch; val_batch] where both have one structure and one shape but for their first dimension; else None."""
-    leaves, tree = tree_flatten(batch)
-    val_leaves, val_tree = tree_flatten(val_batch)
+    kind = type(batch)
+    flat = kind in (tuple, list) and kind is type(val_batch) and all(type(t) is Tensor for t in (*batch, *val_batch))
+    (leaves, tree), (val_leaves, val_tree) = (
+        (b, len(b)) if flat else tree_flatten(b)
+        for b in (batch, val_batch)  # pytree is slow
+    )
     if tree != val_tree:
         return None
     joined = []
@@ -186,7 +188,7 @@ def join(batch: Any, val_batch: Any, n: int, m: int) -> Any | None:
         if not alike or x.shape[:1] != (n,) or y.shape[:1] != (m,):
             return None
         joined.append(torch.cat([x, y]))
-    return tree_unflatten(joined, tree)
+    return kind(joined) if flat else tree_unflatten(joined, tree)
 
 
 class _Pass:
@@ -276,10 +278,9 @@ class _Pass:
             directions = self._directions()
             for use, part in self._later:
                 self._add(part.score({key: d for key in use.directed if (d := directions.get(key)) is not None}))
-        total = torch.zeros(self._n, dtype=torch.promote_types(self._losses.dtype, torch.float32),
-                            device=self._losses.device)  # fmt: skip
-        for s in self._dots:
-            total += s.to(total.device)
+        like = self._losses.new_empty(0, dtype=torch.promote_types(self._losses.dtype, torch.float32))
+        dots = [s.to(like) for s in self._dots]
+        total = torch.stack(dots).sum(0) if dots else like.new_zeros(self._n)
         self.scores = of_finite(self._options.unscaled(total) / (self._m or 1), self._losses[: self._n])
         self.weights = self._normalize(self.scores)
 

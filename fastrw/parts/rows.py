@@ -20,44 +20,45 @@ class Rows(Part):
 
     def __init__(self, use: Use, operands: plan.Gram, g: Tensor, owned: Owned, products: Products):
         p, q = operands.a.shape[-1], g.shape[-1]
-        self._a = operands.a.detach().to(g.dtype).reshape(-1, p)
-        self._g = g.reshape(-1, q)
         self._owned, self._products = owned, products
         self._each = owned.inner // q
-        self._r = owned.n * self._each
+        a, g = operands.a.detach().to(g.dtype).reshape(-1, p), g.reshape(-1, q)
+        self._a, self._g = a, g  # of the training examples
+        self._validating = None  # the same of the validation examples; None: both follow each other in turns
+        if owned.outer == 1:
+            r = owned.n * self._each
+            k = len(a) - r
+            (self._a, a), (self._g, g) = a.split_with_sizes((r, k)), g.split_with_sizes((r, k))
+            self._validating = a, g
         self._turned = operands.turned
         self._weight = id(operands.weight) if id(operands.weight) in use.directed else None
         self._bias = id(operands.bias) if operands.bias is not None and id(operands.bias) in use.directed else None
 
     def alone(self) -> Tensor | None:
-        r, each = self._r, self._each
-        if self._owned.outer == 1 and self._weight is not None:
-            p, q, k = self._a.shape[1], self._g.shape[1], self._owned.m * each
+        if self._validating is not None and self._weight is not None:
+            (r, p), q, k = self._a.shape, self._g.shape[1], len(self._validating[0])
             machine = plan.machine_of(self._a.device)
             if machine.gram(r, k, p, q) < machine.project(r, k, p, q):
                 self.form = "gram"
-                rows = self._products.narrow(self._a[:r], self._g[:r], self._a[r:], self._g[r:])
+                rows = self._products.narrow(self._a, self._g, *self._validating)
                 self.waiting = (*rows, float(self._bias is not None))
                 return None
         return self.score(self.validation())
 
     def validation(self) -> Gradients:
-        if self._owned.outer == 1:
-            return self._outer(self._a[self._r :], self._g[self._r :], None)
+        if self._validating is not None:
+            return self._outer(*self._validating, None)
         return self._outer(self._a, self._g, self._spread(self._owned.validating(wide(self._g))))
 
     def update(self, w: Tensor) -> Gradients:
-        if self._owned.outer == 1:
-            return self._outer(self._a[: self._r], self._g[: self._r], self._spread(w))
-        return self._outer(self._a, self._g, self._spread(self._owned.training(w)))
+        return self._outer(self._a, self._g, self._spread(self._owned.training(w) if self._validating is None else w))
 
     def score(self, V: Gradients) -> Tensor | None:
         v, v_b = V.get(self._weight), V.get(self._bias)
-        a, g = (self._a[: self._r], self._g[: self._r]) if self._owned.outer == 1 else (self._a, self._g)
         if v is None:
-            return None if v_b is None else self._by_example(wide(g) @ wide(v_b))
+            return None if v_b is None else self._by_example(wide(self._g) @ wide(v_b))
         v = v.mT if self._turned else v
-        rows = self._products.narrow(a, g, v.to(a.dtype), None if v_b is None else v_b.to(a.dtype))
+        rows = self._products.narrow(*(None if t is None else t.to(self._a.dtype) for t in (self._a, self._g, v, v_b)))
         return self._by_example(value("project_dot", self._products.backend, *rows))
 
     def _by_example(self, dots: Tensor) -> Tensor:
