@@ -7,7 +7,7 @@ import signal
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from fastrw.demo.settings import DemoError, Settings
+from fastrw.demo.settings import FSR_DEFAULTS, DemoError, Settings
 
 DESCRIPTION = """\
 Spoils a real training set (flipped labels, imbalanced classes), trains on it in several ways, and shows what the
@@ -20,6 +20,7 @@ examples:
   python -m fastrw demo --data data/                   IDX files (plain or .gz), or a torchvision download (MNIST/raw)
   python -m fastrw demo --data cifar-10-batches-py/    CIFAR's python batches
   python -m fastrw demo --flip 0.2 --imbalance 20      fewer wrong labels, rarer classes
+  python -m fastrw demo --fsr                          no clean set at all: FSR learns which examples to trust
   python -m fastrw demo --steps 3000 --save run.pt     saved as it goes; Ctrl-C stops it
   python -m fastrw demo --resume run.pt                goes on as if never stopped, to the same bits
 
@@ -32,6 +33,12 @@ the columns:
                        (1: all found, 0.5: guessing), by its mean weight over the second half of the steps
   step / plain         time of a whole training step as a ratio to plain training's, taken in turns in one process
   step / Alg. 1        the same, to the paper's Algorithm 1 by double backward, which finds the same weights
+
+with --fsr, the columns:
+  accuracy, best       at the end, and the highest on the way, which without clean labels nobody would know
+  purity               share of rightly labelled examples in the dictionary that stands in for a clean set
+  AUC, step / plain    as above; weights of 0: their share in the last epoch
+MixUp blends each example with another one; "all of it" also averages the model's predictions as second labels.
 
 Images below 16x16 are learnt by a small net, grey ones by LeNet, colour ones by three convolutions with GroupNorm.
 Classes are thinned first (their shares fall geometrically from 1 to 1/imbalance, in a random order), then labels are
@@ -65,11 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         value = getattr(default, name.replace("-", "_"))
         metavar = "N" if kind is int else "X"
         setting.add_argument(f"--{name}", type=kind, metavar=metavar, help=f"{text} (default: {value})")
-    quick = ", ".join(f"--{name} {value}" for name, value in QUICK.items())
-    setting.add_argument("--quick", action="store_true", help=f"a trial run: {quick}; its numbers mean nothing")
+    setting.add_argument("--fsr", action="store_true", default=None, help="learn the weights without a clean set "
+                         "(Zhang & Pfister 2021); defaults: " + _words(FSR_DEFAULTS))  # fmt: skip
+    setting.add_argument("--quick", action="store_true", help=f"a trial run: {_words(QUICK)}; its numbers mean nothing")
     output = parser.add_argument_group("where results and state go")
     output.add_argument("--out", type=Path, metavar="DIR", default=Path("demo_output"),
-                        help="folder for weights.png, accuracy.png and result.json (default: demo_output)")  # fmt: skip
+                        help="folder for weights.png (with --fsr: dictionary.png), accuracy.png and result.json "
+                        "(default: demo_output)")  # fmt: skip
     output.add_argument("--json", action="store_true", help="print result.json instead of the table")
     output.add_argument("--save", type=Path, metavar="FILE", help="save the state here as it goes and at "
                         "Ctrl-C (without it: at Ctrl-C only, to DIR/interrupted.pt)")  # fmt: skip
@@ -109,7 +118,11 @@ def _given(args: argparse.Namespace) -> dict:
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    return Settings(**_given(args))
+    return Settings(**(FSR_DEFAULTS if args.fsr else {}) | _given(args))
+
+
+def _words(settings: dict) -> str:
+    return ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
 
 
 def _refuse_other_settings(args: argparse.Namespace, settings: Settings) -> None:
@@ -122,8 +135,6 @@ def _refuse_other_settings(args: argparse.Namespace, settings: Settings) -> None
 def _train(session, file: Path | None, console) -> bool:
     """Runs the session under progress bars, saving to `file`. False if Ctrl-C stopped it (between two steps)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from fastrw.demo.methods import METHODS
 
     settings = session.settings
     columns = (TextColumn("{task.description:<17}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
@@ -139,7 +150,8 @@ def _train(session, file: Path | None, console) -> bool:
     before = signal.signal(signal.SIGINT, stop)
     try:
         with Progress(*columns, console=console) as progress:
-            bars = {name: progress.add_task(name, total=settings.steps * settings.seeds, state="") for name in METHODS}
+            bars = {name: progress.add_task(name, total=settings.steps * settings.seeds, state="")
+                    for name in session.methods}  # fmt: skip
             for result in session.results:
                 progress.advance(bars[result["method"]], settings.steps)
             if session.run:
@@ -162,27 +174,29 @@ def _report(session, args: argparse.Namespace, console) -> bool:
     """Times the steps, writes the files, prints the table. False if Ctrl-C stopped the timing."""
     from rich.console import Console
 
-    from fastrw.demo import plots, report
+    from fastrw.demo import fsr_plots, fsr_report, plots, report
     from fastrw.demo.noise import make_task
-    from fastrw.demo.timing import step_times
+    from fastrw.demo.timing import fsr_step_times, step_times
     from fastrw.demo.whole import replacing
 
     settings, images, results = session.settings, session.images, session.results
+    say, timed = (fsr_report, fsr_step_times) if settings.fsr else (report, step_times)
     limit = {"rounds": 3} if args.quick else {}
     try:
         with console.status("timing the steps of all methods in turns"):
-            times = step_times(make_task(images, settings, settings.seed), settings, **limit)
+            times = timed(make_task(images, settings, settings.seed), settings, **limit)
     except KeyboardInterrupt:
         return False
-    rows = report.summary(results, times)
+    rows = say.summary(results, times)
     document = json.dumps(report.document(images, settings, results, rows), indent=1)
     with replacing(args.out / "result.json") as temporary:
         temporary.write_text(document + "\n")
-    files = [*plots.save_all(results, args.out), args.out / "result.json"]
+    drawn = fsr_plots.save_all(results, args.out, settings.flip) if settings.fsr else plots.save_all(results, args.out)
+    files = [*drawn, args.out / "result.json"]
     output = Console()
     if args.json:
         output.out(document, highlight=False)
     else:
-        output.print(report.table(rows, report.title(images, settings)))
+        output.print(say.table(rows, say.title(images, settings)))
         output.print("written: " + ", ".join(map(str, files)), soft_wrap=True, highlight=False)
     return True

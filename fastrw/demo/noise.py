@@ -18,6 +18,7 @@ class Task:
     x: Tensor  # [N, C, H, W] float32, mean 0 and deviation 1 per channel
     y: Tensor  # [N] int64, as the methods see them
     flipped: Tensor  # [N - clean] bool: whose label is wrong; only the report looks at it
+    true_labels: Tensor  # [N] int64; only the report looks at them
     clean: slice  # where in x and y the clean examples are
     x_test: Tensor  # [T, C, H, W] float32
     y_test: Tensor  # [T] int64
@@ -41,6 +42,7 @@ def make_task(images: Images, settings: Settings, seed: int) -> Task:
         x=standard(pixels, mean, deviation),
         y=torch.from_numpy(np.concatenate([labels, y[clean]])),
         flipped=torch.from_numpy(flipped),
+        true_labels=torch.from_numpy(y[both]),
         clean=slice(len(kept), len(both)),
         x_test=standard(torch.tensor(x_test, dtype=torch.float32), mean, deviation),
         y_test=torch.from_numpy(y_test),

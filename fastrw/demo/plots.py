@@ -1,5 +1,6 @@
 """Two pictures: the weights of rightly labelled against flipped examples, and the test accuracy over the steps."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,17 @@ STYLE = {"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, 
 
 def save_all(results: list[dict[str, Any]], folder: Path) -> list[Path]:
     """Writes weights.png and accuracy.png into `folder`, each whole or not at all."""
-    files = []
+    return [write(folder / "weights.png", weights, results), write(folder / "accuracy.png", accuracy, results)]
+
+
+def write(file: Path, draw: Callable[[Any, list], None], results: list[dict[str, Any]], columns: int = 1) -> Path:
+    """One picture, `draw` on its axes (of `columns` side by side)."""
     with matplotlib.rc_context(STYLE):
-        for name, draw in (("weights.png", weights), ("accuracy.png", accuracy)):
-            figure = Figure(figsize=(9, 5.2), dpi=120, layout="constrained")
-            draw(figure.subplots(), results)
-            with replacing(folder / name) as temporary:
-                figure.savefig(temporary, format="png")
-            files.append(folder / name)
-    return files
+        figure = Figure(figsize=(9 if columns == 1 else 13, 5.2), dpi=120, layout="constrained")
+        draw(figure.subplots(1, columns), results)
+        with replacing(file) as temporary:
+            figure.savefig(temporary, format="png")
+    return file
 
 
 def weights(axes, results: list[dict[str, Any]]) -> None:
@@ -52,20 +55,20 @@ def weights(axes, results: list[dict[str, Any]]) -> None:
     axes.legend(frameon=False)
 
 
-def accuracy(axes, results: list[dict[str, Any]]) -> None:
+def accuracy(axes, results: list[dict[str, Any]], colours: dict[str, str] = COLOURS, mine: str = "fastrw") -> None:
     """Mean test accuracy over the seeds, with the band from the worst seed to the best."""
     final = {}
-    for name, colour in COLOURS.items():
+    for name, colour in colours.items():
         curves = [result["curve"] for result in results if result["method"] == name]
         steps = [step for step, _ in curves[0]]
         values = 100 * np.array([[accuracy for _, accuracy in curve] for curve in curves])
         final[name] = values[:, -1].mean()
-        width = 2.8 if name == "fastrw" else 1.6
+        width = 2.8 if name == mine else 1.6
         axes.plot(steps, values.mean(0), color=colour, linewidth=width, marker="o", markersize=3, label=name)
         axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.13, linewidth=0)
-    others = {name: value for name, value in final.items() if name != "fastrw"}
+    others = {name: value for name, value in final.items() if name != mine}
     best = max(others, key=others.get)
-    axes.set_title(f"At the end: fastrw {final['fastrw']:.1f} %, best other ({best}) {others[best]:.1f} %")
+    axes.set_title(f"At the end: {mine} {final[mine]:.1f} %, best other ({best}) {others[best]:.1f} %")
     axes.set_xlabel("steps")
     axes.set_ylabel("test accuracy, %")
     axes.legend(frameon=False, fontsize=10)

@@ -59,9 +59,9 @@ def table(rows: list[dict[str, Any]], title: str) -> Table:
     for column in columns:
         made.add_column(column, justify="right", no_wrap=True)
     for row in rows:
-        cells = [_spread(row["accuracy"], 100, 1)]
-        cells += [_spread(row["balanced_accuracy"], 100, 1)] if balanced else []
-        cells += [_spread(row["auc"], 1, 2), f"{row['step_to_plain']:.2f}", f"{row['step_to_algorithm_1']:.2f}"]
+        cells = [spread(row["accuracy"], 100, 1)]
+        cells += [spread(row["balanced_accuracy"], 100, 1)] if balanced else []
+        cells += [spread(row["auc"], 1, 2), f"{row['step_to_plain']:.2f}", f"{row['step_to_algorithm_1']:.2f}"]
         made.add_row(row["method"], row["use_of_clean"], *cells, style="bold" if row is best else None)
     return made
 
@@ -94,7 +94,8 @@ def document(images: Images, settings: Settings, results: list[dict[str, Any]], 
     }
 
 
-def _spread(values: list[float], scale: float, digits: int) -> str:
+def spread(values: list[float], scale: float, digits: int) -> str:
+    """scale × the mean of the values, ± their standard deviation."""
     if not values:
         return "-"
     mean = f"{scale * statistics.mean(values):.{digits}f}"

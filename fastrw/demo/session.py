@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from fastrw.demo.data import Images, load
-from fastrw.demo.methods import METHODS
+from fastrw.demo.fsr_run import FSRRun
 from fastrw.demo.noise import make_task
 from fastrw.demo.settings import DemoError, Settings
 from fastrw.demo.train import Run
@@ -22,17 +22,19 @@ class Session:
         self.images = load(settings.data) if images is None else images
         self.results: list[dict[str, Any]] = []
         self.run: Run | None = None
+        self.make_run = FSRRun if self.settings.fsr else Run
+        self.methods = tuple(self.make_run.methods)
 
     def advance(self) -> Iterator[Run]:
         """Takes every step that is left and yields the run after each; between two steps the session can be saved."""
         for seed in self.settings.all_seeds:
             task = None
-            for name in METHODS:
+            for name in self.methods:
                 if any((result["method"], result["seed"]) == (name, seed) for result in self.results):
                     continue
                 if self.run is None:
                     task = task or make_task(self.images, self.settings, seed)
-                    self.run = Run(name, task, self.settings, seed)
+                    self.run = self.make_run(name, task, self.settings, seed)
                 while not self.run.done:
                     self.run.step()
                     yield self.run
@@ -70,6 +72,6 @@ class Session:
         session.results = state["results"]
         if (run := state["run"]) is not None:
             task = make_task(session.images, session.settings, run["seed"])
-            session.run = Run(run["name"], task, session.settings, run["seed"])
+            session.run = session.make_run(run["name"], task, session.settings, run["seed"])
             session.run.load_state_dict(run)
         return session

@@ -9,6 +9,7 @@ import torch
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from fastrw.demo.fsr_run import FSR_METHODS, FSRRun
 from fastrw.demo.methods import METHODS
 from fastrw.demo.noise import Task
 from fastrw.demo.settings import Settings
@@ -41,6 +42,23 @@ def step_times(task: Task, settings: Settings, *, rounds: int = 60, seconds: flo
     steppers: dict[str, Callable[[], None]] = {name: Run(name, task, endless, settings.seed).step for name in METHODS}
     run = Run("fastrw", task, endless, settings.seed)
     steppers[ALGORITHM_1] = lambda: algorithm_1(run)
+    return in_turns(steppers, rounds, seconds)
+
+
+def fsr_step_times(task: Task, settings: Settings, *, rounds: int = 60, seconds: float = 6.0) -> dict[str, float]:
+    """The same of the methods without clean examples, after their warm-up."""
+    endless = replace(settings, steps=1_000_000)
+    steppers = {}
+    for name in FSR_METHODS:
+        run = FSRRun(name, task, endless, settings.seed)
+        if run.fsr:
+            run.fsr.warmup = 0
+        steppers[name] = run.step
+    return in_turns(steppers, rounds, seconds)
+
+
+def in_turns(steppers: dict[str, Callable[[], None]], rounds: int, seconds: float) -> dict[str, float]:
+    """Median seconds of each, in turns; see `step_times`."""
     times = {name: [] for name in steppers}
     end = time.perf_counter() + seconds
     for taken in range(rounds + 1):

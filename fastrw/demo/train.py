@@ -28,9 +28,12 @@ WATCHED = 2000  # test images behind each point but the last, which takes them a
 
 
 class Run:
+    methods: dict[str, Any] = METHODS
+    learning_rate = LEARNING_RATE
+
     def __init__(self, name: str, task: Task, settings: Settings, seed: int):
         self.name, self.task, self.settings, self.seed = name, task, settings, seed
-        self.method = METHODS[name]
+        self.method = self.methods[name]
         self.model = make_model(tuple(task.x.shape[1:]), task.classes, seed)
         self.reweighter = fastrw.Reweighter(self.model)
         self.optimizer = torch.optim.Adam(self.model.parameters(), LEARNING_RATE)
@@ -50,13 +53,7 @@ class Run:
         return self.steps == self.settings.steps
 
     def step(self) -> None:
-        index, (x, y), (xv, yv) = self.draw()
-        if self.method.one_pass:
-            w = self.update(lambda: self.reweighter.backward((x, y), (xv, yv)).weights)
-        else:
-            w = self.method.weights(self, (x, y), (xv, yv))
-            losses = F.cross_entropy(self.model(x), y, reduction="none")
-            self.update((w * losses).sum().backward)
+        index, w = self.learn()
         if 2 * self.steps > self.settings.steps:
             self.weight_sum[index] += len(index) * w.double()
             self.times_seen[index] += 1
@@ -64,6 +61,17 @@ class Run:
             watched = slice(None) if self.done else self.watched
             right = self.predictions(self.task.x_test[watched]) == self.task.y_test[watched]
             self.curve.append((self.steps, right.double().mean().item()))
+
+    def learn(self) -> tuple[Tensor, Tensor]:
+        """One training step; the batch's indices and weights [n]."""
+        index, (x, y), (xv, yv) = self.draw()
+        if self.method.one_pass:
+            w = self.update(lambda: self.reweighter.backward((x, y), (xv, yv)).weights)
+        else:
+            w = self.method.weights(self, (x, y), (xv, yv))
+            losses = F.cross_entropy(self.model(x), y, reduction="none")
+            self.update((w * losses).sum().backward)
+        return index, w
 
     def draw(self) -> tuple[Tensor, Batch, Batch]:
         """Indices [n] of a training batch, that batch, and m clean examples (all of them if they are at most n)."""
@@ -75,7 +83,7 @@ class Run:
     def update(self, backward: Callable[[], Any]) -> Any:
         """One step of the optimizer on the gradients that `backward` leaves; what it returned."""
         for group in self.optimizer.param_groups:
-            group["lr"] = LEARNING_RATE * (1 + math.cos(math.pi * self.steps / self.settings.steps)) / 2
+            group["lr"] = self.learning_rate * (1 + math.cos(math.pi * self.steps / self.settings.steps)) / 2
         self.optimizer.zero_grad()
         found = backward()
         self.optimizer.step()
