@@ -2,6 +2,7 @@
 
 python -m fastrw bench [...]               every op against eager torch, torch.compile and the roof; --help teaches
 python -m fastrw bench end_to_end [...]    one whole training step: fastrw and its peers against a plain step
+python -m fastrw bench fsr [...]           one step of FSR, without clean data, against a plain step
 python -m fastrw bench overhead [...]      the Python side of a step: microseconds an operation, a use and a call
 python -m fastrw bench scaling [...]       time and memory against n, m, depth and width
 python -m fastrw bench gpu [...]           on a GPU machine: tests, sanitizers and all benches, into one result file
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import importlib
 
-WORDS = ("end_to_end", "overhead", "scaling", "gpu")
+WORDS = ("end_to_end", "fsr", "overhead", "scaling", "gpu")
 
 
 def main(argv: list[str] | None = None) -> int:

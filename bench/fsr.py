@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import sys
 import time
 from collections.abc import Callable
@@ -60,7 +61,7 @@ WAYS = {
     "FSR": Way({}, lambda f, share: 1 + share * f),
     f"FSR, refresh={REFRESH}": Way({"refresh": REFRESH}, lambda f, share: 1 + share * f / REFRESH, REFRESH),
     "FSR, a tenth as reward": Way({"tenth": True}, lambda f, share: 1 + f / 10),
-    "FSR, warm-up": Way({"warmup": 1}, lambda f, share: 1.0),
+    "FSR, warm-up": Way({"warmup": 10**6}, lambda f, share: 1.0),
     "FSR, relabel and MixUp": Way({}, lambda f, share: 1 + f + share * f, parts=("relabel", "mixup")),
     'FSR, params="all"': Way({"params": "all"}, lambda f, share: 3 + share),
     "double backward, last": Way(None, lambda f, share: 1 + f + share * f, more={"last": True}),
@@ -110,10 +111,15 @@ class Bench:
         self.optimizer.param_groups[0]["lr"] = 0.0
 
     def step(self, way: Way, q: int) -> Callable[[], Tensor | None]:
-        """Takes the way's steps; returns the scores of the last."""
+        """One step of the way, which returns its scores."""
         if way.options is None:
             reward = self.x[-q:], self.y[-q:]
-            return lambda: algorithm_1(self.model, self.batch, reward, self.optimizer, **way.more)
+
+            def literal() -> Tensor:
+                self.model.zero_grad()
+                return algorithm_1(self.model, self.batch, reward, self.optimizer, **way.more)
+
+            return literal
         options = dict(way.options)
         if options.pop("tenth", False):
             q = len(self.index) // 10
@@ -124,14 +130,12 @@ class Bench:
         found = FSR(self.model, HELD, self.classes, dataset=Held(self.x.cpu(), self.y.cpu()), labels=self.y,
                     optimizer=self.optimizer, capacity=ROW.capacity, q=q, **({"warmup": 0} | options))  # fmt: skip
 
-        def steps() -> Tensor | None:
-            for _ in range(way.steps):
-                self.model.zero_grad()
-                out = found.step(self.index, *self.batch)
-            return out.scores
+        def step() -> Tensor | None:
+            self.model.zero_grad()
+            return found.step(self.index, *self.batch).scores
 
-        steps.fsr = found
-        return steps
+        step.fsr = found
+        return step
 
 
 def error(name: str, b: int, q: int, way: Way, device: str) -> float | None:
@@ -163,11 +167,15 @@ def measure(name: str, ways: list[str], rounds: int, b: int, q: int, device: str
     errors = {way: error(name, b, q, WAYS[way], device) for way in ways}
     red = [way for way, found in errors.items() if found is not None and not found <= EXACT]
     steps = {"plain": plain_step} | {way: made.step(WAYS[way], q) for way in ways if way not in red}
-    times = timing.interleave(steps, rounds, device)
+    samples = {
+        way: functools.partial(repeat, step, WAYS[way].steps if way in WAYS else 1) for way, step in steps.items()
+    }
+    times = timing.interleave(samples, rounds, device)
     peaks = {}
     for way, step in steps.items():
-        made.model.zero_grad()
-        peaks[way] = timing.peak_memory(step, device)
+        if hasattr(step, "fsr"):
+            step.fsr.end_epoch()  # so that the next step reads reward examples
+        peaks[way] = timing.peak_memory(step, device, made.model.zero_grad)
     rows = []
     for way in ["plain", *ways]:
         row = {"model": name, "way": way, "b": b, "q": q, "floor": 1.0, "error": errors.get(way), "red": way in red}
@@ -184,6 +192,11 @@ def measure(name: str, ways: list[str], rounds: int, b: int, q: int, device: str
             row |= {"peak_bytes": peaks[way], "peak_ratio": peaks[way] / peaks["plain"], "update_seconds": extra}
         rows.append(row)
     return rows
+
+
+def repeat(step: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        step()
 
 
 def seconds_of_update(classes: int) -> float:
