@@ -16,11 +16,12 @@ import torch
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import fastrw
 from bench import record, tables, timing
 from bench.goals import OVERHEAD, missed
-from bench.models import MODELS, Batch, on_this
+from bench.models import MODELS, Batch, Model, images, on_this
 from bench.steps import plain, reweighter
 from fastrw.methods import layerwise
 from fastrw.ops import backends
@@ -40,7 +41,8 @@ the lines:
   step - products      what remains is reading, planning and dispatching: goal 3 µs an operation, 12 µs a use
 
 the columns:
-  an operation         that takes no parameter, of the batch (a ReLU)
+  an operation         that takes no parameter, of the batch (torch.relu)
+  a functional         the same as torch.nn.functional has it, in Python, with a keyword (F.relu, as nn.ReLU calls it)
   a use                a linear layer; its parameters are selected
   a use not selected   a linear layer outside `params`: an operation that touches no selected parameter
   a call               what is left at none of them
@@ -48,24 +50,27 @@ the columns:
 Times are the least of all turns, of the CPU, on one thread: other work on the machine adds little.
 
 calibration: the first call on a model (owners measured, method chosen, scores spot-checked) and those after it. What
-was learned is kept with the model, and serves other batch sizes.
+was learned is kept with the model, and serves other batch sizes. The first call of a process (on a tiny model) also
+lets every backend prove itself, and imports what is imported late.
 
   python -m bench.overhead --json overhead.json"""
 
 
 class Chain(nn.Module):
-    """`uses` linear layers and `operations` ReLUs in a row, and a head."""
+    """`uses` linear layers, `operations` and `functionals` ReLUs in a row, and a head."""
 
-    def __init__(self, uses: int, operations: int):
+    def __init__(self, uses: int, operations: int, functionals: int):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(WIDTH, WIDTH) for _ in range(uses))
-        self.head, self.operations = nn.Linear(WIDTH, 3), operations
+        self.head, self.operations, self.functionals = nn.Linear(WIDTH, 3), operations, functionals
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers:
             x = layer(x)
         for _ in range(self.operations):
             x = torch.relu(x)
+        for _ in range(self.functionals):
+            x = F.relu(x, inplace=False)
         return self.head(x)
 
 
@@ -73,8 +78,8 @@ def batches() -> tuple[Batch, Batch]:
     return tuple((torch.randn(size, WIDTH), torch.zeros(size).long()) for size in (N, M))
 
 
-def step_of(step: Callable, uses: int, operations: int, **options) -> Callable[[], object]:
-    model, (batch, val_batch) = Chain(uses, operations), batches()
+def step_of(step: Callable, *sizes: int, **options) -> Callable[[], object]:
+    model, (batch, val_batch) = Chain(*sizes), batches()
 
     def run():
         model.zero_grad()
@@ -83,9 +88,9 @@ def step_of(step: Callable, uses: int, operations: int, **options) -> Callable[[
     return run
 
 
-def kept_step(uses: int, operations: int, **options) -> Callable[[], object]:
+def kept_step(*sizes: int, **options) -> Callable[[], object]:
     """One Reweighter for all steps, as in a training loop."""
-    model, (batch, val_batch) = Chain(uses, operations), batches()
+    model, (batch, val_batch) = Chain(*sizes), batches()
     step = fastrw.Reweighter(model, **options)
 
     def run():
@@ -95,19 +100,19 @@ def kept_step(uses: int, operations: int, **options) -> Callable[[], object]:
     return run
 
 
-def forward(uses: int, operations: int) -> Callable[[], object]:
-    model, (batch, val_batch) = Chain(uses, operations), batches()
+def forward(*sizes: int) -> Callable[[], object]:
+    model, (batch, val_batch) = Chain(*sizes), batches()
     problem = Problem(model, batch, val_batch)
     return lambda: problem.losses(batch)
 
 
-def recorded(uses: int, operations: int, params: str | None = None) -> Callable[[], object]:
-    model, (batch, val_batch) = Chain(uses, operations), batches()
+def recorded(*sizes: int, params: str | None = None) -> Callable[[], object]:
+    model, (batch, val_batch) = Chain(*sizes), batches()
     problem = Problem(model, batch, val_batch, params=params)
     return lambda: layerwise.record(problem, batch)
 
 
-def products(uses: int, _operations: int) -> Callable[[], object]:
+def products(uses: int, *_sizes: int) -> Callable[[], object]:
     """V from the validation rows, the score along it, the weighted gradient."""
     a, g, w = torch.randn(N + M, WIDTH), torch.randn(N + M, WIDTH), torch.rand(N)
     rows = a[:N], g[:N], a[N:], g[N:]
@@ -128,7 +133,7 @@ def products(uses: int, _operations: int) -> Callable[[], object]:
     return run
 
 
-WAYS: dict[str, Callable[[int, int], Callable]] = {
+WAYS: dict[str, Callable[..., Callable]] = {
     "forward": forward,
     "recorded": recorded,
     "recorded, last": functools.partial(recorded, params="last"),
@@ -139,7 +144,13 @@ WAYS: dict[str, Callable[[int, int], Callable]] = {
     "params=last": functools.partial(kept_step, params="last"),
     "products": products,
 }
-SIZES = {"none": (SHORT, 0), "operations": (SHORT, HUNDRED), "uses": (LONG, 0)}
+SIZES = {  # how many uses, operations and functionals
+    "none": (SHORT, 0, 0),
+    "operations": (SHORT, HUNDRED, 0),
+    "functionals": (SHORT, 0, HUNDRED),
+    "uses": (LONG, 0, 0),
+}
+COLUMNS = "operation", "functional", "use", "unselected", "call"
 # the line -> what it is the difference of
 LINES: dict[str, tuple[str, ...]] = {
     "forward": ("forward",),
@@ -167,31 +178,32 @@ def slopes(rounds: int) -> tuple[list[dict], dict]:
     rows = []
     for line, (first, *less) in LINES.items():
         at = {size: least[first][size] - sum(least[way][size] for way in less) for size in SIZES}
-        operation, use = ((at[size] - at["none"]) / HUNDRED * 1e6 for size in ("operations", "uses"))
+        operation, functional, use = (
+            (at[size] - at["none"]) / HUNDRED * 1e6 for size in ("operations", "functionals", "uses")
+        )
+        if line == "products":
+            operation = functional = None
         selected = "last" not in line
-        row = {"line": line, "operation": None if line == "products" else operation, "use": use if selected else None}
+        row = {"line": line, "operation": operation, "functional": functional, "use": use if selected else None}
         row |= {"unselected": None if selected else use, "call": at["none"] * 1e6 - (SHORT + 1) * use}
         row["goals"] = OVERHEAD.get(line, {})
         rows.append(row)
     return rows, {way: {size: seconds * 1e6 for size, seconds in found.items()} for way, found in least.items()}
 
 
-def calibration(names: list[str], later: int) -> list[dict]:
-    """The first call on each model, the median of those after it, and one with another batch size."""
-    rows = []
-    for name in names:
-        model, batch, val_batch = MODELS[name].make()
-        seconds = []
-        half = tuple(t[: len(t) // 2] for t in batch)
-        for b in (batch, *[batch] * later, half):
-            model.zero_grad()
-            start = time.perf_counter()
-            _, served_by = reweighter(model, b, val_batch)
-            seconds.append(time.perf_counter() - start)
-        after = statistics.median(seconds[1:-1])
-        rows.append({"model": name, "served_by": served_by, "first": seconds[0], "later": after,
-                     "ratio": seconds[0] / after, "other_size": seconds[-1]})  # fmt: skip
-    return rows
+def calibration(name: str, case: Model, later: int = 5) -> dict:
+    """Seconds of the first call on a model, of those after it (median), and of one with half the batch."""
+    model, batch, val_batch = case.make()
+    seconds = []
+    half = tuple(t[: len(t) // 2] for t in batch)
+    for b in (batch, *[batch] * later, half):
+        model.zero_grad()
+        start = time.perf_counter()
+        _, served_by = reweighter(model, b, val_batch)
+        seconds.append(time.perf_counter() - start)
+    after = statistics.median(seconds[1:-1])
+    return {"model": name, "served_by": served_by, "first": seconds[0], "later": after,
+            "ratio": seconds[0] / after, "other_size": seconds[-1]}  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -201,7 +213,11 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     words.add_argument("--rounds", type=int, default=40, help="turns that each way takes (%(default)s)")
     words.add_argument(
-        "--models", nargs="*", default=on_this("cpu"), metavar="MODEL", help="calibrated; none without a name"
+        "--models",
+        nargs="*",
+        default=on_this("cpu"),
+        metavar="MODEL",
+        help="whose first calls are timed; none without a name",
     )
     words.add_argument("--json", metavar="FILE", help="all figures, for programs")
     options = words.parse_args(argv)
@@ -212,18 +228,17 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
     try:
         with record.progress() as status:
+            status.update("first calls")  # before all else: the first of them is the first of this process
+            calibrated = [calibration("of the process", Model(lambda: Chain(1, 1, 1), images(WIDTH), 3, N, M))]
+            for name in options.models:
+                status.update(f"first calls on {name}")
+                calibrated.append(calibration(name, MODELS[name]))
             status.update("slopes")
             rows, least = slopes(options.rounds)
-            torch.set_num_threads(threads)
-            calibrated = []
-            for name in options.models:
-                status.update(f"calibration of {name}")
-                calibrated += calibration([name], later=5)
     finally:
         torch.set_num_threads(threads)
     console.print(table(rows))
-    if calibrated:
-        console.print(first_calls(calibrated))
+    console.print(first_calls(calibrated))
     if options.json:
         found = {"rows": rows, "least": least, "calibration": calibrated}
         record.write_json(options.json, {"bench": "overhead", **record.header("cpu"), **found})
@@ -234,10 +249,10 @@ def table(rows: list[dict]) -> Table:
     shown = tables.columns(
         Table(title="the Python side, µs (one thread)", **tables.STYLE),
         ("",),
-        ("an operation", "a use", "a use not selected", "a call"),
+        ("an operation", "a functional", "a use", "a use not selected", "a call"),
     )
     for row in rows:
-        cells = [_against(row[key], row["goals"].get(key)) for key in ("operation", "use", "unselected", "call")]
+        cells = [_against(row[key], row["goals"].get(key)) for key in COLUMNS]
         shown.add_row(row["line"], *cells)
     return shown
 

@@ -68,12 +68,12 @@ class Recorder(TorchFunctionMode):
             getattr(function, "__name__", "") == "__get__" and function.__self__ not in MAKING
         ):  # shape, dtype, device, ...
             return function(*args)
-        if kwargs:
-            tensors = tensors_in((args, kwargs))
-        else:
+        alone = 0 < len(args) < 3 and type(args[0]) is Tensor and type(args[-1]) is Tensor
+        tensors = args if alone else tensors_in(args)
+        if not kwargs:
             kwargs = {}
-            alone = 0 < len(args) < 3 and type(args[0]) is Tensor and type(args[-1]) is Tensor
-            tensors = args if alone else tensors_in(args)
+        elif named := tensors_in(kwargs):
+            tensors = [*tensors, *named]
         if not self.concerns(tensors):
             return self.pass_by(function, args, kwargs, tensors)
         if function in COMPOSITES:
@@ -277,7 +277,7 @@ class Tape(Recorder):
 
     def _note(self, function, args, kwargs, tensors, outputs) -> None:
         self._ran.append(function)
-        if tensors is not args:
+        if tensors is not args or kwargs:
             self._ran += plain_arguments(function, args, kwargs)
         if function in MOVERS:
             self.moves += moves_of(function, args, kwargs, self._known)

@@ -54,13 +54,14 @@ def test_overhead_gives_every_line_its_slopes(tmp_path):
     assert [row["line"] for row in result["rows"]] == list(overhead.LINES)
     assert set(OVERHEAD) <= set(overhead.LINES)
     rows = {row["line"]: row for row in result["rows"]}
-    assert rows["recording"]["goals"] == {"operation": 3.0} and rows["forward"]["goals"] == {}
+    assert rows["recording"]["goals"] == {"operation": 3.0, "functional": 3.0} and rows["forward"]["goals"] == {}
     assert rows["step, params=last"]["use"] is None and rows["step, params=last"]["unselected"] is not None
     assert rows["products"]["operation"] is None
     least = result["least"]
     use = (least["plain"]["uses"] - least["plain"]["none"]) / overhead.HUNDRED
     assert rows["plain step"]["use"] == pytest.approx(use)
-    (lenet,) = result["calibration"]
+    process, lenet = result["calibration"]
+    assert process["model"] == "of the process"
     assert lenet["first"] > 0 and lenet["ratio"] == pytest.approx(lenet["first"] / lenet["later"])
 
 
