@@ -14,6 +14,7 @@ from bench.papers.experiments import EXPERIMENTS
 from bench.papers.results import Results
 from bench.papers.section import Figure
 from bench.papers.sections import SECTIONS
+from bench.papers.sections.notes import NOTES
 from bench.papers.sources import PapersError
 from bench.record import write_whole
 
@@ -39,6 +40,9 @@ def write_report(folder: Path, markdown_file: Path, html_file: Path) -> list[Pat
     if not found:
         raise PapersError(f"fastrw.papers: --results must be a folder of results, got none in {folder}")
     chapters = [(EXPERIMENTS[name], results, SECTIONS[name](results)) for name, results in found.items()]
+    for experiment, results, section in chapters:
+        if note := NOTES.get((experiment.name, results.scale)):
+            section.blocks.insert(0, note)
     pictures = {}
     with matplotlib.rc_context(STYLE):
         for _, _, section in chapters:
