@@ -3,8 +3,8 @@
 NOTES = {
     ("l2r-uniform", "cpu"): (
         "The level is far below the paper's: a small network on 2,000 images. The clean set is a tenth as large as the "
-        "training set, in the paper a fiftieth. What carries over is the order: plain training learns every wrong label "
-        "by heart (dotted line), L2R does not, and random weights help about half as much."
+        "training set, in the paper a fiftieth. What carries over is the order: plain training learns every wrong "
+        "label by heart (dotted line), L2R does not, and random weights help a third as much."
     ),
     ("l2r-background", "cpu"): (
         "L2R gains most where noise is one-sided: its weights tell right labels from wrong ones much better here (AUC "
