@@ -50,7 +50,7 @@ def parts(sanitizer: str | None) -> list[Part]:
         # torch.compile takes seconds a case, so it is held against the tensor cores alone, in one case an op
         Part("ops bfloat16", [*BENCH, *brief, "--dtype", "bfloat16"], 110, "--json"),
         Part("ops float32", [*BENCH, *brief, "--compile", "none"], 70, "--json"),
-        Part("end_to_end", [*BENCH, "end_to_end", "--device", "cuda"], 70, "--json"),
+        Part("end_to_end", [*BENCH, "end_to_end", "--device", "cuda", "--patience", "0.5"], 70, "--json"),
     ]
 
 

@@ -184,7 +184,7 @@ class Model:
         """The batches it is checked on: Algorithm 1 of a large model, in float64, has no room for all of them."""
         if not self.large:
             return batch, val_batch
-        return tuple(t[:8] for t in batch), tuple(t[:2] for t in val_batch)
+        return tuple(t[:4] for t in batch), tuple(t[:2] for t in val_batch)
 
     def make(self, device: str = "cpu", n: int | None = None, m: int | None = None) -> tuple[nn.Module, Batch, Batch]:
         """The model, a training batch and a validation batch, the same at every call."""
