@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 NARROW = (torch.bfloat16, torch.float16)
 Ints = Sequence[int]
@@ -49,9 +50,7 @@ def _like_first(spec: Callable[..., Tensor]) -> Callable[..., Tensor]:
 @_wide
 def gram_dot(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float = 1.0) -> Tensor:
     """s_r = sum_k (a_r . a_k + bias)(g_r . g_k), Eq. 12 of Ren et al. 2018 for one linear use."""
-    inputs = torch.einsum("rp,kp->rk", a, a_val) + bias
-    gradients = torch.einsum("rq,kq->rk", g, g_val)
-    return torch.einsum("rk,rk->r", inputs, gradients)
+    return ((a @ a_val.mT + bias) * (g @ g_val.mT)).sum(1)
 
 
 @_wide
@@ -67,8 +66,7 @@ def grouped_gram_dot(
 @_wide
 def project_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None) -> Tensor:
     """s_r = g_r . (V a_r + v_b):  a [r, p], g [r, q], V [q, p], v_b [q] -> [r]"""
-    s = torch.einsum("rq,rq->r", g, torch.einsum("rp,qp->rq", a, V))
-    return s if v_b is None else s + torch.einsum("rq,q->r", g, v_b)
+    return (g * (a @ V.mT if v_b is None else a @ V.mT + v_b)).sum(1)
 
 
 @_wide
@@ -92,9 +90,9 @@ def weighted_outer(a: Tensor, g: Tensor, w: Tensor | None = None) -> tuple[Tenso
     A row of weight 0 adds nothing, whatever it holds.
     """
     if w is not None:
-        a, g = _masked(w, a, g)
+        w, a, g = _weighed(w, a, g)
         g = g * w[:, None]
-    return torch.einsum("rq,rp->qp", g, a), g.sum(0)
+    return g.mT @ a, g.sum(0)
 
 
 # ---- convolutions: x [n, C, *size], g [n, O, *size out], V [O, C / groups, *kernel]; stride, padding and dilation one
@@ -118,7 +116,7 @@ def conv_outer(
     An example of weight 0 adds nothing, whatever it holds.
     """
     if w is not None:
-        x, g = _masked(w, x, g)
+        w, x, g = _weighed(w, x, g)
         g = g * w.view(-1, *[1] * (g.ndim - 1))
     like = x.new_empty(g.shape[1], x.shape[1] // groups, *kernel)
     options = (list(stride), list(padding), list(dilation), False, [0] * len(kernel), groups)
@@ -150,7 +148,7 @@ def conv_instance(
 @_wide
 def combine(G: Tensor, w: Tensor) -> Tensor:
     """sum_i w_i G_i: G [n, ...], w [n] -> [...]. An example of weight 0 adds nothing, whatever it holds."""
-    (G,) = _masked(w, G)
+    w, G = _weighed(w, G)
     return torch.einsum("n...,n->...", G, w)
 
 
@@ -266,11 +264,17 @@ def relu_tangent(t: Tensor, output: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward(t, output, 0)
 
 
-def _masked(w: Tensor, *tensors: Tensor) -> list[Tensor]:
-    """Examples of weight 0 that are not finite, replaced by 0: they shall add nothing, and 0 times them is nan."""
+def _weighed(w: Tensor, *tensors: Tensor) -> list[Tensor]:
+    """w [n] and tensors [n, ...] such that an example of weight 0 adds nothing, whatever it holds (0 times what is not
+    finite is nan). Those examples are left out; where a derivative in w may be asked for, or counting them would wait
+    for a GPU, they are kept, and only what is not finite is replaced by 0."""
+    plain = type(w) is Tensor and not is_functorch_wrapped_tensor(w) and not torch.is_grad_enabled()
+    if plain and w.device.type == "cpu" and not any(t.requires_grad for t in (w, *tensors)):
+        live = w.nonzero().squeeze(1)
+        return [t[live] for t in (w, *tensors)]
     finite = torch.stack([t.unsqueeze(-1).flatten(1).isfinite().all(1) for t in tensors]).all(0)
     dead = (w == 0) & ~finite
-    return [torch.where(dead.view(-1, *[1] * (t.ndim - 1)), 0, t) for t in tensors]
+    return [w, *(torch.where(dead.view(-1, *[1] * (t.ndim - 1)), 0, t) for t in tensors)]
 
 
 def _conv(x: Tensor, V: Tensor, v_b: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from fastrw.ops import backends
 from fastrw.ops.function import value
 from fastrw.parts.part import Gradients, Instances, Owned, Part, Products, wide
 from fastrw.rules.convolution import DIMENSIONS, each
@@ -26,6 +27,9 @@ class Convolution(Part):
             self._biases = Instances(owned, {id(bias): wide(g).flatten(2).sum(2)})
         self._G: Tensor | None = None
         instance = weight.numel() <= (self._x.numel() + g.numel()) // (owned.n + owned.m)
+        if instance and (weight.shape[1] < 16 or weight.shape[2:].numel() > 9):
+            # torch alone makes them an example a group, which is slow for these
+            instance = backends.choose("conv_instance", products.backend, self._x).name != "reference"
         self.form = "instance" if instance else "project"
 
     def alone(self) -> Tensor | None:
