@@ -101,11 +101,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def chosen(patterns: list[str]) -> list[Experiment]:
+    """The experiments that are named, in the order of the names."""
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in EXPERIMENTS):
             known = ", ".join(EXPERIMENTS)
             raise PapersError(f"fastrw.papers: NAME must be an experiment of {known}, got {pattern}")
-    return [each for name, each in EXPERIMENTS.items() if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    named = [name for pattern in patterns for name in EXPERIMENTS if fnmatchcase(name, pattern)]
+    return [EXPERIMENTS[name] for name in dict.fromkeys(named)]
 
 
 def show_list(options: argparse.Namespace, console: Console) -> int:
