@@ -13,7 +13,7 @@ MODELS = {
     "cpu": ("lenet", "mlp", "resnet32_gn"),
     "paper": ("lenet", "mlp", "transformer", "resnet32_gn", "resnet32_bn"),
 }
-BATCHES = {"cpu": (10, 50, 100), "paper": (10, 50, 100, 200, 400)}
+BATCHES = {"cpu": (10, 100), "paper": (10, 50, 100, 200, 400)}
 
 
 def lemma(scale: str) -> list[Trial]:
@@ -22,7 +22,7 @@ def lemma(scale: str) -> list[Trial]:
 
 
 def overhead(scale: str) -> list[Trial]:
-    rounds = {"cpu": 5, "paper": 25}[scale]
+    rounds = {"cpu": 3, "paper": 25}[scale]
     return [Cost(model=model, n=n, m=10, rounds=rounds) for model in MODELS[scale] for n in BATCHES[scale]]
 
 
