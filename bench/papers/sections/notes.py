@@ -32,4 +32,14 @@ NOTES = {
         "that resist wrong labels for many epochs (augmentation, weight decay, 128 epochs of 50,000 images), and none "
         "of that is here. So these trials test the machinery, not the method; --scale paper is the method's setting."
     ),
+    ("every", "cpu"): (
+        "The steps between are plain ones on noisy labels, so that the network learns wrong labels there: at every other "
+        "step almost half of the gain over plain training is lost. Where time must be saved, a cheaper exact step "
+        "(`overhead`) is worth more than a rarer one."
+    ),
+    ("fsr-cost", "cpu"): (
+        "The reward batch is twice the training batch, and each step runs its forward; `FSR(refresh=k)` does so at one "
+        "step in k. L2R has as many clean as training images here, twice the forward of a plain step; what it costs "
+        "with ten is under `overhead` and in the README."
+    ),
 }
