@@ -33,7 +33,7 @@ NOTES = {
         "of that is here. So these trials test the machinery, not the method; --scale paper is the method's setting."
     ),
     ("every", "cpu"): (
-        "The steps between are plain ones on noisy labels, so that the network learns wrong labels there: at every other "
+        "The steps between are plain ones, and the network learns wrong labels in them: with weights at every other "
         "step almost half of the gain over plain training is lost. Where time must be saved, a cheaper exact step "
         "(`overhead`) is worth more than a rarer one."
     ),
