@@ -42,4 +42,9 @@ NOTES = {
         "step in k. L2R has as many clean as training images here, twice the forward of a plain step; what it costs "
         "with ten is under `overhead` and in the README."
     ),
+    ("fsr-pushers", "cpu"): (
+        "The pushers that prefer what is already well recognised fill the dictionary with right labels; the meta-margin "
+        "prefers what a step helps most, and that is wrong labels as long as the network learns them. One seed: a "
+        "difference of a point or two between pushers may be chance, the purities are not."
+    ),
 }
