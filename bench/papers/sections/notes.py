@@ -43,7 +43,7 @@ NOTES = {
         "with ten is under `overhead` and in the README."
     ),
     ("fsr-pushers", "cpu"): (
-        "The pushers that prefer what is already well recognised fill the dictionary with right labels; the meta-margin "
+        "The pushers that prefer what is already well recognised fill the dictionary with right labels; meta-margin "
         "prefers what a step helps most, and that is wrong labels as long as the network learns them. One seed: a "
         "difference of a point or two between pushers may be chance, the purities are not."
     ),
