@@ -16,10 +16,11 @@ def plot_scaling(result: dict, path: str | os.PathLike) -> None:
     figure, every = plot.subplots(
         2, len(axes), figsize=(1 + 3 * len(axes), 6.2), squeeze=False, sharex="col", sharey="row", layout="constrained"
     )
+    ends = {}
     for column, axis in enumerate(axes):
         here = [row for row in rows if row["axis"] == axis]
         for panel, key, scale in ((every[0, column], "seconds", 1e3), (every[1, column], "peak_bytes", 1e-6)):
-            _lines(panel, here, key, scale)
+            ends[panel] = sorted(_lines(panel, here, key, scale))
         every[1, column].set_xlabel(axis)
         values = sorted({row["value"] for row in here})
         every[1, column].set_xticks(values, map(str, values))
@@ -32,10 +33,14 @@ def plot_scaling(result: dict, path: str | os.PathLike) -> None:
     where = f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads"
     figure.suptitle(f"{result['family']}: {where}; numbers: ratio to the plain step", size=10)
     figure.legend(*every[0, 0].get_legend_handles_labels(), ncols=8, fontsize=8, loc="outside lower center")
+    figure.canvas.draw()  # now every panel has its place and limits
+    for panel, lines in ends.items():
+        _number(panel, lines)
     write(figure, path)
 
 
-def _lines(panel, rows: list[dict], key: str, scale: float) -> None:
+def _lines(panel, rows: list[dict], key: str, scale: float) -> list[tuple]:
+    """Draws them; the end of each: height, place, ratio, colour."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     ratio = "ratio" if key == "seconds" else "peak_ratio"
@@ -55,7 +60,14 @@ def _lines(panel, rows: list[dict], key: str, scale: float) -> None:
     panel.grid(linewidth=0.3)
     panel.tick_params(labelsize=7)
     panel.margins(x=0.16)
-    for place, (height, x, number, colour) in enumerate(sorted(ends)):
-        shift = 7 * (place - (len(ends) - 1) / 2)  # lines end close to each other
-        panel.annotate(f"{number:.2f}", (x, height), (5, shift / 2), textcoords="offset points", color=colour,
+    return ends
+
+
+def _number(panel, ends: list[tuple]) -> None:
+    """Each line's ratio at its end, in points apart where lines end close to each other."""
+    lowest = -float("inf")
+    for height, x, number, colour in ends:
+        place = panel.transData.transform((x, height))[1] * 72 / panel.figure.dpi
+        lowest = max(place, lowest + 8)
+        panel.annotate(f"{number:.2f}", (x, height), (5, lowest - place), textcoords="offset points", color=colour,
                        fontsize=7, va="center")  # fmt: skip
