@@ -12,6 +12,15 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 
 @pytest.fixture
+def one_thread():
+    """The same bits whatever the machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def tf32_allowed():
     """torch allows TF32 in products of matrices."""
     before = torch.backends.cuda.matmul.fp32_precision

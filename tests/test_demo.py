@@ -25,12 +25,7 @@ from tests.image_files import pictures, write_cifar, write_idx, write_jpeg, writ
 SHORT = Settings(steps=4, seeds=1, batch_size=20, clean_per_class=2)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # Sources

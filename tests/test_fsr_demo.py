@@ -19,12 +19,7 @@ SHORT = Settings(**FSR_DEFAULTS | {"steps": 5, "seeds": 1, "batch_size": 450}, f
 QUICK = ["demo", "--fsr", "--quick", "--batch-size", "450", "--steps", "7"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

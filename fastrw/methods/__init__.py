@@ -79,21 +79,23 @@ def assemble(problem: Problem, state: State, normalize: Callable[[Tensor], Tenso
     What refused it for more than one batch is remembered.
     """
     _require(problem, backend, score_dtype)
-    one_pass.check(problem)
-    refusals, passed = _known(problem)
+    whole = one_pass.check(problem)
+    refusals, passed = _known(whole)
     if "one_pass" in refusals:
         kind, text = refusals["one_pass"]
         raise kind(text)
     options = Options(backend, score_dtype, False, scale)
     try:
-        found = one_pass.step(problem, state, options, normalize, timeline.mark if timeline else lambda phase: None)
-        mark = ("one_pass", found.signature)
-        if mark not in passed:
+        found = one_pass.step(
+            problem, whole, state, options, normalize, timeline.mark if timeline else lambda phase: None
+        )
+        known = ("one_pass", found.signature)
+        if known not in passed:
             scored = Scored(found.scores, found.losses)
             found.trusted = spot_check(problem, state, scored, "one_pass")
             if found.trusted:
-                gradient_check(problem, state, found.weights, found.unscaled_gradients(options), "one_pass")
-                passed.add(mark)
+                gradient_check(whole, state, found.weights, found.unscaled_gradients(options), "one_pass")
+                passed.add(known)
     except ForThisBatch:
         raise
     except Refused as refusal:

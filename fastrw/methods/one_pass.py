@@ -55,14 +55,14 @@ class Assembled:
         return {p: g / options.scale for p, g in self.gradients.items()}
 
 
-def step(problem: Problem, state: State, options: Options, normalize: Callable[[Tensor], Tensor],
+def step(problem: Problem, whole: Problem, state: State, options: Options, normalize: Callable[[Tensor], Tensor],
          mark: Callable[[str], None] = lambda phase: None) -> Assembled:  # fmt: skip
-    """Weights and weighted gradient of the training batch. Raises Refused where they would not be exact.
+    """Weights and weighted gradient of the training batch; `whole` is what `check` gave. Raises Refused where they
+    would not be exact.
 
     Buffers and random states are left as one training forward leaves them.
     """
     apart, passed = _learned.setdefault(problem.model, ({}, set()))
-    whole = problem.whole()
     try:
         if whole is problem and problem.key not in apart:  # the V of a few parameters costs little
             try:
@@ -76,15 +76,18 @@ def step(problem: Problem, state: State, options: Options, normalize: Callable[[
         raise
 
 
-def check(problem: Problem) -> None:
-    """Raises Refused where the model alone says that gradients have to come from an ordinary backward."""
-    layerwise.readable(problem.whole(), "one_pass")
+def check(problem: Problem) -> Problem:
+    """The question about every parameter that requires grad: all are trained, those of `problem` are scored. Raises
+    Refused where the model alone says that gradients have to come from an ordinary backward."""
+    whole = problem.whole()
+    layerwise.readable(whole, "one_pass")
     for name, module in problem.modules.items():
         if vars(module).get("max_norm") is not None:
             raise Refused(f"fastrw.one_pass: tables must stay in a forward, got {name!r} with max_norm")
         for p in module._parameters.values():
             if p is not None and p._post_accumulate_grad_hooks:
                 raise Refused("fastrw.one_pass: parameters must have no hooks, got one on an accumulated gradient")
+    return whole
 
 
 class _KeepApart(Exception):
@@ -318,8 +321,8 @@ class _Pass:
             self._several.setdefault(id(use), (use, {}))[1][output] = g, owned
 
     def _keep(self, use: Use, gs: dict) -> None:
-        if len(self._parts) < 4:  # the heap is longest where the backward begins
-            self._anchor(f"backward {len(self._parts)}")
+        if (taken := len(self.account)) < 4:  # the heap is longest where the backward begins
+            self._anchor(f"backward {taken}")
         part = part_of(use, gs, self._products)
         shape = use.shapes[0]
         rows = shape.numel() // shape[-1] if len(shape) and shape[-1] else shape.numel()

@@ -58,7 +58,7 @@ def gradient_check(problem: Problem, state: State, w: torch.Tensor, found: dict,
     state.rewind()
     losses = problem.losses(problem.batch)
     after.rewind()
-    params = list(problem.whole().params.values())
+    params = list(problem.params.values())
     kept = torch.where(w == 0, 0, w.to(losses.dtype) * losses)
     grads = torch.autograd.grad(kept.sum(), params, allow_unused=True)
     lowest = max(
