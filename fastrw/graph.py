@@ -69,6 +69,20 @@ def walk(losses: Tensor, params: dict[str, Tensor], seen: Spans, derived: Spans,
     return {node for node in marks if node in above and not above[node]}
 
 
+def dtypes(*outputs: Tensor) -> set[torch.dtype]:
+    """The dtypes of every gradient that a backward of `outputs` passes on: autocast inside a forward shows here, where
+    the dtypes of parameters and losses do not tell of it."""
+    found, nodes = {t.dtype for t in outputs}, [t.grad_fn for t in outputs if t.grad_fn is not None]
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        found |= {metadata.dtype for metadata in node._input_metadata}
+        below = {child for child, _ in node.next_functions if child is not None} - seen
+        seen |= below
+        nodes += below
+    return found
+
+
 def compiled(modules: dict[str, torch.nn.Module]) -> str | None:
     """The name of a module that torch.compile has replaced, or None: what runs in it cannot be recorded."""
     for name, module in modules.items():

@@ -18,6 +18,7 @@ from fastrw.errors import Refused
 from fastrw.isolation import State
 from fastrw.meta_weights import BACKENDS, gradient_dots
 from fastrw.methods import METHODS
+from fastrw.methods.spot_check import coarsest
 from fastrw.problem import Problem
 from fastrw.tolerance import SCORE_GOAL, bound, relative_error
 
@@ -95,8 +96,8 @@ def verify(
     names = [glob.escape(name) for name in problem.params]
     how = {"loss_fn": loss_fn, "losses_fn": losses_fn, "params": names, "return_report": True}
     score = partial(gradient_dots, model, batch, val_batch, **how)
-    draws = _draws(problem)
-    plain, report = score(method="per_example")
+    draws, working = _forward(problem)
+    plain, _ = score(method="per_example")
     if draws:
         truth, reference = plain, f"one gradient per example in {plain.dtype}: the forward draws random numbers"
     else:
@@ -104,7 +105,6 @@ def verify(
             doubled = _doubled(model), *(tree_map(_double, b) for b in (batch, val_batch))
             truth, _ = gradient_dots(*doubled, **how, method="per_example")
         reference = "one gradient per example in float64"
-    working = _working_dtype([report.losses, *problem.params.values()])
     drift = relative_error(plain, truth)
     if drift > math.sqrt(torch.finfo(working).eps):
         rule = f"one gradient per example must be nearly the same in {working} and in float64"
@@ -134,8 +134,8 @@ def _rows(method: str, score: Callable, truth: Tensor, limit: float) -> list[Ver
     return rows
 
 
-def _draws(problem: Problem) -> bool:
-    """Whether a training forward moves torch's random state."""
+def _forward(problem: Problem) -> tuple[bool, torch.dtype]:
+    """Whether a training forward moves torch's random state, and the coarsest dtype that it computes in."""
 
     def states():
         return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
@@ -143,8 +143,8 @@ def _draws(problem: Problem) -> bool:
     devices = {p.device for p in problem.params.values() if p.is_cuda}
     state, before = State(problem), states()
     try:
-        problem.losses(problem.batch)
-        return not all(map(torch.equal, before, states()))
+        losses = problem.losses(problem.batch)
+        return not all(map(torch.equal, before, states())), coarsest(losses, *problem.params.values())
     finally:
         state.rewind()
 
@@ -161,10 +161,3 @@ def _doubled(model: nn.Module) -> nn.Module:
         for hook in (p._backward_hooks or {}).values():  # a deep copy leaves them behind
             q.register_hook(hook)
     return twin
-
-
-def _working_dtype(tensors: list[Tensor]) -> torch.dtype:
-    """The coarsest dtype that the forward computes in."""
-    device = tensors[0].device.type
-    dtypes = [t.dtype for t in tensors] + [torch.get_autocast_dtype(device)] * torch.is_autocast_enabled(device)
-    return max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)

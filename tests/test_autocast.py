@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 import fastrw
+from fastrw import methods
+from fastrw.methods import layerwise
 from fastrw.tolerance import SCORE_GOAL, bound, relative_error
 from fastrw.zoo import cases
 from tests import oracle
@@ -50,19 +52,55 @@ def test_bfloat16_autocast(name, method):
     assert relative_error(s, truth) <= bound(torch.bfloat16, relative_error(plain, truth), 1)
 
 
-def test_autocast_inside_the_loss():
-    """The user's own autocast, around the forward only."""
+def looped(model, batch):
+    """The user's own autocast, around the forward only; a loss that goes from example to example."""
+    with autocast():
+        return oracle.losses(model, batch)
 
-    def losses_fn(model, batch):
-        with autocast():
-            return oracle.losses(model, batch)
 
-    case = named("lenet")
+def at_once(model, batch):
+    with autocast():
+        return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+
+@pytest.mark.filterwarnings("ignore:TF32 acceleration on top of oneDNN")  # torch's own, of putting the flags back
+@pytest.mark.parametrize("onednn", (True, False))  # without it products are rounded as on CPUs that lack bfloat16
+@pytest.mark.parametrize("losses_fn", (looped, at_once))
+@pytest.mark.parametrize("name", ("mlp", "lenet", "vit", "resnet_groupnorm", "resnet_batchnorm_training"))
+def test_autocast_inside_the_loss(name, losses_fn, onednn):
+    """Scores and step are served by a fast method: what half precision rounds is not taken for a wrong rule."""
+    case = named(name)
     truth = oracle.scores(*case.make(torch.float64))
     model, batch, val_batch = case.make()
-    plain = oracle.scores(model, batch, val_batch, losses_fn=losses_fn)
-    s = fastrw.gradient_dots(model, batch, val_batch, losses_fn=losses_fn)
-    assert relative_error(s, truth) <= bound(torch.bfloat16, relative_error(plain, truth), 1)
+    with torch.backends.mkldnn.flags(enabled=onednn):
+        plain = oracle.scores(model, batch, val_batch, losses_fn=losses_fn)
+        s, report = fastrw.gradient_dots(model, batch, val_batch, losses_fn=losses_fn, return_report=True)
+        step = fastrw.Reweighter(model, losses_fn=losses_fn).backward(batch, val_batch)
+    met = losses_fn is looped or name == "resnet_batchnorm_training"
+    assert report.method == step.method == ("tangent" if met else "layerwise"), report.refused
+    for found in (s, step.scores):
+        assert relative_error(found, truth) <= bound(torch.bfloat16, relative_error(plain, truth), 1)
+
+
+def test_verify_knows_of_autocast_inside_the_loss():
+    model, batch, val_batch = named("lenet").make()
+    assert fastrw.verify(model, batch, val_batch, losses_fn=at_once).ok
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
+def test_what_is_wrong_is_refused_in_half_precision_too(dtype, monkeypatch):
+    def losses_fn(model, batch):
+        with torch.autocast("cpu", dtype):
+            return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+    def each_with_its_neighbours(*args):
+        scored = layerwise.scores(*args)
+        scored.scores = scored.scores.roll(1)
+        return scored
+
+    monkeypatch.setitem(methods.METHODS, "layerwise", each_with_its_neighbours)
+    with pytest.raises(fastrw.Refused, match="scores must equal one gradient per example"):
+        fastrw.gradient_dots(*named("lenet").make(), losses_fn=losses_fn, method="layerwise")
 
 
 @pytest.mark.parametrize("method", METHODS)

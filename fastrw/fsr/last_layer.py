@@ -16,7 +16,7 @@ from fastrw.fsr.lookahead import Lookahead
 from fastrw.fsr.question import Answer, Question, forward, losses
 from fastrw.isolation import State
 from fastrw.methods.common import as_score
-from fastrw.methods.spot_check import RELATIVE
+from fastrw.methods.spot_check import RELATIVE, coarsest
 
 
 class LastLayer:
@@ -100,7 +100,7 @@ class LastLayer:
         if not self._checked:
             params = list(self.lookahead.params.values())
             truth = torch.autograd.grad(f.sum(), params, retain_graph=True, allow_unused=True)
-            bound = max(RELATIVE[t.dtype] for t in (f, G, h) if t.dtype in RELATIVE)
+            bound = RELATIVE[coarsest(f, *params)]
             for t, found in zip(truth, self._gradients(as_score(G), as_score(h)), strict=True):
                 if t is None or not bool((found - as_score(t)).norm() <= bound * as_score(t).norm()):
                     return False

@@ -24,7 +24,7 @@ from fastrw.errors import CoupledExamples, ForThisBatch, Refused
 from fastrw.isolation import State
 from fastrw.methods import layerwise
 from fastrw.methods.common import Options, of_finite
-from fastrw.methods.spot_check import RELATIVE
+from fastrw.methods.spot_check import RELATIVE, coarsest
 from fastrw.parts import Owned, Part, Products, gram_scores, part_of
 from fastrw.problem import Problem
 from fastrw.report import UseReport
@@ -137,7 +137,8 @@ def _check_joined(problem: Problem, state: State, tape: Tape, losses: Tensor) ->
             start += len(expected)
             if alone.signature() != tape.signature():
                 raise _KeepApart("the forward runs otherwise on one batch alone")
-            excess = (found - expected.detach()).norm() - RELATIVE[found.dtype] * expected.detach().norm()
+            limit = RELATIVE[coarsest(expected)]
+            excess = (found - expected.detach()).norm() - limit * expected.detach().norm()
             if bool(excess > 0):  # nan where a loss is not finite: then both are
                 raise _KeepApart("the losses of one batch depend on the other")
     finally:

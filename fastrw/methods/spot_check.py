@@ -3,6 +3,7 @@ one `autograd.grad` per example on the very same batch. A rule that is wrong is 
 
 import torch
 
+from fastrw import graph
 from fastrw.errors import Refused
 from fastrw.isolation import State
 from fastrw.methods.common import Scored, as_score, validation_gradient
@@ -10,7 +11,15 @@ from fastrw.problem import Problem
 
 EXAMPLES = 5
 # A wrong rule errs by far more; rounding by far less. Half precision is judged by what its products can carry.
-RELATIVE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.bfloat16: 1e-1, torch.float16: 3e-2}
+RELATIVE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+# Sums of products are rounded at the scale of the factors, |grad f_i| |V|, however small the sum: so many eps of them.
+ROUNDINGS = {torch.float64: 64, torch.float32: 64, torch.float16: 4, torch.bfloat16: 4}
+
+
+def coarsest(*tensors: torch.Tensor) -> torch.dtype:
+    """The dtype that limits what can be asked of numbers made from these: the coarsest that they, or anything that
+    their graphs pass through, are in."""
+    return max(graph.dtypes(*tensors) & {*RELATIVE}, key=list(RELATIVE).index, default=torch.float32)
 
 
 def spot_check(problem: Problem, state: State, scored: Scored, name: str) -> bool:
@@ -24,8 +33,7 @@ def spot_check(problem: Problem, state: State, scored: Scored, name: str) -> boo
     V = validation_gradient(problem, state)
     losses = problem.losses(problem.batch)
     after.rewind()
-    wanted, dtype = list(V), losses.dtype
-    lowest = max(RELATIVE[d] for d in {dtype, *(p.dtype for p in wanted), _autocast_dtype(losses)} if d in RELATIVE)
+    wanted, dtype = list(V), coarsest(losses, *V)
     finite = losses.detach().isfinite().nonzero().flatten().tolist()
     picked = sorted({finite[round(j * (len(finite) - 1) / (EXAMPLES - 1))] for j in range(EXAMPLES)}) if finite else []
     if not picked or not V:
@@ -41,8 +49,8 @@ def spot_check(problem: Problem, state: State, scored: Scored, name: str) -> boo
     truth, noise, found = torch.stack(truth).detach(), torch.stack(noise).detach(), scored.scores[picked]
     if not bool(truth.isfinite().all()) or not bool(truth.any()):
         return False
-    # sums of products are rounded at the scale of the factors, however small the sum
-    excess = (found - truth).abs() - lowest * truth.norm() - 64 * torch.finfo(dtype).eps * noise
+    rounding = ROUNDINGS[dtype] * torch.finfo(dtype).eps * noise
+    excess = (found - truth).abs() - RELATIVE[dtype] * truth.norm() - rounding
     if not bool((excess <= 0).all()):
         worst = int(excess.nan_to_num(torch.inf).argmax())
         raise Refused(
@@ -61,21 +69,14 @@ def gradient_check(problem: Problem, state: State, w: torch.Tensor, found: dict,
     params = list(problem.params.values())
     kept = torch.where(w == 0, 0, w.to(losses.dtype) * losses)
     grads = torch.autograd.grad(kept.sum(), params, allow_unused=True)
-    lowest = max(
-        RELATIVE[d] for d in {losses.dtype, *(p.dtype for p in params), _autocast_dtype(losses)} if d in RELATIVE
-    )
+    limit = RELATIVE[coarsest(losses, *params)]
     error = norm = w.new_zeros(())
     for p, g in zip(params, grads, strict=True):
         if g is not None or p in found:
             g, ours = (torch.zeros_like(p) if t is None else t.to_dense() for t in (g, found.get(p)))
             error, norm = error + (as_score(ours) - as_score(g)).norm() ** 2, norm + as_score(g).norm() ** 2
-    if bool(error.sqrt() > lowest * norm.sqrt()):
+    if bool(error.sqrt() > limit * norm.sqrt()):
         raise Refused(
             f"fastrw.{name}: the gradient must be that of the weighted losses, got a relative error of "
             f"{(error / norm).sqrt().item():.1e}"
         )
-
-
-def _autocast_dtype(t: torch.Tensor) -> torch.dtype | None:
-    device = t.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

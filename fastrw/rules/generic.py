@@ -53,10 +53,11 @@ def _forward_mode(call: Call, directions: dict[int, Tensor]) -> list[Tensor | No
 
 @cache
 def _load_decompositions() -> None:
-    """What `make_dual` imports at its first call: it scripts, and torch warns of its own scripting."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        import torch._decomp.decompositions_for_jvp  # noqa: F401
+    """What the first `make_dual` of a process imports: it scripts, and torch warns of its own scripting, in a category
+    that differs from version to version."""
+    with warnings.catch_warnings(), forward_ad.dual_level():
+        warnings.filterwarnings("ignore", ".*torch.jit.script")
+        forward_ad.make_dual(torch.zeros(()), torch.zeros(()))
 
 
 def _reverse_twice(call: Call, directions: dict[int, Tensor]) -> list[Tensor | None]:
