@@ -32,7 +32,7 @@ class Config(NamedTuple):
 
 # By family, see common.py; largest first. "narrow" serves channels that are not neighbours, too.
 CONFIGS = {
-    "half": (Config(64, 128, 64, 8, 2), Config(16, 64, 64, 4, 3)),
+    "half": (Config(64, 128, 64, 8, 4), Config(16, 64, 64, 4, 4)),
     "tf32": (Config(64, 64, 32, 8, 2), Config(16, 64, 32, 8, 3)),
     "ieee": (Config(64, 64, 16, 8, 2), Config(16, 64, 16, 4, 2)),
     "narrow": (Config(32, 32, 32, 4, 2), Config(16, 64, 32, 4, 2)),

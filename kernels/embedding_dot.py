@@ -22,7 +22,7 @@ class Config(NamedTuple):
 
 
 # widest first
-CONFIGS = (Config(2, 1024, 4, 3), Config(8, 256, 4, 3), Config(32, 64, 4, 3))
+CONFIGS = (Config(2, 1024, 4, 3), Config(4, 256, 4, 3), Config(32, 64, 4, 3))
 
 
 def choose_config(q: int) -> Config:

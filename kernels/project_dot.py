@@ -31,7 +31,7 @@ HALF = (Config(128, 128, 64, 8, 3), Config(64, 64, 64, 4, 3), Config(64, 16, 64,
 CONFIGS = {
     "hopper": (Config(128, 256, 64, 8, 3), *HALF),
     "half": HALF,
-    "wide": (Config(128, 128, 32, 8, 3), Config(64, 16, 32, 4, 3)),
+    "wide": (Config(128, 64, 32, 8, 3), Config(64, 16, 32, 4, 3)),
     "tf32": (Config(128, 128, 32, 8, 3), Config(64, 64, 32, 8, 3), Config(64, 16, 32, 4, 3)),
     "ieee": (Config(128, 64, 16, 8, 2), Config(64, 16, 32, 4, 2)),
     "narrow": (Config(32, 32, 32, 4, 3),),

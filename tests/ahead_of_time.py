@@ -1,17 +1,21 @@
 """Compile every Triton kernel, in every config, for GPUs that are not here, and print what the compiler made of each.
 
-    python -m tests.ahead_of_time [80 90 100] [op ...]     one JSON object a line
+    python -m tests.ahead_of_time [80 90 100] [op ...] [--cover 0 | 1 | 2]     one JSON object a line
+
+`--cover` compiles fewer: 0 one build a kernel, 1 and 2 so many that every value, or pair of values, of what tells
+builds apart (family, config, dtype, alignment, GPU, ...) is in one.
 
 It runs in a process of its own, because the interpreter that the other tests switch on has no compiler. A new kernel
 adds a file to tests/builds.
 """
 
+import argparse
 import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
+from itertools import combinations
 from pathlib import Path
 
 os.environ.pop("TRITON_INTERPRET", None)
@@ -23,7 +27,7 @@ from triton.compiler import ASTSource
 from tests.builds import KERNELS
 from tests.builds.build import Build
 
-CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 CAPABILITIES = (80, 90, 100)
 
 
@@ -43,12 +47,7 @@ def compile_for(build: Build, capability: int) -> dict:
     options = {"num_warps": build.num_warps, "num_stages": build.num_stages}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     ptx = compiled.asm["ptx"]
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        usage = subprocess.run([CUOBJDUMP, "-res-usage", file.name], capture_output=True, text=True, check=True)
-    found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", usage.stdout + usage.stderr)
-    registers, stack, local = map(int, found.groups())
+    registers, spilled = _registers(compiled.asm["cubin"])
     return {
         **build.about,
         "wanted_load_bytes": build.load_bytes if build.aligned else None,
@@ -56,12 +55,30 @@ def compile_for(build: Build, capability: int) -> dict:
         "num_warps": build.num_warps,
         "capability": capability,
         "registers": registers,
-        "spilled_bytes": stack + local,
+        "spilled_bytes": spilled,
         "shared_bytes": compiled.metadata.shared,
         "matrix": sorted(set(re.findall(r"\b(wgmma|tcgen05|mma)\.(?:mma_async|mma|sync)", ptx))),
         "load_bytes": max((*_loads(ptx), *_copies(ptx)), default=0),
         "copy_bytes": min(_copies(ptx), default=0),
     }
+
+
+def _registers(cubin: bytes) -> tuple[int, int]:
+    """Registers of a thread, and the bytes that it spills: those of its stack, where an instruction touches one. (A
+    kernel with tcgen05 instructions has 8 that nothing does.)"""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        found = re.search(r"REG:(\d+) STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", _cuobjdump("-res-usage", file.name))
+        registers, stack, local = map(int, found.groups())
+        touched = stack + local and re.search(r"\b(LDL|STL)\b", _cuobjdump("-sass", file.name))
+    return registers, stack + local if touched else 0
+
+
+def _cuobjdump(*words: str) -> str:
+    done = subprocess.run([TOOLS / "cuobjdump", *words], capture_output=True, text=True, check=True,
+                          env=os.environ | {"PATH": f"{TOOLS}:{os.environ.get('PATH', '')}"})  # fmt: skip
+    return done.stdout + done.stderr
 
 
 def _loads(ptx: str) -> list[int]:
@@ -75,10 +92,35 @@ def _copies(ptx: str) -> list[int]:
     return [int(x, 0) for x in re.findall(r"cp\.async\.c[ag]\.shared\.global[^;]*?, (0x[0-9a-f]+|\d+)", ptx)]
 
 
+def _covering(builds: list[tuple[Build, int]], together: int) -> list[tuple[Build, int]]:
+    """So few of one op's builds that each `together` facts that some build has are together in one of these."""
+    seen, kept = set(), []
+    for build, capability in builds:
+        facts = {"capability": capability, "aligned": build.aligned, **build.about}
+        # the kernel is in every combination: 0 keeps one build of each
+        new = {(facts["kernel"], *some) for some in combinations(map(str, facts.items()), together)} - seen
+        if new:
+            kept.append((build, capability))
+            seen |= new
+    return kept
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="registers, spills and the like of every Triton kernel; needs no GPU")
+    parser.add_argument("what", nargs="*", metavar="80 | 90 | 100 | op", help="GPUs and ops; all, if none is named")
+    parser.add_argument("--cover", type=int, choices=range(3), help="compile fewer: see above")
+    options = parser.parse_args()
+    asked = [int(x) for x in options.what if x.isdigit()] or CAPABILITIES
+    for op in [x for x in options.what if not x.isdigit()] or KERNELS:
+        builds = list(KERNELS[op]())
+        # each build on another GPU than its neighbour, then on the others
+        turns = [
+            (build, asked[(i + turn) % len(asked)]) for turn in range(len(asked)) for i, build in enumerate(builds)
+        ]
+        turns = [(build, capability) for build, capability in turns if capability >= build.least]
+        for build, capability in turns if options.cover is None else _covering(turns, options.cover):
+            print(json.dumps(compile_for(build, capability)), flush=True)
+
+
 if __name__ == "__main__":
-    asked = [int(x) for x in sys.argv[1:] if x.isdigit()] or CAPABILITIES
-    for op in [x for x in sys.argv[1:] if not x.isdigit()] or KERNELS:
-        for build in KERNELS[op]():
-            for capability in asked:
-                if capability >= build.least:
-                    print(json.dumps(compile_for(build, capability)), flush=True)
+    main()

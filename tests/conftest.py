@@ -1,14 +1,25 @@
-"""What holds for every test: Triton's interpreter first, threads shared out, GPU tests skipped where none is."""
+"""What holds for every test: one thread, Triton's interpreter first, GPU tests skipped where none is."""
 
 import os
+
+# Workers share the cores already, and threads that wait for one another on a busy machine take twenty times as long.
+# Before torch is imported, so that whatever a test starts inherits it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
 
 import tests.interpreter  # noqa: F401  (before any kernel is imported)
+from tests import tiers
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)
+
+def pytest_addoption(parser):
+    told = "; ".join(f"{name}: {what}" for name, what in tiers.TIERS.items())
+    parser.addoption("--tier", choices=[*tiers.TIERS], default="usual", help=f"how much to run. {told}")
+
+
+def pytest_configure(config):
+    tiers.tier = config.getoption("--tier")
 
 
 @pytest.fixture
@@ -29,7 +40,11 @@ def tf32_allowed():
     torch.backends.cuda.matmul.fp32_precision = before
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
+    if tiers.tier == "quick":
+        chosen = [bool(item.get_closest_marker("quick")) for item in items]
+        config.hook.pytest_deselected(items=[item for item, quick in zip(items, chosen, strict=True) if not quick])
+        items[:] = [item for item, quick in zip(items, chosen, strict=True) if quick]
     if torch.cuda.is_available():
         return
     for item in items:

@@ -93,8 +93,7 @@ class StrayAccess(IndexError):
     """A kernel touched memory that belongs to no element of its arguments."""
 
 
-_reach: list[np.ndarray] = []  # for each tensor of the running launch: the addresses of its elements, sorted
-_width: list[int] = []  # and the bytes of one
+_reach: dict[int, np.ndarray] = {}  # bytes of an element -> addresses of the running launch's elements, sorted
 
 
 def _elements(x: torch.Tensor) -> np.ndarray:
@@ -102,17 +101,19 @@ def _elements(x: torch.Tensor) -> np.ndarray:
     for size, stride in zip(x.shape, x.stride(), strict=True):
         steps = np.arange(size, dtype=np.uint64) * np.uint64(stride * x.element_size())
         addresses = (addresses[:, None] + steps[None, :]).reshape(-1)
-    return np.unique(addresses)
+    return addresses
 
 
 def _check(what: str, pointers, mask) -> None:
     lanes = np.broadcast_to(np.asarray(mask.data, bool), pointers.data.shape)
     wanted = pointers.data.astype(np.uint64)[lanes]
     width = pointers.get_element_ty().primitive_bitwidth // 8
-    ours = [addresses for addresses, size in zip(_reach, _width, strict=True) if size == width]
-    stray = wanted[~np.isin(wanted, np.concatenate(ours))] if ours else wanted
-    if stray.size:
-        raise StrayAccess(f"{what} of {width} bytes at {stray.size} of {wanted.size} addresses outside every argument")
+    ours = _reach.get(width, wanted[:0])
+    place = np.searchsorted(ours, wanted)
+    stray = place == len(ours)
+    stray[~stray] = ours[place[~stray]] != wanted[~stray]
+    if stray.any():
+        raise StrayAccess(f"{what} of {width} bytes at {stray.sum()} of {wanted.size} addresses outside every argument")
 
 
 def _check_addresses() -> None:
@@ -130,7 +131,9 @@ def _check_addresses() -> None:
 
     def checked_execute(self, *args, **kwargs):
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, torch.Tensor)]
-        _reach[:], _width[:] = [_elements(x) for x in tensors], [x.element_size() for x in tensors]
+        _reach.clear()
+        for width in {x.element_size() for x in tensors}:
+            _reach[width] = np.sort(np.concatenate([_elements(x) for x in tensors if x.element_size() == width]))
         with np.errstate(all="ignore"):  # a GPU does not warn of inf - inf
             return execute(self, *args, **kwargs)
 

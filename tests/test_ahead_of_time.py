@@ -1,14 +1,18 @@
 """Every config of the Triton kernels compiles for GPUs that are not here, without spills, onto their matrix units."""
 
 import json
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import tiers
+
 pytest.importorskip("triton")
 MATRIX_UNIT = {80: "mma", 90: "wgmma", 100: "tcgen05"}
+COVERED = "2"  # every pair of values that tell builds apart
 SHARED_BYTES = {80: 99 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # 99: sm_86 and sm_89 run what sm_80 runs
 
 
@@ -29,11 +33,27 @@ def faults(report):
         yield "loads aligned rows less than 16 bytes at a time, or takes others for aligned"
 
 
-@pytest.mark.parametrize("capability", MATRIX_UNIT)
-def test_every_build(capability):
-    command = [sys.executable, "-m", "tests.ahead_of_time", str(capability)]
+def compiled(*words):
+    command = [sys.executable, "-m", "tests.ahead_of_time", *words]
     run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert run.returncode == 0, run.stderr
     reports = [json.loads(line) for line in run.stdout.splitlines()]
     assert reports
-    assert not [(fault, report) for report in reports for fault in faults(report)]
+    return reports
+
+
+@pytest.mark.quick
+def test_one_build_of_every_kernel():
+    """Takes over 10 s: a compiler runs for each."""
+    assert not [(fault, report) for report in compiled("--cover", "0") for fault in faults(report)]
+
+
+OPS = sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).parent / "builds")]))
+OPS.remove("build")
+
+
+@pytest.mark.parametrize("ops", [OPS[i::4] for i in range(4)], ids="-".join)
+def test_builds_of_every_kind(ops):
+    """Takes over 10 s: a compiler runs for each, some hundred times. The longest tier compiles each for each GPU."""
+    cover = [] if tiers.tier == "every" else ["--cover", COVERED]
+    assert not [(fault, report) for report in compiled(*ops, *cover) for fault in faults(report)]
