@@ -1,5 +1,7 @@
 """The Triton kernels of batch_norm_tangent in every config, and the pure functions that choose between them."""
 
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from tests import interpreter
 from tests.launch import check
 from tests.op_cases import CASES
 from tests.op_cases.draw import NAN
+from tests.tiers import covering
 
 if not interpreter.INTERPRETED:
     pytest.skip("kernels run on the GPU here, or Triton is not installed", allow_module_level=True)
@@ -27,9 +30,7 @@ CASE = CASES["batch_norm_tangent"]
 LAYOUTS = ("plain", "channels last")
 
 
-@pytest.mark.parametrize("tiles", [1, 2, 10])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
+@pytest.mark.parametrize(("config", "layout", "tiles"), covering(product(CONFIGS, LAYOUTS, [1, 2, 10]), 2), ids=str)
 def test_every_config_is_right_in_every_split(config, layout, tiles):
     """Also where it is far from the one that is chosen: a wrong guess may be slow, never wrong."""
     for C, positions in ((10, (3, 5)), (16, (4, 4))):  # rows that are not aligned to 16 bytes, and such that are

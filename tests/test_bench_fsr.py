@@ -22,6 +22,7 @@ def small(monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.quick
 def test_every_way_gets_a_number(tmp_path):
     assert bench.main([*TINY, "--json", str(tmp_path / "fsr.json")]) == 0
     result = json.loads((tmp_path / "fsr.json").read_text())

@@ -31,6 +31,7 @@ def test_a_family_grows_along_every_axis(family):
         assert large[0](large[1][0]).shape == (len(large[1][1]), kind.classes)
 
 
+@pytest.mark.quick
 def test_scaling_gives_every_point_its_figures(tmp_path):
     path, picture = tmp_path / "scaling.json", tmp_path / "scaling.png"
     words = ["--family", "mlp", "--points", "1", "--rounds", "1", "--threads", "1", "--json", str(path)]
@@ -47,6 +48,7 @@ def test_scaling_gives_every_point_its_figures(tmp_path):
         }
 
 
+@pytest.mark.quick
 def test_overhead_gives_every_line_its_slopes(tmp_path):
     path = tmp_path / "overhead.json"
     assert bench.main(["overhead", "--rounds", "2", "--models", "lenet", "--json", str(path)]) == 0

@@ -60,6 +60,7 @@ def model_and_batches(device, *shapes, dtype=torch.float32):
     return model, batches
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("gathers", [False, True])
 def test_a_repeated_step_is_the_step(device, gathers):
     model, batches = model_and_batches(device, *[(9, 4)] * 7)
@@ -93,7 +94,8 @@ def test_another_shape_or_mode_is_another_graph(by_hand):
     for _ in range(4):
         out = step.backward(*batches[0])
     assert len(step._graphs._captured) == 3
-    assert torch.equal(out.weights, fastrw.Reweighter(model).backward(*batches[0]).weights)
+    expected = fastrw.Reweighter(model).backward(*batches[0]).weights
+    assert relative_error(out.weights, expected) <= SCORE_GOAL[torch.float32]
 
 
 def test_too_many_shapes_say_the_way_out(by_hand):

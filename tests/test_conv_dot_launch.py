@@ -1,5 +1,7 @@
 """The Triton kernel of conv_dot in every config, layout and kind of layer."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from tests import interpreter
 from tests.convolutions import LAYERS, arguments
 from tests.launch import DTYPES, check, every, to_tf32
 from tests.op_cases.draw import LAYOUTS, NAN
+from tests.tiers import covering
 
 if not interpreter.INTERPRETED:
     pytest.skip("kernels run on the GPU here, or Triton is not installed", allow_module_level=True)
@@ -37,8 +40,7 @@ def test_every_config_is_right(family, config):
         check(partial.view(-1, 3, it.g.shape[2]).sum((0, 2)), reference.conv_dot, [x, g, V, v_b, *options], terms(V, g))
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("layer", "layout"), covering(product(LAYERS, LAYOUTS)))
 def test_every_layer_in_every_layout(layer, layout):
     """The interpreter raises at a stray address, margins included."""
     x, g, V, v_b, _, *options = arguments(2, layer, torch.bfloat16, layout)

@@ -66,7 +66,7 @@ BUGS = {
 
 @pytest.mark.parametrize("bug", BUGS)
 def test_planted_bugs_are_found(planted, bug):
-    done = subprocess.run([planted, str(bug)], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([planted, str(bug)], capture_output=True, text=True, timeout=600)
     assert (done.returncode == 0) == (bug == 0)
     assert BUGS[bug] in done.stdout + done.stderr
 
@@ -85,6 +85,6 @@ def test_ops_are_right_and_clean(compile_command, tmp_path):
     preload = " ".join(_output(compile_command[0], f"-print-file-name=lib{name}.so") for name in ("asan", "stdc++"))
     environment = os.environ | {"LD_PRELOAD": preload, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(HERE / "run.py"), library]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("right") > 500

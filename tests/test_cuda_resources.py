@@ -9,6 +9,8 @@ from rich.console import Console
 from bench import ahead_of_time
 from fastrw import extension
 
+pytestmark = pytest.mark.xdist_group("cuda_resources")  # one worker makes what all of these read
+
 OPS = ["gram_dot", "grouped_gram_dot", "conv_dot", "norm_dot", "norm_instance", "embedding_dot", "rectify_normalize"]
 
 

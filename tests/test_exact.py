@@ -49,6 +49,7 @@ def test_exact_or_refused(case, dtype, method):
     assert method != "auto" or report.method in case.expect, report.refused
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_every_method_serves_a_plain_model(method):
     """A method that refused everything would pass the test above."""
@@ -56,6 +57,7 @@ def test_every_method_serves_a_plain_model(method):
     assert weigh(case, torch.float64, method)[1].method == method
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("method", ("tangent", "double_backward", "per_example"))
 def test_methods_for_coupled_examples_serve_batchnorm(method):
     (case,) = cases("resnet_batchnorm_training")

@@ -113,6 +113,7 @@ def test_every_model_is_exact(monkeypatch, meta, make):
     trained(monkeypatch, meta=meta, model=reference.made(**make), mixup=True, decay=0.01)
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("refresh", [2, 3, 50])
 def test_kept_features_are_those_of_the_fetch(monkeypatch, refresh):
     trained(monkeypatch, refresh=refresh, decay=0.01)

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -12,6 +13,7 @@ from tests import fsr_reference as reference
 README = Path(__file__).parents[1] / "README.md"
 
 
+@pytest.mark.quick
 def test_the_example_runs(capsys):
     section = README.read_text().split("## Without clean data")[1].split("\n## ")[0]
     (example,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)

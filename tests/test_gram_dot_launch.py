@@ -11,6 +11,7 @@ from tests import interpreter
 from tests.launch import every, to_tf32
 from tests.op_cases.draw import LAYOUTS, NAN
 from tests.op_cases.gram_dot import matrices
+from tests.tiers import covering
 
 if not interpreter.INTERPRETED:
     pytest.skip("kernels run on the GPU here, or Triton is not installed", allow_module_level=True)
@@ -21,8 +22,9 @@ from fastrw.kernels.gram_dot import CONFIGS, choose_config, choose_split, launch
 EVERY = every(CONFIGS)
 
 
-@pytest.mark.parametrize("tiles", [1, 2, 10])
-@pytest.mark.parametrize(("family", "config"), EVERY, ids=str)
+@pytest.mark.parametrize(
+    ("family", "config", "tiles"), covering((*row, tiles) for tiles in [1, 2, 10] for row in EVERY), ids=str
+)
 def test_every_config_is_right_in_every_split(family, config, tiles):
     """On rows aligned to 16 bytes or not, whatever the family is chosen for: a wrong guess may be slow, never wrong."""
     split = tiles * config.BLOCK_K

@@ -9,6 +9,7 @@ import pytest
 from fastrw import cli, extension
 
 
+@pytest.mark.quick
 def test_info_tells_everything_as_json(capsys):
     assert cli.main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

@@ -8,6 +8,7 @@ from tests import interpreter
 from tests.launch import check, every
 from tests.op_cases.draw import LAYOUTS, NAN, Draw
 from tests.op_cases.norm_dot import make
+from tests.tiers import covering, some
 
 if not interpreter.INTERPRETED:
     pytest.skip("kernels run on the GPU here, or Triton is not installed", allow_module_level=True)
@@ -15,10 +16,14 @@ if not interpreter.INTERPRETED:
 from fastrw.kernels.common import MAX_STRIDE
 from fastrw.kernels.norm_dot import CONFIGS, Statistics, choose_config, launch_norm_dot, run_norm_dot
 
+WAYS = [("", 1), ("S", 2)]  # the statistics that do not vary, the tiles of a program
 
-@pytest.mark.parametrize(("fixed", "tiles"), [("", 1), ("S", 2)])
-@pytest.mark.parametrize("positions", [False, True])
-@pytest.mark.parametrize(("family", "config"), every(CONFIGS), ids=str)
+
+@pytest.mark.parametrize(
+    ("family", "config", "positions", "fixed", "tiles"),
+    covering((*row, positions, *way) for row in every(CONFIGS) for positions in (False, True) for way in WAYS),
+    ids=str,
+)
 def test_every_config_is_right_in_every_split(family, config, positions, fixed, tiles):
     """Along channels and along positions, statistics that vary and that do not, on aligned rows and others."""
     half = [(torch.bfloat16, "aligned margin"), (torch.float16, "plain")]
@@ -42,7 +47,7 @@ def test_every_config_sums_each_row_where_there_is_one_position(family, config):
     n, width, G = 131, 7, 3
     args = make(Draw(torch.float16 if family == "half" else torch.float32), n, 1, width, G)
     turned = [t.transpose(0, 1) for t in args[:4]]
-    for stretch in (config.BLOCK_A, 2 * config.BLOCK_A):
+    for stretch in some((2 * config.BLOCK_A, config.BLOCK_A), 1):
         s = torch.full((n,), NAN)
         run_norm_dot(*turned[:2], Statistics(*turned[2:], 1, width), *args[4:], False, s, stretch, True, config)
         check(s, reference.norm_dot, args, 4 * width * G)

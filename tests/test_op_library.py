@@ -8,7 +8,8 @@ from torch.library import opcheck
 
 from fastrw.ops import self_test
 from fastrw.ops.self_test import as_tuple
-from tests.op_cases import CASES, OF_CPU, SERVED, need
+from fastrw.tolerance import bound, relative_error
+from tests.op_cases import CASES, OF_CPU, SERVED, need, same, widened
 
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at the first tangent
 KERNELS = [pair for pair in OF_CPU if pair[1] != "reference"]
@@ -28,7 +29,7 @@ def test_opcheck(op, backend, dtype):
     few = backend == "triton"  # the interpreter is slow
     for layout in ("margin",) if few else ("plain", "margin", "transposed"):
         if layout in case.layouts:
-            for sizes in (case.sizes[0],) if few else (case.sizes[0], *case.sizes[-2:]):
+            for sizes in (case.small,) if few else (case.sizes[0], *case.sizes[-2:]):
                 args = case.args(sizes, dtype, layout)
                 need(op, backend, args)
                 opcheck(bare(op, backend).default, case.nest(*args))
@@ -42,17 +43,25 @@ def test_compile_keeps_values_and_derivatives(monkeypatch, op, backend):
     torch._dynamo.reset()  # it counts the compilations of this function over all ops
 
     def word(*args):
-        return sum(o.sin().sum() for o in as_tuple(case.run(args, backend)))
+        return as_tuple(case.run(args, backend))
+
+    def derivatives(outputs, args):
+        tensors = [x for x in args if isinstance(x, Tensor) and x.requires_grad]
+        return torch.autograd.grad(sum(o.sin().sum() for o in outputs), tensors)
 
     compiled = torch.compile(word, fullgraph=True, backend="aot_eager", dynamic=False)
-    for sizes in case.sizes[: 1 if backend == "triton" else 2]:
-        args = case.args(sizes)
-        tensors = [x.requires_grad_() for x in args if isinstance(x, Tensor) and x.is_floating_point()]
-        s, expected = compiled(*args), word(*args)
-        assert torch.equal(s, expected)
+    for sizes in [case.small] if backend == "triton" else case.sizes[:2]:
+        args, K = case.args(sizes), case.terms(*sizes)
+        wide = widened(args)
+        for x in (*args, *wide):
+            if isinstance(x, Tensor) and x.is_floating_point():
+                x.requires_grad_()
+        outputs, expected, truths = compiled(*args), word(*args), as_tuple(case.reference(*wide))
+        assert all(same(*three, backend, K) for three in zip(outputs, expected, truths, strict=True))
         if case.derivatives:
-            gradients, wanted = (torch.autograd.grad(x, tensors) for x in (s, expected))
-            assert all(torch.equal(x, y) for x, y in zip(gradients, wanted, strict=True))
+            each = (derivatives(*pair) for pair in ((outputs, args), (expected, args), (truths, wide)))
+            for got, plain, truth in zip(*each, strict=True):
+                assert relative_error(got, truth) <= bound(got.dtype, relative_error(plain, truth), K)
 
 
 @pytest.mark.parametrize(("op", "backend"), KERNELS)

@@ -38,6 +38,7 @@ def test_results_are_asked_by_settings(document):
     assert Spread((0.5, 0.6)).said() == "55.0 ± 7.1" and Spread((0.5,)).said() == "50.0"
 
 
+@pytest.mark.quick
 def test_report_is_whole_and_self_contained(tmp_path, document):
     (tmp_path / "bias.json").write_text(json.dumps(document))
     files = ["--markdown", str(tmp_path / "doc" / "R.md"), "--html", str(tmp_path / "R.html")]
@@ -79,6 +80,7 @@ def test_broken_results_are_told(tmp_path, capsys):
     assert "must be what a run wrote" in capsys.readouterr().err
 
 
+@pytest.mark.quick
 def test_list_for_people_and_for_programs(capsys):
     assert main(["list", "l2r-*"]) == 0
     assert "l2r-imbalance" in capsys.readouterr().out
@@ -86,6 +88,7 @@ def test_list_for_people_and_for_programs(capsys):
     assert len(json.loads(capsys.readouterr().out)["l2r-imbalance"]) == 198
 
 
+@pytest.mark.quick
 def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path, monkeypatch, capsys):
     words = ["run", "lemma", "--quick", "--out", str(tmp_path), "--threads", "1", "--device", "cpu"]
     real, calls = command.Store.run, []

@@ -1,4 +1,4 @@
-"""The papers' experiments: each trial runs once, goes on to the same bits where it was stopped, and is kept whole."""
+"""The papers' experiments: each trial runs once, goes on where it was stopped as if it never was, is kept whole."""
 
 import json
 import math
@@ -8,7 +8,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from bench.papers import sources
+from bench.papers import convergence, sources, training
 from bench.papers.command import main
 from bench.papers.convergence import Lemma, constants, counterexample
 from bench.papers.cost import Cost
@@ -18,6 +18,7 @@ from bench.papers.quick import quick
 from bench.papers.runner import Stopped, Store
 from bench.papers.sources import PapersError
 from bench.papers.training import Training
+from tests.resumed import in_float64, same_state
 
 needs_fsr = pytest.mark.skipif(find_spec("fastrw.fsr") is None, reason="fastrw.fsr is not part of this fastrw")
 SMALL = Training(
@@ -39,7 +40,11 @@ KINDS = [
 ]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    # BatchNorm over so few examples magnifies rounding beyond what the first step's check lets pass
+    pytest.mark.filterwarnings("ignore:fastrw. this model is scored by one backward pass per example"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +53,23 @@ def images():
 
 
 @pytest.mark.parametrize("trial", KINDS, ids=lambda trial: f"{trial.kind}-{getattr(trial, 'method', trial.seed)}")
-def test_stopped_trial_goes_on_to_the_same_bits(tmp_path, images, trial):
-    whole = Store(tmp_path / "whole").run(trial, images)
-    total = trial.start(images).total
-    for stop in (1, total // 2, total - 1):
-        store, done = Store(tmp_path / f"stopped{stop}"), []
-        with pytest.raises(Stopped):
-            store.run(trial, images, on_step=lambda at, _, done=done: done.append(at),
-                      stopped=lambda done=done, stop=stop: done[-1] == stop)  # fmt: skip
-        assert store.find(trial, images) is None
-        torch.manual_seed(stop)  # whatever the process did between must not matter
-        again = store.run(trial, images)
-        assert again["result"] == whole["result"]
-        assert [file.suffix for file in store.folder.iterdir()] == [".json"]
+def test_stopped_trial_goes_on_as_if_never_stopped(tmp_path, images, trial, monkeypatch):
+    works, start = [], type(trial).start
+    monkeypatch.setattr(type(trial), "start", lambda *args: works.append(start(*args)) or works[-1])
+    with in_float64(training, convergence):
+        whole = Store(tmp_path / "whole").run(trial, images)["result"]
+        end, total = works[0].state_dict(), works[0].total
+        for stop in (1, total // 2, total - 1):
+            store, done = Store(tmp_path / f"stopped{stop}"), []
+            with pytest.raises(Stopped):
+                store.run(trial, images, on_step=lambda at, _, done=done: done.append(at),
+                          stopped=lambda done=done, stop=stop: done[-1] == stop)  # fmt: skip
+            assert store.find(trial, images) is None
+            torch.manual_seed(stop)  # whatever the process did between must not matter
+            again = store.run(trial, images)["result"]
+            same_state(works[-1].state_dict(), end)
+            same_state(again, whole)
+            assert [file.suffix for file in store.folder.iterdir()] == [".json"]
 
 
 def test_finished_trial_is_not_run_again(tmp_path, images, monkeypatch):

@@ -71,6 +71,7 @@ def images(n, dtype=torch.float64):
     return torch.randn(n, 3, 8, 8, dtype=dtype), torch.randint(5, (n,))
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("update", ["assembled", "backward", "auto"])
 @pytest.mark.parametrize("norm", [None, lambda c: nn.GroupNorm(2, c)], ids=["no norm", "group norm"])
 def test_both_updates_are_exact(norm, update):
@@ -108,10 +109,10 @@ def test_the_training_forward_moves_running_statistics_once_and_validation_never
     step = fastrw.Reweighter(model)
     out = step.backward(batch, val_batch)
     assert out.method == "tangent"
-    assert all(torch.equal(x, y) for x, y in zip(model.buffers(), plain.buffers(), strict=True))
+    assert error(model.buffers(), plain.buffers()) <= EXACT
     plain(batch[0])
     step.backward(batch, val_batch)
-    assert all(torch.equal(x, y) for x, y in zip(model.buffers(), plain.buffers(), strict=True))
+    assert error(model.buffers(), plain.buffers()) <= EXACT
 
 
 @pytest.mark.parametrize("update", ["assembled", "backward"])
@@ -258,7 +259,7 @@ def test_weights_alone_move_nothing():
     model, batch, val_batch = small(nn.BatchNorm2d)
     before = [x.clone() for x in model.buffers()]
     w = fastrw.Reweighter(model).weights(batch, val_batch)
-    assert torch.equal(w, fastrw.meta_weights(model, batch, val_batch))
+    assert error([w], [fastrw.meta_weights(model, batch, val_batch)]) <= EXACT
     assert all(p.grad is None for p in model.parameters())
     assert all(torch.equal(x, y) for x, y in zip(model.buffers(), before, strict=True))
 

@@ -3,6 +3,7 @@
 import gc
 import itertools
 import types
+from itertools import product
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 import fastrw
 from bench import timing
 from fastrw.extension import idle_workspaces
+from tests.tiers import covering
 
 EARLY, LATE = 5, 50
 
@@ -58,9 +60,11 @@ WAYS = [
 ]
 CASES = [
     pytest.param(make, options, id=f"{make.__name__}-{name}")
-    for make in (mlp, convolutions, batch_norm, attentive)
-    for name, options in WAYS
-    if not (make is batch_norm and name == "assembled")  # it refuses
+    for make, (name, options) in covering(
+        (make, way)
+        for make, way in product((mlp, convolutions, batch_norm, attentive), WAYS)
+        if not (make is batch_norm and way[0] == "assembled")  # it refuses
+    )
 ]
 
 

@@ -15,6 +15,7 @@ for _ in range(2):
 fastrw.Reweighter(model).backward(batch, batch)"""
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("method", ["tangent", "double_backward"])
 def test_a_first_step_warns_of_nothing(method):
     """In a process of its own: torch scripts what it needs once in each, and says that scripting is deprecated."""
