@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from rich.console import Console
@@ -91,8 +92,7 @@ def matrix_instructions(tools: dict[str, str], library: str) -> dict[tuple[str, 
         return {}
     found: dict[tuple[str, str], set[str]] = {}
     target = name = ""
-    beside = os.pathsep.join([str(Path(tools["nvdisasm"]).parent), os.environ.get("PATH", "")])
-    for line in run(tools["cuobjdump"], "-sass", library, PATH=beside).splitlines():
+    for line in machine_code(library).splitlines():
         if where := re.match(r"\s*arch = (\S+)", line):
             target = where[1]
         elif where := re.match(r"\s*Function : (\S+)", line):
@@ -100,6 +100,14 @@ def matrix_instructions(tools: dict[str, str], library: str) -> dict[tuple[str, 
         elif what := re.search(MATRIX, line):
             found.setdefault((target, name), set()).add(what[1])
     return found
+
+
+@cache
+def machine_code(library: str) -> str:
+    """Of every kernel for every target, which takes ten seconds to read."""
+    tools = toolkit()
+    beside = os.pathsep.join([str(Path(tools["nvdisasm"]).parent), os.environ.get("PATH", "")])
+    return run(tools["cuobjdump"], "-sass", library, PATH=beside)
 
 
 def toolkit() -> dict[str, str]:

@@ -20,11 +20,15 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     tiers.tier = config.getoption("--tier")
+    # What is printed is read as on a wide terminal without colours, whatever terminal the tests are run from.
+    os.environ["COLUMNS"] = "120"
+    for name in ("LINES", "FORCE_COLOR", "CLICOLOR_FORCE", "PYTHON_COLORS", "TTY_COMPATIBLE"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture
 def one_thread():
-    """The same bits whatever the machine."""
+    """Sums in one order, however many threads the other tests run with."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -10,7 +10,7 @@ from tests import interpreter
 from tests.convolutions import LAYERS, arguments
 from tests.launch import DTYPES, check, every, to_tf32
 from tests.op_cases.draw import LAYOUTS, NAN
-from tests.tiers import covering
+from tests.tiers import covering, some
 
 if not interpreter.INTERPRETED:
     pytest.skip("kernels run on the GPU here, or Triton is not installed", allow_module_level=True)
@@ -23,11 +23,14 @@ def terms(V, g):
     return V[0].numel() * g[0].numel()
 
 
+WAYS = [("aligned", "channels last"), ("aligned", "plain"), ("3x3", "margin"), ("stem", "plain")]
+
+
 @pytest.mark.parametrize(("family", "config"), every(CONFIGS), ids=str)
 def test_every_config_is_right(family, config):
     """On neighbouring channels, aligned or not, and on others, whatever the family is chosen for."""
     dtype, other = DTYPES[family]
-    for layer, layout in (("aligned", "channels last"), ("aligned", "plain"), ("3x3", "margin"), ("stem", "plain")):
+    for layer, layout in some(WAYS, 2):
         x, g, V, v_b, kernel, *options = arguments(3, layer, dtype, layout, other)
         it = convolution(x, g, kernel, *options)
         assert (it.unit > 1) == (layout == "channels last")

@@ -8,6 +8,7 @@ from tests import interpreter
 from tests.convolutions import LAYERS, arguments
 from tests.launch import DTYPES, check, every, to_tf32
 from tests.op_cases.draw import LAYOUTS, NAN, Draw
+from tests.tiers import covering
 
 if not interpreter.INTERPRETED:
     pytest.skip("kernels run on the GPU here, or Triton is not installed", allow_module_level=True)
@@ -21,25 +22,30 @@ def terms(V, g):
     return V[0].numel() * g[0].numel()
 
 
-@pytest.mark.parametrize(("family", "config"), every(CONFIGS), ids=str)
-def test_every_config_is_right(family, config):
+WAYS = [("aligned", "channels last"), ("stem", "margin")]
+
+
+@pytest.mark.parametrize(
+    ("family", "config", "way"), covering((*row, way) for way in WAYS for row in every(CONFIGS)), ids=str
+)
+def test_every_config_is_right(family, config, way):
     """On neighbouring channels, aligned or not, and on others; each example, and the sum of stretches of them."""
     precision = "tf32" if family == "tf32" else "ieee"
-    for layer, layout in (("aligned", "channels last"), ("stem", "margin")):
-        x, g, V, _, kernel, *options = arguments(4, layer, DTYPES[family][0], layout, torch.float32)
-        it = convolution(x, g, kernel, *options)
-        (C, O), groups = it.channels, options[-1]
-        tiles = groups * -(-O // config.BLOCK_O) * _tiles(C, it.taps, config)
-        partial, G = torch.full((tiles, 3), NAN), torch.full((3, O * groups, it.taps, C), NAN)
-        sums = torch.full((2, O * groups, it.taps, C), NAN)
-        run_conv_instance(it, (1, 4), V.flatten(2), partial, G, precision, config)
-        run_conv_instance(it, (1, 4), None, None, sums, precision, config)
-        if family == "tf32":
-            x, g = to_tf32(x.contiguous()), to_tf32(g.contiguous())
-        got = partial.sum(0), G.transpose(2, 3).unflatten(3, kernel), V
-        check(got, reference.conv_instance, [x[1:], g[1:], 3, V, kernel, *options], terms(V, g))
-        summed = sums.sum(0).transpose(1, 2).unflatten(2, kernel)
-        check(summed, reference.conv_outer, [x[1:], g[1:], None, kernel, *options], 3 * terms(V, g))
+    layer, layout = way
+    x, g, V, _, kernel, *options = arguments(4, layer, DTYPES[family][0], layout, torch.float32)
+    it = convolution(x, g, kernel, *options)
+    (C, O), groups = it.channels, options[-1]
+    tiles = groups * -(-O // config.BLOCK_O) * _tiles(C, it.taps, config)
+    partial, G = torch.full((tiles, 3), NAN), torch.full((3, O * groups, it.taps, C), NAN)
+    sums = torch.full((2, O * groups, it.taps, C), NAN)
+    run_conv_instance(it, (1, 4), V.flatten(2), partial, G, precision, config)
+    run_conv_instance(it, (1, 4), None, None, sums, precision, config)
+    if family == "tf32":
+        x, g = to_tf32(x.contiguous()), to_tf32(g.contiguous())
+    got = partial.sum(0), G.transpose(2, 3).unflatten(3, kernel), V
+    check(got, reference.conv_instance, [x[1:], g[1:], 3, V, kernel, *options], terms(V, g))
+    summed = sums.sum(0).transpose(1, 2).unflatten(2, kernel)
+    check(summed, reference.conv_outer, [x[1:], g[1:], None, kernel, *options], 3 * terms(V, g))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,6 @@ from rich.console import Console
 from bench import ahead_of_time
 from fastrw import extension
 
-pytestmark = pytest.mark.xdist_group("cuda_resources")  # one worker makes what all of these read
-
 OPS = ["gram_dot", "grouped_gram_dot", "conv_dot", "norm_dot", "norm_instance", "embedding_dot", "rectify_normalize"]
 
 
@@ -61,7 +59,6 @@ def machine_code():
     """(capability, kernel, its machine code)"""
     from fastrw import _C
 
-    said = ahead_of_time.run(ahead_of_time.toolkit()["cuobjdump"], "-sass", _C.__file__)
-    for part in said.split("arch = sm_")[1:]:
+    for part in ahead_of_time.machine_code(_C.__file__).split("arch = sm_")[1:]:
         for code in part.split("Function : ")[1:]:
             yield re.match(r"\d+", part)[0], ahead_of_time.readable(code.split()[0]), code

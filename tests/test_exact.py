@@ -2,6 +2,7 @@
 
 import warnings
 from functools import cache
+from itertools import product
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import fastrw
 from fastrw.tolerance import SCORE_GOAL, bound, relative_error
 from fastrw.zoo import cases
 from tests import oracle
+from tests.tiers import covering
 
 METHODS = ("auto", "layerwise", "tangent", "double_backward", "per_example")
 DTYPES = (torch.float64, torch.float32)
@@ -31,10 +33,18 @@ def weigh(case, dtype, method):
         return fastrw.meta_weights(model, batch, val_batch, **case.kwargs, method=method, return_report=True)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("dtype", DTYPES, ids=("float64", "float32"))
-@pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
-def test_exact_or_refused(case, dtype, method):
+# float64, which errors show in, by every method; float32 by the one that is chosen, and by one of the others
+NAMES = [case.name for case in cases()]
+EVERY = [
+    *product(NAMES, DTYPES[:1], METHODS),
+    *product(NAMES, DTYPES[1:], METHODS[:1]),
+    *covering(product(NAMES, DTYPES[1:], METHODS[1:])),
+]
+
+
+@pytest.mark.parametrize(("name", "dtype", "method"), EVERY, ids=str)
+def test_exact_or_refused(name, dtype, method):
+    (case,) = cases(name)
     try:
         w, report = weigh(case, dtype, method)
     except fastrw.Refused:

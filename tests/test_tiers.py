@@ -13,8 +13,6 @@ from fastrw.methods import METHODS
 from tests import tiers
 from tests.op_cases import OF_CPU
 
-pytestmark = pytest.mark.xdist_group("tiers")  # one worker makes what all of these read
-
 ROWS = list(product("abcd", range(6), (True, False)))
 
 

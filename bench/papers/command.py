@@ -37,7 +37,7 @@ the images: --data names a folder that holds mnist*.npz, cifar10*.npz, cifar100*
 y_train, x_test, y_test; or JPEG), IDX files or CIFAR's python batches, also in the folders that torchvision makes. No
 image is part of this project.
 
-Every trial is kept under its own key, so that a stopped run (Ctrl-C) goes on where it was, to the same bits, and
+Every trial is kept under its own key, so that a stopped run (Ctrl-C) goes on as if never stopped, and
 experiments share the trials that they have in common. --scale cpu is smaller in models, steps and data, as `list` and
 the report say; --scale paper is the paper's own setting."""
 

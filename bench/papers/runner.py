@@ -47,7 +47,7 @@ class Store:
         """The kept result, or a new one. `on_step(done, total)` is called after every step.
 
         Raises:
-            Stopped: `stopped()` said so after a step; the next run goes on from there, to the same bits.
+            Stopped: `stopped()` said so after a step; the next run goes on from there as if never stopped.
         """
         if (kept := self.find(trial, images)) is not None:
             return kept

@@ -69,7 +69,7 @@ class Training(Trial):
 
 class Run:
     """One training under way (a `Work`). Every step draws from a random state of its own, made of seed and step alone:
-    model, optimizer and counts are all that a stopped run needs to go on to the same bits."""
+    model, optimizer and counts are all that a stopped run needs to go on as if never stopped."""
 
     def __init__(self, trial: Training, images: Images, device: str):
         self.trial = trial

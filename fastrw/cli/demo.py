@@ -22,7 +22,7 @@ examples:
   python -m fastrw demo --flip 0.2 --imbalance 20      fewer wrong labels, rarer classes
   python -m fastrw demo --fsr                          no clean set at all: FSR learns which examples to trust
   python -m fastrw demo --steps 3000 --save run.pt     saved as it goes; Ctrl-C stops it
-  python -m fastrw demo --resume run.pt                goes on as if never stopped, to the same bits
+  python -m fastrw demo --resume run.pt                goes on as if never stopped
 
 the columns:
   clean set            what the method does with the few examples whose labels are known to be right: all methods but
