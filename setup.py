@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -91,6 +91,12 @@ def compile_object(target: Path, command: list[str]) -> None:
 class Build(build_ext):
     """Compiles what has changed, several files at once, and links one library."""
 
+    def run(self) -> None:
+        """Nothing where the library in the source tree shall be kept, for another torch to load."""
+        kept = self.inplace and os.environ.get("FASTRW_KEEP") == "1"
+        if not (kept and all(Path(self.get_ext_fullpath(ext.name)).exists() for ext in self.extensions)):
+            super().run()
+
     def build_extension(self, ext: Extension) -> None:
         self.cxx, self.cuda = shlex.split(os.environ.get("CXX", "c++")), chosen_cuda()
         objects = self.compile_objects()
@@ -132,8 +138,11 @@ class Build(build_ext):
             for (source, _, command), target in zip(jobs, objects, strict=True):
                 depends = ["-MMD", "-MF", str(target.with_suffix(".d"))]
                 done.append(pool.submit(compile_object, target, [*command, *depends, "-c", source, "-o", str(target)]))
-        for job in done:
-            job.result()
+            try:
+                for job in as_completed(done):
+                    job.result()
+            finally:
+                pool.shutdown(cancel_futures=True)  # one has failed: the others need not begin
         return objects
 
     def link_flags(self) -> list[str]:

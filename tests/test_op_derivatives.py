@@ -14,7 +14,7 @@ from tests.tiers import covering
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at the first tangent
 EACH = [(op, backend) for op, backend in OF_CPU if CASES[op].derivatives]
 FLOAT64 = [(op, backend) for op, backend in EACH if backend != "triton"]
-TWICE = covering(FLOAT64)  # what every backend shares is differentiated again
+SECOND = covering(FLOAT64)  # what every backend shares is differentiated again
 TWICE = SCORE_GOAL[torch.float64]  # derivatives hold products of torch's, which may round anew at each call
 
 
@@ -56,7 +56,7 @@ def test_first_derivatives_are_those_of_finite_differences(op, backend):
     assert gradcheck(word, word.leaves(), check_forward_ad=True, check_batched_grad=True, nondet_tol=TWICE)
 
 
-@pytest.mark.parametrize(("op", "backend"), TWICE)
+@pytest.mark.parametrize(("op", "backend"), SECOND)
 def test_second_derivatives_are_those_of_finite_differences(op, backend):
     word = Floating(op, backend)
     assert gradgradcheck(word, word.leaves(), check_fwd_over_rev=True, nondet_tol=TWICE)
@@ -122,7 +122,7 @@ def test_vmap_is_one_call_an_item(op, backend):
             assert same(*results, backend, word.case.terms(*word.case.small))
 
 
-@pytest.mark.parametrize(("op", "backend"), TWICE)
+@pytest.mark.parametrize(("op", "backend"), SECOND)
 def test_hessian_and_mixed_modes_compose(op, backend):
     word = Floating(op, backend)
     first, *others = word.tensors

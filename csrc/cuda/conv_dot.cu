@@ -21,7 +21,7 @@ Tensor convolution(const Tensor& x, const Tensor& V, const std::optional<Tensor>
   std::array<StableIValue, 9> stack{from(wide(x)), from(wide(V)),           from(bias),
                                     from(stride),  from(padding),           from(dilation),
                                     from(false),   from(no_output_padding), from(groups)};
-  STABLE_TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::convolution", "", stack.data(), TORCH_ABI_VERSION));
+  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::convolution", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 }  // namespace
