@@ -26,13 +26,22 @@ def pytest_configure(config):
         os.environ.pop(name, None)
 
 
+def _threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture
 def one_thread():
     """Sums in one order, however many threads the other tests run with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    yield from _threads(1)
+
+
+@pytest.fixture
+def two_threads():
+    yield from _threads(2)
 
 
 @pytest.fixture

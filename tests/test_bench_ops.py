@@ -268,6 +268,7 @@ def test_ratios_are_taken_round_by_round():
 
 
 def test_ahead_of_time_reports_without_a_gpu(tmp_path):
+    """Takes over 10 s: Triton compiles, and cuobjdump takes the extension apart."""
     pytest.importorskip("triton")
     words = ["--ahead-of-time", "--op", "embedding_dot", "--target", "80", "--json", str(tmp_path / "kernels.json")]
     done = subprocess.run([sys.executable, "-m", "bench", *words], cwd=record.ROOT, capture_output=True, text=True)

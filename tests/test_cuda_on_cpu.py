@@ -72,6 +72,7 @@ def test_planted_bugs_are_found(planted, bug):
 
 
 def test_ops_are_right_and_clean(compile_command, tmp_path):
+    """Takes over 10 s: every CUDA source is compiled with two sanitizers, and every thread of a GPU is emulated."""
     from torch.utils.cpp_extension import include_paths, library_paths
 
     library = str(tmp_path / "fastrw_on_cpu.so")

@@ -14,6 +14,7 @@ OPS = ["gram_dot", "grouped_gram_dot", "conv_dot", "norm_dot", "norm_instance", 
 
 @cache
 def kernels():
+    """Takes over 10 s, in whichever test asks first: cuobjdump takes the whole extension apart."""
     if extension.reason is not None or extension.build_info()["cuda"] is None:
         pytest.skip("needs the extension with CUDA code in it")
     if set(ahead_of_time.toolkit()) != {"cuobjdump", "nvdisasm"}:

@@ -38,6 +38,12 @@ def test_every_layout(op, backend, dtype):
             check(op, sizes, dtype=dtype, layout=layout, backend=backend)
 
 
+@pytest.mark.parametrize("op", [op for op, backend in OF_CPU if backend == "cpp"])
+def test_every_size_by_two_threads(op, two_threads):
+    for sizes in CASES[op].sizes:
+        check(op, sizes, backend="cpp")
+
+
 @pytest.mark.parametrize(("op", "backend"), OF_CPU)
 def test_whatever_hypothesis_finds(op, backend):
     case = CASES[op]

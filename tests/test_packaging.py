@@ -56,7 +56,7 @@ def test_the_sdist_holds_what_a_build_and_its_tests_need(sdist):
         if path.suffix in {".py", ".cpp", ".h", ".cu", ".cuh"}
     }
     assert tracked <= names
-    assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "Makefile"} <= names
+    assert {"setup.py", "pyproject.toml", "README.md", "LICENSE", "Makefile", ".ci/set_up.py"} <= names
     assert not any(name.endswith((".so", ".pyc")) for name in names)
 
 
