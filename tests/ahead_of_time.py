@@ -19,6 +19,8 @@ from itertools import combinations
 from pathlib import Path
 
 os.environ.pop("TRITON_INTERPRET", None)
+# In the tree, since not every home folder can be written; what was compiled once serves every command that asks.
+os.environ.setdefault("TRITON_CACHE_DIR", str(Path(__file__).parents[1] / "build" / "triton"))
 
 import triton
 from triton.backends.compiler import GPUTarget
