@@ -7,14 +7,18 @@ from fastrw.ops import norm_dot, norm_instance
 from fastrw.ops.self_test import as_tuple
 from fastrw.tolerance import bound, relative_error
 from tests.op_cases import CASES, SERVED, need, same, widened
+from tests.tiers import covering
 
 EACH = [(op, backend, dtype) for op, backend, dtype in SERVED if op in ("norm_dot", "norm_instance")]
+LAYOUTS = ("plain", "channels last")
 DOTS = [(backend, dtype) for op, backend, dtype in EACH if op == "norm_dot"]
 
 
-@pytest.mark.parametrize("layout", ["plain", "channels last"])
-@pytest.mark.parametrize("fixed", ["", "S"])
-@pytest.mark.parametrize(("op", "backend", "dtype"), EACH, ids=str)
+@pytest.mark.parametrize(
+    ("op", "backend", "dtype", "fixed", "layout"),
+    covering(((*row, fixed, layout) for fixed in ("", "S") for layout in LAYOUTS for row in EACH), 2),
+    ids=str,
+)
 def test_one_bad_example_leaves_the_others_unharmed(op, backend, dtype, fixed, layout):
     args = CASES[op].args((7, 37, 9, 3, fixed), dtype, layout)
     need(op, backend, args)
@@ -37,7 +41,7 @@ def test_without_a_direction_of_gamma_x_is_not_read(backend, dtype):
         assert torch.equal(norm_dot(*args, backend=backend), expected)
 
 
-@pytest.mark.parametrize("layout", ["plain", "channels last"])
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("op", "backend", "dtype"), EACH, ids=str)
 def test_a_view_into_other_memory_gives_the_same(op, backend, dtype, layout):
     args = CASES[op].args((4, 49, 4, 4, "S"), dtype, layout)
@@ -52,9 +56,11 @@ def test_a_view_into_other_memory_gives_the_same(op, backend, dtype, layout):
         assert same(*results, backend, 4 * 49 * 16)
 
 
-@pytest.mark.parametrize("layout", ["plain", "channels last"])
-@pytest.mark.parametrize("varies", [2, 3])
-@pytest.mark.parametrize(("op", "backend", "dtype"), EACH, ids=str)
+@pytest.mark.parametrize(
+    ("op", "backend", "dtype", "varies", "layout"),
+    covering(((*row, varies, layout) for varies in (2, 3) for layout in LAYOUTS for row in EACH), 2),
+    ids=str,
+)
 def test_one_statistic_may_vary_where_the_other_does_not(op, backend, dtype, varies, layout):
     args = CASES[op].args((3, 35, 4, 2, "S", True, False), dtype, layout)
     need(op, backend, args)

@@ -17,7 +17,7 @@ import fastrw
 from fastrw.tolerance import SCORE_GOAL, relative_error
 from fastrw.zoo import Net, cases
 from tests import oracle
-from tests.tiers import covering
+from tests.tiers import covering, some
 
 METHODS = ("auto", "layerwise", "tangent", "double_backward", "per_example")
 pytestmark = pytest.mark.filterwarnings(
@@ -289,15 +289,16 @@ def live_tensors():
     ("name", "method"), covering(product(("mlp", "resnet_batchnorm_training", "mixture_of_experts_top1"), METHODS))
 )
 def test_memory_is_flat(name, method):
-    """As many tensors after 50 calls as after 3, and a model that is dropped is gone."""
+    """As many tensors after many calls as after 3, and a model that is dropped is gone."""
     model, (x, y), val_batch = made(name)
     counts = []
-    for step in range(50):
+    calls = some(range(50), 20)
+    for step, _ in enumerate(calls):
         try:
             fastrw.meta_weights(model, (x + 0.01 * step, y), val_batch, method=method)
         except fastrw.Refused:
             assert method != "auto"
-        if step in (2, 49):
+        if step in (2, len(calls) - 1):
             counts.append(live_tensors())
     assert counts[0] == counts[1]
     gone = weakref.ref(model)
