@@ -66,7 +66,7 @@ def cuda(chosen: list[str], console: Console) -> Iterator[dict]:
         return
     from fastrw import _C
 
-    matrix = matrix_instructions(tools, _C.__file__)
+    matrix = None
     said = run(tools["cuobjdump"], "-res-usage", _C.__file__)
     if "Fatbin elf code:" not in said:
         console.print("the compiled extension holds no CUDA kernels: it was built without a toolkit")
@@ -74,6 +74,8 @@ def cuda(chosen: list[str], console: Console) -> Iterator[dict]:
         target, source = (re.search(f"{word} = (.*)", part)[1] for word in ("arch", "identifier"))
         for name, usage in re.findall(r"Function (\S+):\n\s+(.*)", part):
             if (op := Path(source).stem) in chosen or op not in CASES:
+                if matrix is None:
+                    matrix = matrix_instructions(tools, _C.__file__)
                 count = dict(re.findall(r"(\w+)(?:\[\d\])?:(\d+)", usage))
                 yield {
                     "op": op,

@@ -30,7 +30,7 @@ CASE = CASES["batch_norm_tangent"]
 LAYOUTS = ("plain", "channels last")
 
 
-@pytest.mark.parametrize(("config", "layout", "tiles"), covering(product(CONFIGS, LAYOUTS, [1, 2, 10]), 2), ids=str)
+@pytest.mark.parametrize(("config", "layout", "tiles"), covering(product(CONFIGS, LAYOUTS, [1, 2, 10])), ids=str)
 def test_every_config_is_right_in_every_split(config, layout, tiles):
     """Also where it is far from the one that is chosen: a wrong guess may be slow, never wrong."""
     for C, positions in ((10, (3, 5)), (16, (4, 4))):  # rows that are not aligned to 16 bytes, and such that are

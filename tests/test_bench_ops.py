@@ -268,16 +268,14 @@ def test_ratios_are_taken_round_by_round():
 
 
 def test_ahead_of_time_reports_without_a_gpu(tmp_path):
-    """Takes over 10 s: Triton compiles, and cuobjdump takes the extension apart."""
     pytest.importorskip("triton")
-    words = ["--ahead-of-time", "--op", "embedding_dot", "--target", "80", "--json", str(tmp_path / "kernels.json")]
+    words = ["--ahead-of-time", "--op", "combine", "--target", "80", "--json", str(tmp_path / "kernels.json")]
     done = subprocess.run([sys.executable, "-m", "bench", *words], cwd=record.ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "kernels.json").read_text())
-    assert {row["op"] for row in found["triton"]} == {"embedding_dot"} and "embedding_dot, triton" in done.stdout
+    assert {row["op"] for row in found["triton"]} == {"combine"} and "combine, triton" in done.stdout
     assert all(row["registers"] > 0 and row["capability"] == 80 for row in found["triton"])
-    if any(row.serves or "cuda" in (row.reason or "") for row in backends.status() if row.backend == "cuda"):
-        assert {row["capability"] for row in found["cuda"]} >= {80}
+    assert found["cuda"] == []  # it has no CUDA kernel; test_cuda_resources reads those of the others
 
 
 def test_pytest_benchmark_takes_the_cases(tmp_path):

@@ -49,7 +49,7 @@ def test_every_config_is_right(family, config, way):
 
 
 @pytest.mark.parametrize(
-    ("layer", "layout"), [*((layer, "plain") for layer in LAYERS), *(("stem", layout) for layout in LAYOUTS)]
+    ("layer", "layout"), covering([*((layer, "plain") for layer in LAYERS), *(("stem", layout) for layout in LAYOUTS)])
 )
 def test_every_layer_in_every_layout(layer, layout):
     """The interpreter raises at a stray address, margins included."""

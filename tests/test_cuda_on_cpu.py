@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 HERE = ROOT / "tests/cuda_on_cpu"
 SANITIZED = [
     "-std=c++20",
-    "-O1",
+    "-O0",
     "-g1",
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
