@@ -24,6 +24,9 @@ def pytest_configure(config):
     os.environ["COLUMNS"] = "120"
     for name in ("LINES", "FORCE_COLOR", "CLICOLOR_FORCE", "PYTHON_COLORS", "TTY_COMPATIBLE"):
         os.environ.pop(name, None)
+    # glibc has read its settings by now; the benchmarks would go to another process, out of reach of a test's patches.
+    for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
+        os.environ.pop(name, None)
 
 
 def _threads(count):
