@@ -27,7 +27,7 @@ test: build ## every kind of test that this machine can run, in some minutes
 test-quick: build ## every op, backend, method and command once, under 90 seconds
 	$(PY) -m pytest -n $(JOBS) -q --tier quick
 
-test-every: build ## all tests there are, in half an hour
+test-every: build ## all tests there are: every size, layout, build and pair of parameters
 	$(PY) -m pytest -n $(JOBS) -q --tier every --durations=10
 
 lint: $(VENV)/.tools ## ruff and clang-format, changing nothing
