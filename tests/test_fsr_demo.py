@@ -94,6 +94,7 @@ def test_a_run_shorter_than_the_warm_up_is_shown_too(tmp_path, capsys):
 
 
 def test_ctrl_c_saves_and_resume_ends_as_if_never_stopped(tmp_path, capsys, monkeypatch):
+    """Takes about 10 s: the demo runs three times, stopped, resumed and whole."""
     step, taken = FSRRun.step, []
 
     def step_and_stop(self):
