@@ -9,11 +9,7 @@ from fastrw.ops import backends
 from tests.op_cases import CASES, OF_CPU, SERVED, check
 from tests.tiers import covering, some
 
-served = pytest.mark.parametrize(
-    ("op", "backend", "dtype"),
-    [pytest.param(*row, marks=[pytest.mark.quick] if torch.float32 in row else []) for row in SERVED],
-    ids=str,
-)
+QUICK = [pytest.param(*row, marks=[pytest.mark.quick] if torch.float32 in row else []) for row in SERVED]
 
 
 def test_every_op_has_a_case():
@@ -25,7 +21,7 @@ def few(every, backend):
     return some(every, 2) if backend == "triton" else every
 
 
-@served
+@pytest.mark.parametrize(("op", "backend", "dtype"), QUICK, ids=str)
 def test_every_size(op, backend, dtype):
     for sizes in few(CASES[op].sizes, backend):
         check(op, sizes, dtype=dtype, backend=backend)
