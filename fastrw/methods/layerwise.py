@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from fastrw import graph, owners, plan
+from fastrw import old_graph as graph
+from fastrw import owners, plan
 from fastrw.calls import function_name
 from fastrw.errors import ForThisBatch, UntracedUse
 from fastrw.isolation import State

@@ -3,7 +3,7 @@ one `autograd.grad` per example on the very same batch. A rule that is wrong is 
 
 import torch
 
-from fastrw import graph
+from fastrw import old_graph as graph
 from fastrw.errors import Refused
 from fastrw.isolation import State
 from fastrw.methods.common import Scored, as_score, validation_gradient

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fastrw import graph
+from fastrw import old_graph as graph
 from fastrw.calls import Call, RandomState, function_name, outputs_of
 from fastrw.errors import UntracedUse
 from fastrw.isolation import State

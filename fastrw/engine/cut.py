@@ -1,0 +1,106 @@
+"""Where the graph is cut: the lowest edges on which every element of a gradient belongs to one example.
+
+A node is *apart* when all nodes that send to it are and its gradients have owners. A *use* is a node apart with an input
+that leads to a leaf and is not apart: every path from a loss to a leaf leaves the nodes apart exactly once, at a use, so
+none can be missed or counted twice, whatever Python, writes in place, hooks or vmap made the graph. What lies below a
+use (views and casts of a parameter, weight_norm, all of BatchNorm's net) is its parameter side.
+
+    s_i = sum over uses of <G_i, t>      G: gradient of sum_k f_k at the use; t: its tangent along V"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fastrw.engine import owners
+from fastrw.graph.walk import Edge, Graph
+from fastrw.nodes import routes
+from fastrw.nodes.owned import Owned
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    node: int
+    below: tuple[int, ...]  # inputs that lead to a leaf and are not apart
+    owned: dict[int, Owned]  # output -> owners of its gradient
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What is learned of a graph, in numbers of its nodes: it holds no node and no tensor of it."""
+
+    uses: tuple[Use, ...]
+    lowest: frozenset[int]  # uses below which there is no other: a backward that asks for these passes all
+    side: tuple[int, ...]  # nodes of the parameter side, each after all that send to it
+    content: tuple[int, ...]  # nodes of which more than the structure has to be the same
+    sends: dict[int, dict[int, Owned]]  # of these, input -> owners of what it gets
+    lasting: bool  # serves the next graph of the same structure and content
+
+
+def inner_nodes(graph: Graph, order: Sequence[int]) -> list[int]:
+    """The nodes that lead to a leaf, without the leaves, each after all that send to it."""
+    leaves, below = graph.leaves(), graph.below
+    leads = dict.fromkeys(leaves, True)
+    for i in reversed(order):
+        if i not in leads:
+            leads[i] = any(edge is not None and leads[edge[0]] for edge in below[i])
+    return [i for i in order if leads[i] and i not in leaves]
+
+
+def find(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int]):
+    """(the cut; edge -> gradient of sum_k c f_k, and log2 c) of the graph at hand, by measurement."""
+    mixed, owned, gradients, start = owners.measure(graph, outputs, n, inner)
+    return _cut(graph, inner, mixed, owned), gradients, start
+
+
+def at_the_losses(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int]) -> Cut:
+    """The highest cut: one use, the operation that the losses come from."""
+    raise NotImplementedError
+
+
+def _cut(graph: Graph, inner: Sequence[int], mixed: set[int], owned: dict[Edge, Owned]) -> Cut:
+    below = graph.below
+    leaves = graph.leaves()
+    kinds = {i for i, _ in owned}
+    within = set(inner)
+    apart = set()
+    parents: dict[int, list[int]] = {}
+    for i in inner:
+        for edge in below[i]:
+            if edge is not None:
+                parents.setdefault(edge[0], []).append(i)
+    for i in inner:
+        if i in kinds and i not in mixed and all(q in apart for q in parents.get(i, ())):
+            apart.add(i)
+    uses, content, sends, lasting = [], [], {}, True
+    for i in inner:
+        if i not in apart:
+            continue
+        mine = _of(owned, graph, i)
+        lasting = lasting and all(o.complete for o in mine.values())
+        to = {j: owned[e] for j, e in enumerate(below[i]) if e is not None and e[0] in apart and e in owned}
+        if to:
+            if routes.by_values(graph.nodes[i], mine, to, below[i]):
+                lasting = False
+            elif routes.content(graph.nodes[i], to):
+                content.append(i)
+                sends[i] = to
+        down = tuple(
+            j for j, e in enumerate(below[i])
+            if e is not None and e[0] not in apart and (e[0] in leaves or e[0] in within)
+        )  # fmt: skip
+        if down:
+            uses.append(Use(i, down, mine))
+    above = {u.node for u in uses}
+    reaches: dict[int, bool] = {}  # does a use lie strictly below?
+    for i in reversed(inner):
+        reaches[i] = any(e is not None and (e[0] in above or reaches.get(e[0], False)) for e in below[i])
+    lowest = frozenset(u.node for u in uses if not reaches[u.node])
+    side = tuple(i for i in inner if i not in apart)
+    return Cut(tuple(uses), lowest, side, tuple(content), sends, lasting)
+
+
+def _of(owned: dict[Edge, Owned], graph: Graph, i: int) -> dict[int, Owned]:
+    return {k: owned[i, k] for k in range(len(graph.nodes[i]._input_metadata)) if (i, k) in owned}

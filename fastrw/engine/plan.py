@@ -1,0 +1,130 @@
+"""What was learned of graphs, by graph: the cut, where the gradients of its uses go, and how often it was checked."""
+
+from __future__ import annotations
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from fastrw.engine.cut import Cut
+from fastrw.graph.walk import Edge, Graph
+from fastrw.nodes import routes
+
+STRUCTURES, CONTENTS = 128, 16  # kept, of all graphs; of one structure
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the gradient of an input of a use goes: to the leaf of node `leaf`, whose transpose it may be, or through the
+    edge `edge` of the parameter side."""
+
+    leaf: int | None
+    turned: bool
+    edge: Edge
+
+
+@dataclass(slots=True, eq=False)
+class Plan:
+    cut: Cut
+    sources: dict[int, dict[int, Source]]  # node of a use -> input -> source
+    content: tuple = ()
+    keeps: bool = True  # nodes are called by hand: the backward must not free what they saved
+    checkpointed: bool = False  # see graph.saved.reading
+    calls: int = 0  # that it served
+    method: str = "layerwise"
+    why: str = ""  # why not layerwise
+
+
+def sources_of(graph: Graph, cut: Cut) -> dict[int, dict[int, Source]]:
+    leaves = graph.leaves()
+    found = {}
+    for use in cut.uses:
+        below = graph.next[use.node]
+        found[use.node] = {j: _source(graph, leaves, graph.index[below[j][0]], below[j][1]) for j in use.below}
+    return found
+
+
+def _source(graph: Graph, leaves: dict, i: int, k: int) -> Source:
+    """Through transposes and casts, which V and gradients follow without a sweep."""
+    edge, turned = (i, k), False
+    while i not in leaves:
+        name = graph.nodes[i].name()
+        if name == "TBackward0":
+            turned = not turned
+        elif name != "ToCopyBackward0" or leaf_dtype_is_complex(graph.nodes[i]):
+            return Source(None, False, edge)
+        (child, k), *others = graph.next[i]
+        if child is None or any(node is not None for node, _ in others):
+            return Source(None, False, edge)
+        i = graph.index[child]
+    return Source(i, turned, edge)
+
+
+def leaf_dtype_is_complex(node) -> bool:
+    child, k = node.next_functions[0]
+    return child is None or any(m.dtype.is_complex for m in (node._input_metadata[0], child._input_metadata[k]))
+
+
+def content_of(graph: Graph, cut: Cut) -> tuple:
+    """See routes.content; of the graph at hand, for a cut that another of its structure has."""
+    return tuple(routes.content(graph.nodes[i], cut.sends[i]) for i in cut.content)
+
+
+def _equal(a, b) -> bool:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b)
+    if isinstance(a, tuple | list):
+        return isinstance(b, tuple | list) and len(a) == len(b) and all(map(_equal, a, b))
+    return a == b
+
+
+class Cache:
+    """Structure and leaves -> plans, one for each content; the least recently used go."""
+
+    def __init__(self):
+        self._plans: OrderedDict[tuple, tuple[list, list[Plan]]] = OrderedDict()
+
+    def get(self, key: tuple, parameters: Sequence[Tensor], graph: Graph) -> Plan | None:
+        found = self._plans.get(key)
+        if found is None:
+            return None
+        refs, plans = found
+        if any(ref() is not p for ref, p in zip(refs, parameters, strict=True)):  # an id that was used again
+            del self._plans[key]
+            return None
+        self._plans.move_to_end(key)
+        for plan in plans:
+            if not plan.cut.content or _equal(content_of(graph, plan.cut), plan.content):
+                return plan
+        return None
+
+    def put(self, key: tuple, parameters: Sequence[Tensor], graph: Graph, plan: Plan) -> None:
+        plan.content = _kept(content_of(graph, plan.cut))
+        if key not in self._plans and len(self._plans) >= STRUCTURES:
+            self._plans.popitem(last=False)
+        _, plans = self._plans.setdefault(key, ([weakref.ref(p) for p in parameters], []))
+        del plans[: len(plans) - CONTENTS + 1]
+        plans.append(plan)
+
+    def drop(self, key: tuple) -> None:
+        self._plans.pop(key, None)
+
+
+def _kept(content):
+    """With tensors of its own: the graph's may be written to."""
+    if isinstance(content, Tensor):
+        return content.clone()
+    return tuple(map(_kept, content)) if isinstance(content, tuple | list) else content
+
+
+def key_of(graph: Graph, selected: Callable[[Tensor], bool], n: int, joint: bool) -> tuple[tuple, list[Tensor]]:
+    """(what a plan is kept under, the parameters among the leaves)."""
+    leaves = graph.leaves()
+    parameters = [leaf for leaf in leaves.values() if isinstance(leaf, nn.Parameter)]
+    chosen = tuple([selected(leaf) for leaf in leaves.values()])
+    roots = tuple([m.dtype for root in graph.roots for m in root._input_metadata])
+    return (graph.skeleton(), tuple(map(id, parameters)), chosen, roots, n, joint), parameters

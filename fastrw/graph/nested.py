@@ -1,0 +1,51 @@
+"""A node that runs a backward of its own (reentrant checkpointing, reversible layers) hides the parameters inside from
+the graph and writes their `.grad`. It shows while it runs, so it is stopped there, before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch.autograd.variable import Variable
+
+from fastrw.errors import Refused
+
+WAY_OUT = "give torch.utils.checkpoint use_reentrant=False; a reversible layer needs a plain forward"
+
+
+class _Engine:
+    """torch's engine, but for a backward that accumulates within a backward."""
+
+    def __init__(self, engine):
+        self._engine = engine
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+    def run_backward(self, *args, **kwargs):
+        if kwargs.get("accumulate_grad") and torch._C._current_graph_task_id() != -1:
+            node = torch._C._current_autograd_node()
+            raise Refused(
+                "fastrw.graph: a node must not run a backward of its own, whose parameters no one else can see, got "
+                f"{'one' if node is None else node.name()} ({WAY_OUT})"
+            )
+        return self._engine.run_backward(*args, **kwargs)
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """Raises Refused, by name, where a node runs a backward of its own inside. (For the calls that learn a graph: later
+    ones have the same nodes.)"""
+    engine = Variable._execution_engine
+    Variable._execution_engine = _Engine(engine)
+    try:
+        yield
+    except RuntimeError as error:
+        if "use_reentrant=True" in str(error):  # torch's own checkpoint says so itself
+            raise Refused(
+                f"fastrw.graph: a node must not run a backward of its own, got reentrant checkpointing ({WAY_OUT})"
+            ) from error
+        raise
+    finally:
+        Variable._execution_engine = engine

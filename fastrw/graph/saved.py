@@ -1,0 +1,88 @@
+"""The one place that reads what a node saved. The names are torch's own internals: tests/test_saved.py lists them."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import Node
+from torch.utils.checkpoint import GraphExecGroup, _Holder
+
+_PREFIX = "_saved_"
+
+
+def saved(node: Node, name: str) -> Any:
+    """What `node` saved under this name: tensors detached, for what a node saved holds the node.
+
+    Raises RuntimeError, in torch's words, where a backward has freed it or it was written to since.
+    """
+    found = getattr(node, _PREFIX + name)
+    if isinstance(found, Tensor):
+        return found.detach()
+    if type(found) is list or type(found) is tuple:
+        return [t.detach() if isinstance(t, Tensor) else t for t in found]
+    return found
+
+
+def signed(value: int) -> int:
+    """torch saves dimensions and indices as unsigned numbers."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+@cache
+def names(kind: type) -> tuple[str, ...]:
+    """What nodes of this type save."""
+    return tuple(name[len(_PREFIX) :] for name in dir(kind) if name.startswith(_PREFIX))
+
+
+def is_custom(node: Node) -> bool:
+    """Is this the backward of a torch.autograd.Function written in Python?"""
+    return isinstance(node, BackwardCFunction)
+
+
+def plain_values(node: Node, kept: frozenset[str] = frozenset()) -> tuple:
+    """The numbers, words and sizes that a node saved; of a custom Function, of its context."""
+    if is_custom(node):
+        items = sorted(vars(node).items())
+        return tuple((k, _plain(v)) for k, v in items if not k.startswith("_"))
+    return tuple((name, _plain(saved(node, name))) for name in names(type(node)) if name not in kept)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str | torch.Size | torch.dtype | torch.device):
+        return value
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return type(value)
+
+
+def tensors(node: Node) -> list[Tensor]:
+    """Every tensor that a node saved."""
+    values = node.saved_tensors if is_custom(node) else [saved(node, name) for name in names(type(node))]
+    flat = [x for value in values for x in (value if isinstance(value, list | tuple) else [value])]
+    return [x.detach() for x in flat if isinstance(x, Tensor)]
+
+
+def is_checkpointed(node: Node) -> bool:
+    """Will what this node saved be computed again when it is read (torch.utils.checkpoint, use_reentrant=False)?"""
+    for name in dir(type(node)):
+        if name.startswith("_raw" + _PREFIX):
+            raw = getattr(node, name)
+            for one in raw if isinstance(raw, list | tuple) else [raw]:
+                try:
+                    held = one.data
+                except (AttributeError, RuntimeError):  # nothing was packed, or it is freed
+                    continue
+                if isinstance(held, _Holder):
+                    return True
+    return False
+
+
+def reading(checkpointed: bool) -> AbstractContextManager:
+    """Round the reads of one pass: what checkpointing computes again is computed once for all of them, beside what the
+    backward itself computes (a saved tensor may be unpacked once only in each)."""
+    return GraphExecGroup() if checkpointed else nullcontext()

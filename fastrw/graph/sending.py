@@ -1,0 +1,58 @@
+"""Nodes called by hand: what one sends to its inputs, and whether a hook changes it on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from fastrw.graph.saved import is_custom
+from fastrw.graph.walk import Graph
+
+
+def send(node: Node, grads: Sequence[Tensor | None]) -> Iterator[tuple[int, Tensor]]:
+    """(input, gradient) for each input of the operation that gradients of its outputs (None: 0) reach; shaped and cast
+    as the engine does."""
+    filled = [
+        torch.zeros(m.shape, dtype=m.dtype, device=m.device) if g is None else g
+        for g, m in zip(grads, node._input_metadata, strict=True)
+    ]
+    out = node.apply(*filled) if is_custom(node) else node(*filled)
+    for j, (g, (child, k)) in enumerate(zip(out if type(out) in (tuple, list) else (out,), node.next_functions)):
+        if g is not None and child is not None:
+            m = child._input_metadata[k]
+            if list(g.shape) != list(m.shape):
+                g = g.sum_to_size(m.shape)
+            yield j, g if g.dtype == m.dtype else g.to(m.dtype)
+
+
+def changed_on_the_way(graph: Graph, found: dict[tuple[int, int], Tensor], nodes: Sequence[int]) -> str | None:
+    """The name of the first of `nodes` (each after all that send to it) whose gradient is not what they send: a hook has
+    changed it. found: edge -> the gradient that a backward gave."""
+    got: dict[tuple[int, int], Tensor] = {}
+    for i in nodes:
+        node = graph.nodes[i]
+        grads = [found.get((i, k)) for k in range(len(node._input_metadata))]
+        for k, g in enumerate(grads):
+            sent = got.pop((i, k), None)
+            if sent is not None and g is not None and g.numel() and not _alike(g, sent):
+                return node.name()
+        if all(g is None for g in grads):
+            continue
+        for j, g in send(node, grads):
+            child, k = graph.next[i][j]
+            edge = graph.index[child], k
+            if edge in found:
+                got[edge] = got[edge] + g if edge in got else g
+    return None
+
+
+def _alike(g: Tensor, sent: Tensor) -> bool:
+    g, sent = (t.to_dense() if t.layout != torch.strided else t for t in (g, sent))
+    if not g.is_complex():
+        g, sent = (t if t.dtype == torch.float64 else t.float() for t in (g, sent))
+    limit = {torch.float64: 1e-7}.get(g.dtype, 2e-2)
+    scale = torch.linalg.vector_norm(sent).nan_to_num(posinf=0.0)
+    return not bool(torch.linalg.vector_norm(g - sent) > limit * scale)

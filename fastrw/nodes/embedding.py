@@ -1,0 +1,68 @@
+"""Looking up rows of a table: gathered rows of V dotted with g; scattered rows of w g for the update."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastrw.graph.saved import saved, signed
+from fastrw.graph.walk import shape_of
+from fastrw.nodes.base import ByInput, NodeType, Part, Products, wide
+from fastrw.nodes.owned import Owned, Rows
+from fastrw.ops.function import value
+
+TABLE = 0
+
+
+class Lookup(Part):
+    """idx [rows], g [rows, q]."""
+
+    form = "gather"
+
+    def __init__(self, idx: Tensor, g: Tensor, size: int, padding: int, sparse: bool, rows: Rows, products: Products):
+        self._idx, self._g, self._size, self._padding, self._sparse = idx, g, size, padding, sparse
+        self._rows, self._products = rows, products
+
+    def validation(self) -> ByInput:
+        if self._rows.of is None:
+            r = self._rows.training
+            return {TABLE: self._scatter(self._idx[r:], self._g[r:], sparse=False)}
+        return {TABLE: self._scatter(self._idx, self._g * self._rows.validating(self._g)[:, None], sparse=False)}
+
+    def update(self, w: Tensor) -> ByInput:
+        w = self._rows.weights(w.to(self._g.dtype))[:, None]
+        idx, g = self._idx[: len(w)], self._g[: len(w)]
+        return {TABLE: self._scatter(idx, torch.where(w == 0, 0, g * w), self._sparse)}
+
+    def score(self, V: ByInput) -> Tensor | None:
+        if TABLE not in V:
+            return None
+        r = self._rows.training if self._rows.of is None else len(self._g)
+        g, v = self._products.narrow(self._g[:r], V[TABLE].to(self._g.dtype))
+        return self._rows.sums(value("embedding_dot", self._products.backend, self._idx[:r], g, v, self._padding))
+
+    def _scatter(self, idx: Tensor, g: Tensor, sparse: bool) -> Tensor:
+        if sparse:
+            return torch.ops.aten.embedding_backward(g, idx, self._size, self._padding, False, True)
+        return torch.ops.aten.embedding_dense_backward(g, idx, self._size, self._padding, False)
+
+
+def _part(node, below, g: Tensor, owned: Owned, products: Products) -> Part | None:
+    if node._saved_scale_grad_by_freq or not g.ndim or not g.shape[-1]:
+        return None
+    rows = owned.rows(g.shape[-1])
+    if rows is None or wide(g).dtype != g.dtype and g.dtype == torch.float16:
+        return None
+    child, k = node.next_functions[TABLE]
+    idx, g = saved(node, "indices").reshape(-1), g.reshape(-1, g.shape[-1])
+    size = shape_of(child, k)[0]
+    return Lookup(idx, g, size, signed(node._saved_padding_idx), node._saved_sparse, rows, products)
+
+
+def _tangent(node, ts, backend: str):
+    idx, padding = saved(node, "indices"), signed(node._saved_padding_idx)
+    t = ts[TABLE][idx]
+    return {0: t if padding < 0 else t.masked_fill((idx == padding).unsqueeze(-1), 0)}
+
+
+TYPES = {"EmbeddingBackward0": NodeType(_part, _tangent)}

@@ -1,0 +1,98 @@
+"""Any node, by itself: V and the update are what it sends; the tangent is the transpose of what it sends, which is
+linear in what it takes; and where its backward has no derivative, it is called once an example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from fastrw.errors import Refused
+from fastrw.graph.sending import send
+from fastrw.nodes.base import ByInput, Part, total, wide
+from fastrw.nodes.owned import Owned
+from fastrw.nodes.waiting import formed
+
+
+class NoDerivative(Refused):
+    """A node's backward cannot be differentiated."""
+
+
+class Generic(Part):
+    """gs: output of the node's operation -> its gradient; tangent: {input: tangent} -> {output: tangent}."""
+
+    masks = False
+    form = "generic"
+
+    def __init__(self, node: Node, below: tuple[int, ...], gs: dict[int, Tensor], owned: dict[int, Owned],
+                 tangent: Callable[[dict], dict]):  # fmt: skip
+        self._node, self._below, self._gs, self._owned, self._tangent = node, below, gs, owned, tangent
+
+    def validation(self) -> ByInput:
+        return self._sent(lambda owned, g: owned.validating(g))
+
+    def update(self, w: Tensor) -> ByInput:
+        return self._sent(lambda owned, g: owned.weigh(g, w))
+
+    def score(self, V: ByInput) -> Tensor | None:
+        if not V:
+            return None
+        try:
+            ts = {k: formed(t) for k, t in self._tangent(V).items()}
+        except NoDerivative:
+            self.form = "once an example"
+            return self._one_by_one(V)
+        return total(*(self._owned[k].sums(product(self._gs[k], t)) for k, t in ts.items() if k in self._gs))
+
+    def _one_by_one(self, V: ByInput) -> Tensor:
+        n = next(iter(self._owned.values())).n
+        scores = []
+        for i in range(n):
+            sent = self._sent(lambda owned, g, i=i: owned.only(g, i))
+            dots = [product(sent[j], formed(v)).sum() for j, v in V.items() if j in sent]
+            scores.append(total(*dots) if dots else wide(next(iter(self._gs.values()))).new_zeros(()))
+        return torch.stack(scores)
+
+    def _sent(self, masked: Callable[[Owned, Tensor], Tensor]) -> ByInput:
+        outputs = range(len(self._node._input_metadata))
+        gs = [masked(self._owned[k], self._gs[k]) if k in self._gs else None for k in outputs]
+        return {j: g for j, g in send(self._node, gs) if j in self._below}
+
+
+def product(g: Tensor, t: Tensor) -> Tensor:
+    """Element by element, real: <g, t> before it is summed. A gradient of torch's is that of the real and the imaginary
+    part."""
+    if g.is_complex() or t.is_complex():
+        g, t = (torch.view_as_real(x.resolve_conj().contiguous()) if x.is_complex() else x for x in (g, t))
+        return (g * t).sum(-1)
+    g, t = (x.to_dense() if x.layout != torch.strided else x for x in (g, t))
+    return wide(g) * wide(t)
+
+
+def transposed(node: Node, ts: ByInput) -> dict[int, Tensor]:
+    """The tangents of the operation's outputs: of u -> <what node sends for u, ts>, which is linear, the gradient.
+
+    Raises NoDerivative where torch cannot take it.
+    """
+    us = [torch.zeros(m.shape, dtype=m.dtype, device=m.device, requires_grad=True) for m in node._input_metadata]
+    try:
+        with torch.enable_grad():
+            dots = {j: product(g, ts[j]).sum() for j, g in send(node, us) if j in ts}
+        if bare := {j for j, dot in dots.items() if not dot.requires_grad}:
+            ones = [torch.ones_like(u) for u in us]
+            if any(j in bare and bool((g != 0).any()) for j, g in send(node, ones)):
+                raise NoDerivative(f"fastrw.nodes: the backward of {node.name()} must have a derivative, got none")
+        dots = [dot for j, dot in dots.items() if j not in bare]
+        if not dots:
+            return {}
+        found = torch.autograd.grad(total(*dots), us, allow_unused=True)
+    except NoDerivative:
+        raise
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "second time" in str(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NoDerivative(f"fastrw.nodes: the backward of {node.name()} must have a derivative, got {reason}") from error
+    return {k: t for k, t in enumerate(found) if t is not None}

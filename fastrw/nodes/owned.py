@@ -1,0 +1,125 @@
+"""Which example each element of a gradient belongs to, and the sums and weights that follow from it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NOBODY = -1  # the owner of an element whose gradient is 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """Rows of a matrix by owner: `each` neighbouring rows an example, those of the n training examples first and all
+    that is left the validation's; or, where they lie otherwise, the owner of each row."""
+
+    n: int
+    each: int
+    of: Tensor | None  # [rows]; None where `each` tells
+
+    @property
+    def training(self) -> int:
+        """How many rows the training examples have."""
+        return self.n * self.each
+
+    def sums(self, x: Tensor) -> Tensor:
+        """[n, ...]: the sum of the rows of each training example. x: [rows] or [rows, ...], or its training rows."""
+        if self.of is None:
+            x = x[: self.training]
+            return x if self.each == 1 else x.reshape(self.n, self.each, *x.shape[1:]).sum(1)
+        return _sums(x, self.of, self.n)
+
+    def weights(self, w: Tensor) -> Tensor:
+        """[rows] of weights [n] of the training examples; of their own rows alone where these come first."""
+        if self.of is None:
+            return w if self.each == 1 else w.repeat_interleave(self.each)
+        return _spread(w, self.of)
+
+    def validating(self, like: Tensor) -> Tensor:
+        """[rows]: 1 where a row is the validation's, else 0."""
+        return (self.of == self.n).to(like.dtype)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Owned:
+    """Elements of a gradient of this shape belong to owner `of[position along dim]`: 0 .. n-1 are training examples, n
+    is the validation loss, NOBODY has a gradient of 0. `dim` None: `of` has an entry for each element.
+
+    each: `of` holds so many neighbours for each training example, from the first on, then the validation's alone; 0
+    where it is laid out otherwise.
+    """
+
+    n: int
+    shape: torch.Size
+    dim: int | None
+    of: Tensor
+    each: int
+    complete: bool  # no entry of `of` is NOBODY: what was learned on one batch serves the next
+
+    def rows(self, width: int) -> Rows | None:
+        """The gradient as a matrix whose rows are so wide; None where a row has several owners."""
+        shape = self.shape
+        after = 1
+        split = len(shape)
+        while split and after < width:
+            split -= 1
+            after *= shape[split]
+        if after != width or self.dim is None or self.dim >= split:
+            return None
+        outer, inner = math.prod(shape[: self.dim]), math.prod(shape[self.dim + 1 : split])
+        if outer == 1 and self.each:
+            return Rows(self.n, self.each * inner, None)
+        of = self.of
+        of = of if inner == 1 else of.repeat_interleave(inner)
+        return Rows(self.n, 0, of if outer == 1 else of.repeat(outer))
+
+    @property
+    def leading(self) -> bool:
+        """Is the first dimension that of the examples, one entry each, training first?"""
+        return self.dim == 0 and self.each == 1
+
+    def sums(self, x: Tensor) -> Tensor:
+        """[n]: the sum over the elements of each training example. x: of the gradient's shape."""
+        if self.dim is None:
+            return _sums(x.reshape(-1), self.of, self.n)
+        others = [d for d in range(x.ndim) if d != self.dim]
+        x = x.sum(others) if others else x
+        if self.each:
+            x = x[: self.n * self.each]
+            return x if self.each == 1 else x.view(self.n, self.each).sum(1)
+        return _sums(x, self.of, self.n)
+
+    def weigh(self, g: Tensor, w: Tensor) -> Tensor:
+        """g times the weights [n] of the training examples: 0, whatever g holds, where the weight is 0 and where the
+        owner is no training example."""
+        return self._times(g, _spread(w.to(g.real.dtype if g.is_complex() else g.dtype), self.of))
+
+    def validating(self, g: Tensor) -> Tensor:
+        """g where the validation loss owns it, else 0."""
+        return self._times(g, (self.of == self.n).to(g.real.dtype if g.is_complex() else g.dtype))
+
+    def only(self, g: Tensor, i: int) -> Tensor:
+        """g where training example i owns it, else 0."""
+        return self._times(g, (self.of == i).to(g.real.dtype if g.is_complex() else g.dtype))
+
+    def _times(self, g: Tensor, w: Tensor) -> Tensor:
+        if self.dim is None:
+            w = w.view(g.shape)
+        else:
+            w = w.view([-1 if d == self.dim else 1 for d in range(g.ndim)])
+        return torch.where(w == 0, 0, g * w)
+
+
+def _spread(w: Tensor, of: Tensor) -> Tensor:
+    """The weight of each entry: w of a training example, 0 of all others."""
+    n = len(w)
+    return torch.cat([w, w.new_zeros(1)])[torch.where((of < 0) | (of > n), n, of)]
+
+
+def _sums(x: Tensor, of: Tensor, n: int) -> Tensor:
+    """[n, ...]: the sums of the rows of each training example."""
+    into = x.new_zeros(n + 1, *x.shape[1:])
+    return into.index_add_(0, torch.where(of < 0, n, of), x)[:n]

@@ -1,0 +1,36 @@
+"""Type of node -> what is known of it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from fastrw.nodes import attention, conv, elementwise, embedding, linear, norm, views
+from fastrw.nodes.base import NodeType, Part, Products
+from fastrw.nodes.generic import Generic, transposed
+from fastrw.nodes.owned import Owned
+from fastrw.nodes.waiting import formed
+
+TYPES: dict[str, NodeType] = {
+    **views.TYPES, **elementwise.TYPES, **linear.TYPES, **conv.TYPES, **norm.TYPES, **embedding.TYPES, **attention.TYPES,
+}  # fmt: skip
+GENERIC = NodeType()
+
+
+def tangent(node: Node, ts: dict, backend: str, reader: Node | None = None) -> dict[int, Tensor]:
+    """The tangents of the outputs of a node's operation, for those of its inputs. reader: the only node that sends to it,
+    where there is one."""
+    kind = TYPES.get(node.name(), GENERIC)
+    found = None
+    if reader is not None and kind.read_by is not None and (rule := kind.read_by.get(reader.name())):
+        found = rule(node, ts, reader, backend)
+    if found is None and kind.tangent is not None:
+        found = kind.tangent(node, ts, backend)
+    return transposed(node, {j: formed(t) for j, t in ts.items()}) if found is None else found
+
+
+def part(node: Node, below: tuple[int, ...], gs: dict[int, Tensor], owned: dict[int, Owned], products: Products) -> Part:
+    """The part of a use. gs, owned: by output."""
+    rule = TYPES.get(node.name(), GENERIC).part
+    found = rule(node, below, gs[0], owned[0], products) if rule is not None and list(gs) == [0] else None
+    return Generic(node, below, gs, owned, lambda V: tangent(node, V, products.backend)) if found is None else found

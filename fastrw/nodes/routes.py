@@ -1,0 +1,107 @@
+"""Does what a node saved decide which row goes where? Owners that were measured on one graph hold on another of the same
+structure only where it is the same there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from fastrw.graph.saved import is_custom, names, plain_values, saved, signed
+from fastrw.graph.walk import Edge
+from fastrw.nodes.owned import Owned
+
+# Each element of their gradients stays where it is, or moves as the shapes tell; what they save are values, or choices
+# within a row (the class of a target, the place of a maximum in its window).
+LOCAL = frozenset(
+    f"{name}Backward{i}"
+    for i in range(3)
+    for name in """Abs Acos Acosh Add AddReluAdd AdaptiveMaxPool2D AdaptiveMaxPool3D AdaptiveAvgPool2D AvgPool2D
+    AvgPool3D Asin Asinh Atan Atanh BinaryCrossEntropy BinaryCrossEntropyWithLogits Celu Clamp ClampMin ClampMax Clone
+    Contiguous Convolution Copy CopySlices Cos Cosh CtcLoss CudnnBatchNorm CudnnConvolution Div Elu Embedding Erf Erfc
+    Exp Exp2 Expand Expm1 Gelu Glu Hardshrink Hardsigmoid Hardswish Hardtanh HuberLoss KlDiv LeakyRelu Lerp LinalgVectorNorm
+    Log Log1P Log2 Log10 LogSigmoid MaskedFill MaxPool2DWithIndices MaxPool3DWithIndices MiopenBatchNorm Mish MseLoss Mul
+    MultiMarginLoss MultilabelMarginLoss NativeBatchNorm NativeDropout NativeGroupNorm NativeLayerNorm Neg NllLoss
+    NllLoss2D Pow PreluKernel Reciprocal Relu Relu6 ReshapeAlias Round Rsqrt Rsub Selu Sigmoid Sign Silu Sin Sinh
+    SmoothL1Loss SoftMarginLoss Softplus Softshrink Sqrt Square Sub T Tan Tanh Threshold To ToCopy UnsafeView View Where
+    Xlogy FusedRmsNorm""".split()
+) | {"AccumulateGrad", "torch::autograd::CopySlices"}
+
+# They move rows along one dimension, by indices.
+ALONG = frozenset(
+    f"{name}Backward{i}"
+    for i in range(3)
+    for name in """Gather Scatter ScatterAdd ScatterReduce IndexSelect IndexAdd IndexCopy IndexFill Sort Topk Kthvalue
+    Max Min Median Nanmedian Mode Cummax Cummin Sort Argsort""".split()
+)
+INDEXED = frozenset({"IndexBackward0", "IndexPutBackward0", "UnsafeIndexBackward0", "UnsafeIndexPutBackward0"})
+PRODUCTS = frozenset({"MmBackward0", "AddmmBackward0", "BmmBackward0", "BaddbmmBackward0"})
+
+
+def content(node: Node, owners: Mapping[int, Owned]) -> tuple | list[Tensor]:
+    """What has to be the same, for the owners to be: numbers and tensors of node. owners: of the gradients that it sends
+    to its inputs, where they have any."""
+    name = node.name()
+    if name in LOCAL or name in PRODUCTS:
+        return ()
+    if name in INDEXED:
+        return (name, *_indices(node, owners))
+    if is_custom(node):
+        return (plain_values(node), *(t for t in node.saved_tensors if t is not None and _chooses(t)))
+    kept = frozenset()
+    if name in ALONG and hasattr(node, "_saved_dim"):
+        dim = signed(node._saved_dim)
+        if all(o.dim is not None and o.shape and dim % len(o.shape) != o.dim for o in owners.values()):
+            kept = frozenset(names(type(node))) - {"dim"}  # along what an example owns whole, they stay with it
+    found: list = [plain_values(node, kept)]
+    for key in names(type(node)):
+        if key not in kept:
+            value = saved(node, key)
+            for one in value if isinstance(value, list | tuple) else [value]:
+                if isinstance(one, Tensor) and _chooses(one):
+                    found.append(one)
+    return tuple(found)
+
+
+def _indices(node: Node, owners: Mapping[int, Owned]) -> list:
+    indices = list(saved(node, "indices"))
+    dims = {o.dim for o in owners.values()}
+    if None in dims or not dims:
+        return [None if t is None else t for t in indices]
+    if any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in indices):
+        return indices
+    # an index into a dimension that no example shares with another chooses within it
+    return [t if dim in dims else None for dim, t in enumerate(indices)]
+
+
+def _chooses(t: Tensor) -> bool:
+    return not (t.is_floating_point() or t.is_complex())
+
+
+def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Owned], below: list[Edge | None]) -> bool:
+    """Do the owners of what this node sends hang on floating point values (the zeros of a mask, of a matrix)? Then they
+    have to be measured at every call. outputs, inputs: output or input of the operation -> its gradient's owners."""
+    name = node.name()
+    if name in PRODUCTS:
+        out = outputs.get(0)
+        first = {"MmBackward0": 0, "BmmBackward0": 0, "AddmmBackward0": 1, "BaddbmmBackward0": 1}[name]
+        left, right = inputs.get(first), inputs.get(first + 1)
+        if out is None or out.dim is None:
+            return bool(inputs)
+        batch = len(out.shape) - 2
+        if out.dim < batch:  # a product an example
+            return any(side is not None and side.dim != out.dim for side in (left, right))
+        if out.dim == batch:  # rows
+            return right is not None or (left is not None and left.dim != batch)
+        return left is not None or (right is not None and right.dim != batch + 1)
+    if "Softmax" in name and hasattr(node, "_saved_dim"):
+        out = outputs.get(0)
+        return out is None or out.dim is None or signed(node._saved_dim) % max(len(out.shape), 1) == out.dim
+    if "DotProduct" in name or "Attention" in name:
+        return any(o.dim is None or o.dim > 1 for o in (*outputs.values(), *inputs.values()))
+    if is_custom(node):  # its backward may route by anything; rows that stay in their places do not
+        found = [*outputs.values(), *inputs.values()]
+        return any(o.dim != 0 or not o.each for o in found)
+    return False
