@@ -66,13 +66,14 @@ def _cut(graph: Graph, inner: Sequence[int], mixed: set[int], owned: dict[Edge, 
     kinds = {i for i, _ in owned}
     within = set(inner)
     apart = set()
+    plain = _views_of_leaves(graph, inner, leaves)
     parents: dict[int, list[int]] = {}
     for i in inner:
         for edge in below[i]:
             if edge is not None:
                 parents.setdefault(edge[0], []).append(i)
     for i in inner:
-        if i in kinds and i not in mixed and all(q in apart for q in parents.get(i, ())):
+        if i in kinds and i not in mixed and i not in plain and all(q in apart for q in parents.get(i, ())):
             apart.add(i)
     uses, content, sends, lasting = [], [], {}, True
     for i in inner:
@@ -100,6 +101,17 @@ def _cut(graph: Graph, inner: Sequence[int], mixed: set[int], owned: dict[Edge, 
     lowest = frozenset(u.node for u in uses if not reaches[u.node])
     side = tuple(i for i in inner if i not in apart)
     return Cut(tuple(uses), lowest, side, tuple(content), sends, lasting)
+
+
+def _views_of_leaves(graph: Graph, inner: Sequence[int], leaves: dict[int, Tensor]) -> set[int]:
+    """Transposes and casts of a leaf: a use takes them as the leaf itself, also where all belongs to one example."""
+    found: set[int] = set()
+    for i in reversed(inner):
+        if graph.nodes[i].name() in ("TBackward0", "ToCopyBackward0"):
+            below = [graph.index[node] for node, _ in graph.next[i] if node is not None]
+            if all(c in leaves or c in found for c in below):
+                found.add(i)
+    return found
 
 
 def _of(owned: dict[Edge, Owned], graph: Graph, i: int) -> dict[int, Owned]:

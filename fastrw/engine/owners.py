@@ -47,22 +47,32 @@ def measure(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int
         passes.append((gradients([start + 1 + d for d in digits]), place))
         place *= base
     finder = _Finder(n, len(outputs) > 1, base, outputs[0].device)
-    found: dict[Edge, Owned | None] = {}
-    parents: dict[int, set[int]] = {}
+    senders: dict[Edge, set[int]] = {}
     for i in inner:
-        for node, _ in graph.next[i]:
+        for node, k in graph.next[i]:
             if node is not None:
-                parents.setdefault(graph.index[node], set()).add(i)
+                senders.setdefault((graph.index[node], k), set()).add(i)
+    found: dict[Edge, Owned | None] = {}
     mixed: set[int] = set()
+    sole: dict[int, int | None] = {}  # node -> whose all its gradients are, where they are one's
     for at, (edge, g) in enumerate(zip(edges, ones, strict=True)):
         if g is None:
             continue
-        if not parents.get(edge[0], mixed).isdisjoint(mixed):  # below one that mixes nothing is asked for
-            mixed.add(edge[0])
-            continue
-        found[edge] = owned = finder.owners(g, [(h[at], place) for h, place in passes])
+        above = senders.get(edge, ())
+        whose = {sole.get(q) for q in above}
+        if len(whose) == 1 and (one := whose.pop()) is not None:  # made of gradients of that one alone
+            owned = finder.all_of(g, one)
+        elif not mixed.isdisjoint(above):  # below one that mixes nothing is asked for
+            owned = MIXED
+        else:
+            owned = finder.owners(g, [(h[at], place) for h, place in passes])
         if owned is MIXED or (g.numel() and bool((owned.of == NOBODY).all())):  # all 0 now: no one knows of later
             mixed.add(edge[0])
+            sole[edge[0]] = None
+            continue
+        found[edge] = owned
+        one = int(owned.of[0]) if g.numel() and owned.complete and bool((owned.of == owned.of[0]).all()) else None
+        sole[edge[0]] = one if sole.get(edge[0], one) == one else None
     found = {edge: owned for edge, owned in found.items() if edge[0] not in mixed}
     return mixed, found, {edge: g for edge, g in zip(edges, ones, strict=True) if g is not None}, start
 
@@ -113,6 +123,11 @@ class _Finder:
         if bool((table >= self._count).any()):
             return MIXED
         table = torch.where(live, table, NOBODY)
+        known = table[live].unique()
+        if len(known) == 1:
+            if bool(live.all()):
+                return self.all_of(g, int(known))
+            return Owned(self.n, g.shape, None, table.flatten(), 0, complete=False)
         fits = []
         for dim in range(g.ndim):
             others = [d for d in range(g.ndim) if d != dim]
@@ -132,6 +147,11 @@ class _Finder:
             return self._owned(g, *fits[0], 0)
         return self._owned(g, None, table.flatten(), 0)
 
+    def all_of(self, g: Tensor, owner: int) -> Owned:
+        """All of g is one's."""
+        of = torch.full((len(g) if g.ndim else 1,), owner, device=g.device)
+        return Owned(self.n, g.shape, 0 if g.ndim else None, of, self._each(of), complete=True)
+
     def _owned(self, g: Tensor, dim: int | None, of: Tensor, each: int) -> Owned:
         return Owned(self.n, g.shape, dim, of.to(g.device), each, complete=not bool((of == NOBODY).any()))
 
@@ -140,8 +160,6 @@ class _Finder:
         known = of != NOBODY
         if bool(known.all()):
             return of, self._each(of)
-        if len(of[known].unique()) < min(2, self._count):
-            return None
         position = torch.arange(len(of), device=of.device)
         fits: dict[tuple, Tensor] = {}
         for slots in sorted(self._slots):

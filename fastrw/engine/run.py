@@ -70,6 +70,9 @@ def run(question: Question, mark: Mark = lambda phase: None) -> Answer:
     chosen = (lambda t: True) if question.selected is None else (lambda t: id(t) in question.selected)
     selected = frozenset(i for i, leaf in leaves.items() if chosen(leaf))
     key, parameters = planning.key_of(graph, chosen, len(losses), joint)
+    for leaf in leaves.values():
+        if leaf._backward_hooks:
+            raise Refused(f"{question.say}parameters must have no gradient hooks, got hooks on one of shape {tuple(leaf.shape)}")
     plan = _cache.get(key, parameters, graph)
     asked = Asked(len(losses), question.normalize, selected, question.products, question.scaling, question.scale,
                   question.update)  # fmt: skip

@@ -70,6 +70,7 @@ class Pass:
         self._directions: dict[Edge, Tensor] | None = None if V is None else {}
         self._parts: list[tuple[int, Part]] = []
         self._later: list[tuple[int, Part]] = []
+        self._by_hand: list[tuple[int, Part]] = []  # whose nodes are called, once the backward has ended
         self._dots: list[Tensor] = []
         self._gradients: dict[int, Tensor] = {}
         self._derived: dict[Edge, Tensor] = {}
@@ -151,6 +152,8 @@ class Pass:
                 handle.remove()
         for use in asked:
             self._take(use, {k: next(found) for k in use.owned})
+        for i, part in self._by_hand:
+            self._keep(i, part)
 
     def _hook(self, use, grads: tuple) -> None:
         self._take(use, dict(enumerate(grads)))
@@ -170,7 +173,10 @@ class Pass:
         if gs:
             with reading(self._asked.checkpointed):
                 part = registry.part(self._graph.nodes[use.node], use.below, gs, use.owned, self._asked.products)
-                self._keep(use.node, part)
+                if isinstance(part, Generic):  # within a backward, a node sends only what that backward asks for
+                    self._by_hand.append((use.node, part))
+                else:
+                    self._keep(use.node, part)
         else:
             self._done(use.node)
 

@@ -14,7 +14,8 @@ from fastrw.graph.walk import Graph
 
 def send(node: Node, grads: Sequence[Tensor | None]) -> Iterator[tuple[int, Tensor]]:
     """(input, gradient) for each input of the operation that gradients of its outputs (None: 0) reach; shaped and cast
-    as the engine does."""
+    as the engine does. Not within a backward: there a node sends only what that backward asks for."""
+    assert torch._C._current_graph_task_id() == -1
     filled = [
         torch.zeros(m.shape, dtype=m.dtype, device=m.device) if g is None else g
         for g, m in zip(grads, node._input_metadata, strict=True)

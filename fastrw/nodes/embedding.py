@@ -62,6 +62,9 @@ def _part(node, below, g: Tensor, owned: Owned, products: Products) -> Part | No
 def _tangent(node, ts, backend: str):
     idx, padding = saved(node, "indices"), signed(node._saved_padding_idx)
     t = ts[TABLE][idx]
+    if node._saved_scale_grad_by_freq:  # torch's own second derivative forgets it
+        counts = torch.bincount(idx.reshape(-1), minlength=len(ts[TABLE]))[idx]
+        t = t / counts.unsqueeze(-1)
     return {0: t if padding < 0 else t.masked_fill((idx == padding).unsqueeze(-1), 0)}
 
 

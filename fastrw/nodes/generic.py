@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from fastrw.errors import Refused
+from fastrw.graph.saved import is_custom
 from fastrw.graph.sending import send
 from fastrw.nodes.base import ByInput, Part, total, wide
 from fastrw.nodes.owned import Owned
@@ -87,7 +88,9 @@ def transposed(node: Node, ts: ByInput) -> dict[int, Tensor]:
         dots = [dot for j, dot in dots.items() if j not in bare]
         if not dots:
             return {}
-        found = torch.autograd.grad(total(*dots), us, allow_unused=True)
+        found = torch.autograd.grad(dots, us, allow_unused=True)
+        if is_custom(node):  # what its author cut off, or declared to be differentiable once, raises nothing
+            _prove(node, ts, us, found)
     except NoDerivative:
         raise
     except RuntimeError as error:
@@ -96,3 +99,14 @@ def transposed(node: Node, ts: ByInput) -> dict[int, Tensor]:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise NoDerivative(f"fastrw.nodes: the backward of {node.name()} must have a derivative, got {reason}") from error
     return {k: t for k, t in enumerate(found) if t is not None}
+
+
+def _prove(node: Node, ts: ByInput, us: list[Tensor], found: tuple[Tensor | None, ...]) -> None:
+    """<what node sends for r, ts> = <r, found>, for some r. Raises NoDerivative where it is not."""
+    wave = [torch.arange(1, u.numel() + 1, device=u.device, dtype=torch.float64).sin().view(u.shape).to(u.dtype) for u in us]
+    sent = total(*(product(g, ts[j]).sum() for j, g in send(node, wave) if j in ts))
+    ours = total(*(product(r, t).sum() for r, t in zip(wave, found, strict=True) if t is not None))
+    scale = sum(float(product(r, t).abs().sum()) for r, t in zip(wave, found, strict=True) if t is not None)
+    sent, ours = (0.0 if x is None else float(x) for x in (sent, ours))
+    if not abs(sent - ours) <= (1e-6 if us[0].dtype == torch.float64 else 1e-2) * max(scale, abs(sent)):
+        raise NoDerivative(f"fastrw.nodes: the backward of {node.name()} must have a derivative, got one that is not its own")

@@ -88,7 +88,9 @@ def _part(node, below, g: Tensor, owned: Owned, products: Products, a: str, matr
     rows = owned.rows(g.shape[1])
     if rows is None:
         return None
-    return Linear(saved(node, a), g, rows, matrix if matrix in below else None, bias if bias in below else None, products)
+    if matrix not in below:
+        return Linear(g[:, :0], g, rows, None, bias, products)
+    return Linear(saved(node, a), g, rows, matrix, bias if bias in below else None, products)
 
 
 def _addmm(node, below, g, owned, products):
