@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from fastrw.engine import owners
@@ -50,14 +51,34 @@ def inner_nodes(graph: Graph, order: Sequence[int]) -> list[int]:
 
 
 def find(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int]):
-    """(the cut; edge -> gradient of sum_k c f_k, and log2 c) of the graph at hand, by measurement."""
-    mixed, owned, gradients, start = owners.measure(graph, outputs, n, inner)
-    return _cut(graph, inner, mixed, owned), gradients, start
+    """(the cut; edge -> gradient of sum_k c f_k) of the graph at hand, by measurement."""
+    mixed, owned, gradients = owners.measure(graph, outputs, n, inner)
+    return _cut(graph, inner, mixed, owned), gradients
 
 
-def at_the_losses(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int]) -> Cut:
+def at_the_losses(graph: Graph, losses: Tensor, inner: Sequence[int]) -> Cut:
     """The highest cut: one use, the operation that the losses come from."""
-    raise NotImplementedError
+    root, n = graph.index[losses.grad_fn], len(losses)
+    of = torch.arange(n, device=losses.device)
+    leads = {*inner, *graph.leaves()}
+    below = tuple(j for j, (node, _) in enumerate(graph.next[root]) if node is not None and graph.index[node] in leads)
+    use = Use(root, below, {losses.output_nr: Owned(n, losses.shape, 0, of, 1, complete=True)})
+    return Cut((use,), frozenset((root,)), tuple(i for i in inner if i != root), (), {}, True)
+
+
+def where_examples_meet(graph: Graph, cut: Cut, n: int) -> str | None:
+    """The first operation of the parameter side that takes examples, told by sizes that the uses have along theirs; None
+    where all of it is made of parameters. (A word for reports: the scores are exact either way.)"""
+    plain = _views_of_leaves(graph, cut.side, graph.leaves())
+    sizes = {len(o.of) for use in cut.uses for o in use.owned.values() if o.dim is not None and len(o.of) > 1}
+    dims = {o.dim for use in cut.uses for o in use.owned.values() if o.dim is not None} | {0}
+    for i in cut.side:
+        name = graph.nodes[i].name()
+        if i not in plain and not name.startswith(("Expand", "Repeat", "Embedding")):
+            shapes = [m.shape for m in graph.nodes[i]._input_metadata]
+            if any(dim < len(shape) - (dim > 0) and shape[dim] in sizes for shape in shapes for dim in dims):
+                return name
+    return None
 
 
 def _cut(graph: Graph, inner: Sequence[int], mixed: set[int], owned: dict[Edge, Owned]) -> Cut:

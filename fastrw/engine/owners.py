@@ -24,7 +24,7 @@ _ROOM = {torch.float16: (3, 4), torch.bfloat16: (16, 64), torch.float32: (16, 64
 
 def measure(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int]):
     """(nodes whose gradients mix examples, or lie below one, or are all 0; edge of all others -> Owned; edge -> gradient
-    of sum_k c f_k, and log2 c). Edges that no gradient reaches are in none.
+    of sum_k c f_k). Edges that no gradient reaches are in none.
 
     outputs: the losses [n], and perhaps the validation loss, 0-d, which is owner n. inner: nodes, each after all that
     send to it.
@@ -74,7 +74,7 @@ def measure(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int
         one = int(owned.of[0]) if g.numel() and owned.complete and bool((owned.of == owned.of[0]).all()) else None
         sole[edge[0]] = one if sole.get(edge[0], one) == one else None
     found = {edge: owned for edge, owned in found.items() if edge[0] not in mixed}
-    return mixed, found, {edge: g for edge, g in zip(edges, ones, strict=True) if g is not None}, start
+    return mixed, found, {edge: g for edge, g in zip(edges, ones, strict=True) if g is not None}
 
 
 class _Finder:

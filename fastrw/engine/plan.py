@@ -35,8 +35,7 @@ class Plan:
     keeps: bool = True  # nodes are called by hand: the backward must not free what they saved
     checkpointed: bool = False  # see graph.saved.reading
     calls: int = 0  # that it served
-    method: str = "layerwise"
-    why: str = ""  # why not layerwise
+    meet: str | None = None  # where examples meet below the cut
 
 
 def sources_of(graph: Graph, cut: Cut) -> dict[int, dict[int, Source]]:
@@ -121,10 +120,10 @@ def _kept(content):
     return tuple(map(_kept, content)) if isinstance(content, tuple | list) else content
 
 
-def key_of(graph: Graph, selected: Callable[[Tensor], bool], n: int, joint: bool) -> tuple[tuple, list[Tensor]]:
+def key_of(graph: Graph, selected: Callable[[Tensor], bool], n: int, *more) -> tuple[tuple, list[Tensor]]:
     """(what a plan is kept under, the parameters among the leaves)."""
     leaves = graph.leaves()
     parameters = [leaf for leaf in leaves.values() if isinstance(leaf, nn.Parameter)]
     chosen = tuple([selected(leaf) for leaf in leaves.values()])
     roots = tuple([m.dtype for root in graph.roots for m in root._input_metadata])
-    return (graph.skeleton(), tuple(map(id, parameters)), chosen, roots, n, joint), parameters
+    return (graph.skeleton(), tuple(map(id, parameters)), chosen, roots, n, *more), parameters

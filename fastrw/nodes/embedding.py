@@ -68,4 +68,29 @@ def _tangent(node, ts, backend: str):
     return {0: t if padding < 0 else t.masked_fill((idx == padding).unsqueeze(-1), 0)}
 
 
-TYPES = {"EmbeddingBackward0": NodeType(_part, _tangent)}
+def _bag_tangent(node, ts, backend: str):
+    """Sums, means or maxima of rows, in bags: linear in the table but for "max", where the row that won gives its own."""
+    if TABLE not in ts or len(ts) > 1:
+        return None
+    V, idx, bag, sizes = ts[TABLE], saved(node, "indices"), saved(node, "result1"), saved(node, "result2")
+    shape = shape_of(node)
+    if node._saved_mode == 2:
+        winners = saved(node, "result3")[: shape[0]]
+        return {0: V.gather(0, winners.clamp(min=0)).masked_fill((sizes[: shape[0]] == 0).unsqueeze(-1), 0)}
+    t, weights = V[idx], saved(node, "per_sample_weights")
+    if weights is not None:
+        t = t * weights.unsqueeze(-1)
+    padding = signed(node._saved_padding_idx)
+    if padding >= 0:
+        t = t.masked_fill((idx == padding).unsqueeze(-1), 0)
+    if len(bag) != len(idx):  # torch leaves it out where it needs none, and the sizes
+        starts = saved(node, "offsets")[: shape[0]]
+        sizes = torch.diff(starts, append=starts.new_tensor([len(idx)]))
+        bag = torch.repeat_interleave(torch.arange(shape[0], device=idx.device), sizes)
+    if len(bag) != len(idx):
+        return None
+    found = V.new_zeros(shape).index_add_(0, bag, t)
+    return {0: found / sizes[: shape[0]].clamp(min=1).unsqueeze(-1) if node._saved_mode == 1 else found}
+
+
+TYPES = {"EmbeddingBagBackward0": NodeType(None, _bag_tangent), "EmbeddingBackward0": NodeType(_part, _tangent)}
