@@ -1,6 +1,7 @@
 """fastrw: exact example weights of "Learning to Reweight Examples" (Ren et al. 2018) from ordinary training passes."""
 
 from fastrw import extension, fsr
+from fastrw.backward import backward
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
 from fastrw.extension import free_workspaces
 from fastrw.meta_weights import explain, gradient_dots, meta_weights
@@ -19,6 +20,7 @@ __all__ = [
     "UseReport",
     "VerificationError",
     "VerifyReport",
+    "backward",
     "explain",
     "free_workspaces",
     "fsr",

@@ -20,7 +20,10 @@ def accumulate(gradients: dict[nn.Parameter, Tensor]) -> None:
     taken = set()
     for p, g in gradients.items():
         if p.grad is not None:
-            p.grad.add_(g)
+            if p.grad.is_sparse and not g.is_sparse:
+                p.grad = p.grad + g
+            else:
+                p.grad.add_(g)
             continue
         if g.is_sparse:
             p.grad = g

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fastrw.calls import RandomState
 from fastrw.errors import ForThisBatch, Refused
-from fastrw.isolation import State
-from fastrw.methods.one_pass import Assembled
+from fastrw.evaluate import Assembled
+from fastrw.isolation import RandomState, State
 from fastrw.problem import Problem
 
 Run = Callable[[Problem, State], Assembled]

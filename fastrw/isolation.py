@@ -1,50 +1,130 @@
-"""Nothing moves: buffers and random states are put back, so that scoring leaves no trace on the model or its user."""
+"""Nothing moves: what a forward writes is put back, so that scoring leaves no trace on the model or its user."""
+
+from __future__ import annotations
 
 import random
 import sys
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from fastrw.problem import Problem
 
+_PLAIN = frozenset({int, float, bool, str, type(None), complex})
+
+
+class RandomState:
+    """The generator states that a forward on a device may draw from. While a CUDA graph is captured the device's cannot
+    be read: `capture` refuses what draws."""
+
+    def __init__(self, device: torch.device):
+        self._cpu = torch.get_rng_state()
+        readable = device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
+        self._cuda = (device, torch.cuda.get_rng_state(device)) if readable else None
+
+    def moved(self) -> bool:
+        """Has anything been drawn since?"""
+        if not torch.equal(self._cpu, torch.get_rng_state()):
+            return True
+        return self._cuda is not None and not torch.equal(self._cuda[1], torch.cuda.get_rng_state(self._cuda[0]))
+
 
 class State:
-    """The buffers of a model and every random state, as they were when this was made; `rewind` puts them back.
+    """What a forward of a model may move, as it was when this was made: buffers, tensors, generators and plain values in
+    attributes of its modules, and every random state. `rewind` puts them back.
 
-    Buffers are written through `.data`: batch_norm moves its running statistics without a version bump, and so must we,
+    Tensors are written through `.data`: batch_norm moves its running statistics without a version bump, and so must we,
     or a graph that is still alive would refuse its backward.
     """
 
     def __init__(self, problem: Problem):
         modules = problem.modules.values()
         self._owners = [(module._buffers, dict(module._buffers)) for module in modules]
+        self._attributes = [(vars(module), _attributes(module), vars(module).keys() | ()) for module in modules]
+        held = [v for _, found, _ in self._attributes for v in found.values()]
         tensors = [b for _, before in self._owners for b in before.values() if b is not None]
+        tensors += [v for v in held if isinstance(v, Tensor)]
         tensors += [m.weight for m in modules if vars(m).get("max_norm") is not None]  # renormed in place
         self._tensors = [(t, t.detach().clone()) for t in tensors]
+        self._versions = [t._version for t in tensors]
+        self._generators = [(v, v.get_state()) for v in held if isinstance(v, torch.Generator)]
         devices = {t.device for t in (*problem.params.values(), *tensors) if t.is_cuda}
         if devices and torch.cuda.is_current_stream_capturing():
-            devices = set()  # see calls.RandomState
+            devices = set()  # see RandomState
         self._cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]
         self._cpu, self._python = torch.get_rng_state(), random.getstate()
         self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
 
+    def moved(self) -> bool:
+        """Has a forward moved anything since? (But random states; and what an operation wrote without a word, as
+        batch_norm does, is seen by `buffers_moved` alone.)"""
+        if any([*map(id, now.values())] != [*map(id, before.values())] for now, before in self._owners):
+            return True
+        if any(now.get(k, self) is not v for now, before, _ in self._attributes for k, v in before.items()):
+            return True
+        if [t._version for t, _ in self._tensors] != self._versions:
+            return True
+        return any(not torch.equal(g.get_state(), before) for g, before in self._generators)
+
     def buffers_moved(self) -> bool:
-        """Has a forward written into a buffer, or put another in its place?"""
-        for now, before in self._owners:
-            if [*map(id, now.values())] != [*map(id, before.values())]:
-                return True
-        return not all(torch.equal(tensor, value) for tensor, value in self._tensors)
+        """Has a forward moved anything, or changed a bit of a tensor?"""
+        return self.moved() or not all(_equal(tensor, value) for tensor, value in self._tensors)
 
     def rewind(self) -> None:
+        """Puts everything back; raises only when all has been tried."""
+        failed: list[Exception] = []
         for now, before in self._owners:
             if [*map(id, now.values())] != [*map(id, before.values())]:
                 now.clear()
                 now.update(before)
+        for now, before, names in self._attributes:
+            for k in now.keys() - names:
+                del now[k]
+            for k, v in before.items():
+                if now.get(k, self) is not v:
+                    now[k] = v
         for tensor, value in self._tensors:
-            tensor.data.copy_(value)
+            try:
+                _put(tensor, value)
+            except Exception as error:  # the others are to be put back all the same
+                failed.append(error)
+        for generator, before in self._generators:
+            generator.set_state(before)
         for device, state in self._cuda:
             torch.cuda.set_rng_state(state, device)
         torch.set_rng_state(self._cpu)
         random.setstate(self._python)
         if self._numpy is not None:
             sys.modules["numpy"].random.set_state(self._numpy)
+        if failed:
+            raise failed[0]
+
+
+def _attributes(module: nn.Module) -> dict[str, Any]:
+    """The tensors, generators and plain values that a module holds as its own attributes."""
+    found = {}
+    for k, v in vars(module).items():
+        if type(v) in _PLAIN or isinstance(v, torch.Generator):
+            found[k] = v
+        elif isinstance(v, Tensor) and v.grad_fn is None and not v.requires_grad:
+            found[k] = v
+    return found
+
+
+def _equal(tensor: Tensor, value: Tensor) -> bool:
+    if tensor.layout != torch.strided:
+        tensor, value = tensor.to_dense(), value.to_dense()
+    return tensor.shape == value.shape and torch.equal(tensor, value)
+
+
+def _put(tensor: Tensor, value: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.shape != value.shape or tensor.dtype != value.dtype:
+        if not _equal(tensor, value):
+            tensor.data = value  # resized, sparse
+    elif 0 in tensor.stride() and tensor.numel() > 1:  # expanded: one element stands for many
+        if not torch.equal(tensor, value):
+            index = tuple(slice(0, 1) if s == 0 else slice(None) for s in tensor.stride())
+            tensor.data[index].copy_(value[index])
+    else:
+        tensor.data.copy_(value)

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastrw.evaluate import METHODS, evaluate
 from fastrw.isolation import State
-from fastrw.methods import METHODS, evaluate
 from fastrw.problem import Problem
 from fastrw.report import Report
 from fastrw.weights import NORMALIZERS

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from functools import partial
 from types import CellType, FunctionType
@@ -13,12 +13,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
-from fastrw.calls import tensors_of
-
-_NO_MODE = nullcontext()
-
+from fastrw.batches import mapped, tensors_of
 
 class Problem:
     """`losses(batch)` gives the [n] losses f_i of a batch with their graph; `params` holds the selected parameters.
@@ -28,69 +24,58 @@ class Problem:
 
     def __init__(self, model: nn.Module, batch: Any, val_batch: Any, *, loss_fn: Callable | None = None,
                  losses_fn: Callable | None = None, params: Any = None, caller: str = "meta_weights"):  # fmt: skip
-        self._say = f"fastrw.{caller}: "
+        self.say = f"fastrw.{caller}: "
         if not isinstance(model, nn.Module):
-            raise TypeError(f"{self._say}model must be a torch.nn.Module, got {type(model).__name__}")
+            raise TypeError(f"{self.say}model must be a torch.nn.Module, got {type(model).__name__}")
         if loss_fn is not None and losses_fn is not None:
-            raise ValueError(f"{self._say}give loss_fn or losses_fn, not both, got both")
+            raise ValueError(f"{self.say}give loss_fn or losses_fn, not both, got both")
         for name, function in (("loss_fn", loss_fn), ("losses_fn", losses_fn)):
             if function is not None and not callable(function):
-                raise TypeError(f"{self._say}{name} must be callable, got {type(function).__name__}")
+                raise TypeError(f"{self.say}{name} must be callable, got {type(function).__name__}")
         if torch.is_inference_mode_enabled():
-            raise ValueError(f"{self._say}gradients are needed, got a call under torch.inference_mode()")
+            raise ValueError(f"{self.say}gradients are needed, got a call under torch.inference_mode()")
         self.model, self.batch, self.val_batch = model, batch, val_batch
         self.val_losses: Tensor | None = None  # of the last validation forward
         self.modules = dict(model.named_modules())
-        self.params = select(self.modules, params, self._say)
+        self._names: dict[int, str] | None = None
+        self._compiled = "torch._dynamo" in sys.modules
+        self.params = select(self.modules, params, self.say)
         self.key = (fingerprint(loss_fn), fingerprint(losses_fn), *map(id, self.params.values()))
-        self._losses = losses_fn or partial(_losses, loss_fn or partial(_cross_entropy, self._say), self._say)
+        self._losses = losses_fn or partial(_losses, loss_fn or partial(_cross_entropy, self.say), self.say)
         if losses_fn is None:
             for name, b in (("batch", batch), ("val_batch", val_batch)):
                 self._check_batch(name, b)
 
-    def whole(self) -> Problem:
-        """The same question about every parameter that requires grad."""
-        every = select(self.modules, None, self._say)
-        if len(every) == len(self.params):
-            return self
-        found = copy.copy(self)
-        found.params, found.key = every, (*self.key, *map(id, every.values()))
-        return found
+    @property
+    def names(self) -> dict[int, str]:
+        """Id of a parameter -> its name."""
+        if self._names is None:
+            self._names = {id(p): name for name, p in self.model.named_parameters()}
+        return self._names
 
-    def losses(self, batch: Any, mode: AbstractContextManager = _NO_MODE) -> Tensor:
-        """f_i for i in the batch: [n], with its graph; the model and the loss run under `mode`."""
-        with torch.enable_grad(), mode:
+    def losses(self, batch: Any, graph: bool = True) -> Tensor:
+        """f_i for i in the batch: [n], with its graph unless it is not wanted."""
+        eager = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
+        with torch.set_grad_enabled(graph), eager:  # the backward of compiled code runs once only
             losses = self._losses(self.model, batch)
         word = "val_batch" if batch is self.val_batch else "batch"
         if batch is self.val_batch and isinstance(losses, Tensor):
             self.val_losses = losses.detach()
         if not isinstance(losses, Tensor):
-            raise TypeError(f"{self._say}the loss must return a tensor [n], got {type(losses).__name__}")
+            raise TypeError(f"{self.say}the loss must return a tensor [n], got {type(losses).__name__}")
         if losses.ndim == 0:
-            raise ValueError(f'{self._say}the loss must return one loss per example (reduction="none"), got a scalar')
+            raise ValueError(f'{self.say}the loss must return one loss per example (reduction="none"), got a scalar')
         if losses.ndim != 1:
-            raise ValueError(f"{self._say}the loss must return [n], one loss per example, got {tuple(losses.shape)}")
+            raise ValueError(f"{self.say}the loss must return [n], one loss per example, got {tuple(losses.shape)}")
         if len(losses) == 0:
-            raise ValueError(f"{self._say}{word} must hold at least one example, got 0")
+            raise ValueError(f"{self.say}{word} must hold at least one example, got 0")
         if not losses.is_floating_point():
-            raise TypeError(f"{self._say}losses must be real floating point, got {losses.dtype}")
+            raise TypeError(f"{self.say}losses must be real floating point, got {losses.dtype}")
         if (size := self._size(batch)) is not None and len(losses) != size:
-            raise ValueError(f"{self._say}losses must be [n] with n = {size} targets, got {tuple(losses.shape)}")
-        if not losses.requires_grad:
-            raise ValueError(f"{self._say}the losses of {word} must depend on a parameter, got losses without a graph")
+            raise ValueError(f"{self.say}losses must be [n] with n = {size} targets, got {tuple(losses.shape)}")
+        if graph and not losses.requires_grad:
+            raise ValueError(f"{self.say}the losses of {word} must depend on a parameter, got losses without a graph")
         return losses
-
-    def sub_batch(self, n: int, size: int, which: int) -> Any:
-        """The first `size` of n examples. A tensor is cut along a dimension of length n: where several have that
-        length, the first (`which` = 0) or the second (1). What has no such dimension is kept."""
-
-        def cut(t: Any) -> Any:
-            if not isinstance(t, Tensor) or n not in t.shape:
-                return t
-            dims = [dim for dim, length in enumerate(t.shape) if length == n]
-            return t.narrow(dims[min(which, len(dims) - 1)], 0, size)
-
-        return tree_map(cut, self.batch)
 
     def without(self, n: int, bad: Tensor) -> Any:
         """The batch with a good example in the place of every bad one ([n] flags): shapes and draws stay the same."""
@@ -100,7 +85,7 @@ class Problem:
         def take(t: Any) -> Any:
             return t[index.to(t.device)] if isinstance(t, Tensor) and t.shape[:1] == (n,) else t
 
-        return tree_map(take, self.batch)
+        return mapped(take, self.batch)
 
     def _size(self, batch: Any) -> int | None:
         if not isinstance(self._losses, partial):
@@ -113,17 +98,17 @@ class Problem:
         rule = f'{name} must be (inputs, targets) or a mapping with "labels" (or give losses_fn)'
         if isinstance(batch, Mapping):
             if "labels" not in batch:
-                raise ValueError(f"{self._say}{rule}, got the keys {sorted(map(str, batch))}")
+                raise ValueError(f"{self.say}{rule}, got the keys {sorted(map(str, batch))}")
         elif not isinstance(batch, tuple | list) or len(batch) != 2:
             got = f"{len(batch)} items" if isinstance(batch, tuple | list) else type(batch).__name__
-            raise TypeError(f"{self._say}{rule}, got {got}")
+            raise TypeError(f"{self.say}{rule}, got {got}")
         if self._size(batch) == 0:
-            raise ValueError(f"{self._say}{name} must hold at least one example, got 0")
+            raise ValueError(f"{self.say}{name} must hold at least one example, got 0")
         homes = {p.device for m in self.modules.values() for p in m._parameters.values() if p is not None}
         for leaf in tensors_of(batch):
             if leaf.ndim and leaf.device not in homes:
                 home = ", ".join(map(str, homes))
-                raise ValueError(f"{self._say}{name} must be on the model's device {home}, got {leaf.device}")
+                raise ValueError(f"{self.say}{name} must be on the model's device {home}, got {leaf.device}")
 
 
 def fingerprint(value: Any) -> Any:

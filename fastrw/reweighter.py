@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from fastrw.accumulate import accumulate, backward
 from fastrw.capture import Graphs
-from fastrw.errors import Refused
+from fastrw.engine.run import HookFound
+from fastrw.errors import ForThisBatch, Refused
+from fastrw.evaluate import Assembled, assemble, evaluate
 from fastrw.isolation import State
 from fastrw.meta_weights import check_options
-from fastrw.methods import assemble, evaluate
-from fastrw.methods.one_pass import Assembled
 from fastrw.problem import Problem
 from fastrw.report import Step
 from fastrw.timeline import Timeline
@@ -144,22 +144,29 @@ class Reweighter:
 
     def _assembled(self, problem: Problem, state: State, timeline: Timeline | None) -> Step | None:
         """None where an ordinary backward is to do it."""
-        if self._update == "backward" or self._method not in ("auto", "layerwise"):
+        hooked = any(p._post_accumulate_grad_hooks for p in self.model.parameters())
+        if self._update == "backward" or (hooked and self._update != "assembled"):
             return None
+        if hooked:
+            raise Refused("fastrw.Reweighter: assembled parameters must have no hooks, got one on an accumulated gradient")
+        method = "layerwise" if self._update == "assembled" or self._graphs else self._method
 
         def run(problem: Problem, state: State) -> Assembled:
-            scale = self._scale(problem)
-            return assemble(problem, state, self._normalize, scale=scale, timeline=timeline, **self._how)
+            mark = timeline.mark if timeline else lambda phase: None
+            return assemble(problem, state, self._normalize, method=method, scale=self._scale(problem), mark=mark,
+                            recheck=self._graphs is None, **self._how)  # fmt: skip
 
         try:
             found = self._graphs.step(problem, state, run) if self._graphs else run(problem, state)
-        except Refused:
-            state.rewind()
+        except (ForThisBatch, HookFound):
             if self._update == "assembled" or self._graphs:
                 raise
+            state.rewind()
             return None
         accumulate(found.gradients)
-        return Step(found.weights, found.losses, found.scores, found.val_loss, "layerwise", "assembled", {}, found.uses)
+        update = "assembled" if found.assembled else "backward"
+        return Step(found.weights, found.losses, found.scores, found.val_loss, found.method, update, found.refused,
+                    found.uses)  # fmt: skip
 
     def _backward(self, problem: Problem, state: State, timeline: Timeline | None) -> Step:
         scored = evaluate(problem, method=self._method, keep_graph=True, scale=self._scale(problem), **self._how)

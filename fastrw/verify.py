@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
+from fastrw.batches import mapped
 from fastrw.errors import Refused
 from fastrw.isolation import State
 from fastrw.meta_weights import BACKENDS, gradient_dots
-from fastrw.methods import METHODS
-from fastrw.methods.spot_check import coarsest
+from fastrw.evaluate import METHODS
+from fastrw.engine.whole import coarsest
+from fastrw.graph.walk import dtypes
 from fastrw.problem import Problem
 from fastrw.tolerance import SCORE_GOAL, bound, relative_error
 
@@ -102,7 +103,7 @@ def verify(
         truth, reference = plain, f"one gradient per example in {plain.dtype}: the forward draws random numbers"
     else:
         with torch.autocast(plain.device.type, enabled=False):
-            doubled = _doubled(model), *(tree_map(_double, b) for b in (batch, val_batch))
+            doubled = _doubled(model), *(mapped(_double, b) for b in (batch, val_batch))
             truth, _ = gradient_dots(*doubled, **how, method="per_example")
         reference = "one gradient per example in float64"
     drift = relative_error(plain, truth)
@@ -144,7 +145,7 @@ def _forward(problem: Problem) -> tuple[bool, torch.dtype]:
     state, before = State(problem), states()
     try:
         losses = problem.losses(problem.batch)
-        return not all(map(torch.equal, before, states())), coarsest(losses, *problem.params.values())
+        return not all(map(torch.equal, before, states())), coarsest(dtypes(losses))
     finally:
         state.rewind()
 

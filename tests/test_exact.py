@@ -74,7 +74,7 @@ def test_methods_for_coupled_examples_serve_batchnorm(method):
 
 
 def test_the_last_resort_is_announced_once():
-    (case,) = cases("custom_function_once")
+    (case,) = cases("parameter_hook_scales")
     model, batch, val_batch = case.make()
     with pytest.warns(UserWarning, match="one backward pass per example"):
         fastrw.meta_weights(model, batch, val_batch)

@@ -12,7 +12,8 @@ from fastrw.errors import Refused
 from fastrw.graph.walk import Graph
 
 
-def check(graph: Graph, losses: Tensor, val_loss: Tensor | None, V: dict[int, Tensor] | None, found: Found, asked: Asked):
+def check(graph: Graph, losses: Tensor, val_loss: Tensor | None, V: dict[int, Tensor] | None, found: Found, asked: Asked,
+          retain: bool):  # fmt: skip
     """Raises Refused where a score is not that of its example's own gradient. The graph must be whole. V: leaf's node ->
     direction; None: the gradient of val_loss.
 
@@ -20,8 +21,8 @@ def check(graph: Graph, losses: Tensor, val_loss: Tensor | None, V: dict[int, Te
     """
     leaves = graph.leaves()
     scaling = 1.0 if asked.scaling is None else float(asked.scaling)
-    if V is None:
-        wanted = [i for i in leaves if i in asked.selected]
+    wanted = [i for i in leaves if i in asked.selected]
+    if V is None and wanted:
         seed = torch.full_like(val_loss, scaling)
         grads = torch.autograd.grad(val_loss, [leaves[i] for i in wanted], seed, retain_graph=True, allow_unused=True)
         V = {i: g for i, g in zip(wanted, grads, strict=True) if g is not None}
@@ -29,7 +30,7 @@ def check(graph: Graph, losses: Tensor, val_loss: Tensor | None, V: dict[int, Te
     if not len(finite) or not V:
         return False
     i = int(finite[found.scores[finite].abs().argmax()])  # the largest tells most
-    truth, noise = (t / scaling**2 for t in whole.one(losses, i, [(leaves[leaf], v) for leaf, v in V.items()], scaling))
+    truth, noise = (t / scaling**2 for t in whole.one(losses, i, [(leaves[leaf], v) for leaf, v in V.items()], scaling, retain))
     kind = whole.coarsest({losses.dtype} | {m.dtype for node in graph.nodes for m in node._input_metadata})
     if not bool(truth.isfinite()):
         return False

@@ -9,7 +9,7 @@ use (views and casts of a parameter, weight_norm, all of BatchNorm's net) is its
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,15 +66,21 @@ def at_the_losses(graph: Graph, losses: Tensor, inner: Sequence[int]) -> Cut:
     return Cut((use,), frozenset((root,)), tuple(i for i in inner if i != root), (), {}, True)
 
 
-def where_examples_meet(graph: Graph, cut: Cut, n: int) -> str | None:
-    """The first operation of the parameter side that takes examples, told by sizes that the uses have along theirs; None
+def where_examples_meet(graph: Graph, cut: Cut, leaves: Collection[int]) -> str | None:
+    """The first operation of the parameter side, on the way to one of `leaves`, that takes examples, told by sizes that the uses have along theirs; None
     where all of it is made of parameters. (A word for reports: the scores are exact either way.)"""
     plain = _views_of_leaves(graph, cut.side, graph.leaves())
     sizes = {len(o.of) for use in cut.uses for o in use.owned.values() if o.dim is not None and len(o.of) > 1}
     dims = {o.dim for use in cut.uses for o in use.owned.values() if o.dim is not None} | {0}
+    leads = set(leaves)
+    for i in reversed(cut.side):
+        if any(node is not None and graph.index[node] in leads for node, _ in graph.next[i]):
+            leads.add(i)
+    if (name := next((graph.nodes[i].name() for i in graph.index.values() if routes.batchwise(graph.nodes[i])), None)):
+        return name
     for i in cut.side:
         name = graph.nodes[i].name()
-        if i not in plain and not name.startswith(("Expand", "Repeat", "Embedding")):
+        if i in leads and i not in plain and not name.startswith(("Expand", "Repeat", "Embedding")):
             shapes = [m.shape for m in graph.nodes[i]._input_metadata]
             if any(dim < len(shape) - (dim > 0) and shape[dim] in sizes for shape in shapes for dim in dims):
                 return name

@@ -36,6 +36,7 @@ class Plan:
     checkpointed: bool = False  # see graph.saved.reading
     calls: int = 0  # that it served
     meet: str | None = None  # where examples meet below the cut
+    scores_meet: str | None = None  # the same, on the way to what scores go by
 
 
 def sources_of(graph: Graph, cut: Cut) -> dict[int, dict[int, Source]]:

@@ -3,8 +3,7 @@ example's own gradient from time to time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import nullcontext
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from fastrw.engine import cut as cutting
 from fastrw.engine import plan as planning
-from fastrw.engine import whole
+from fastrw.engine import guards, whole
 from fastrw.engine.check import check
 from fastrw.engine.plan import Cache, Plan
 from fastrw.engine.step import Asked, Mark, Pass
@@ -34,7 +33,7 @@ class Question:
     """What is asked of the graph of `losses` [n].
 
     V: leaf's id -> direction; None: the gradient of `val_loss`. selected: ids of the leaves that scores go by; None: all.
-    scaling: see Asked. retain: leave the graph as it is.
+    scaling: see Asked. retain: leave the graph as it is; free: let go what it saved, for the caller will keep it.
     """
 
     losses: Tensor
@@ -46,8 +45,10 @@ class Question:
     scale: float | Tensor = 1.0
     update: bool = True
     retain: bool = False
+    free: bool = False
     recheck: bool = True
     V: dict[int, Tensor] | None = None
+    names: Mapping[int, str] = field(default_factory=dict)  # id of a leaf -> what reports call it
     say: str = "fastrw.backward: "
 
 
@@ -57,6 +58,7 @@ class Answer:
     weights: Tensor  # [n]
     gradients: list[tuple[Tensor, Tensor]]  # (leaf, sum_i w_i grad f_i), where an update was asked for
     method: str
+    assembled: bool = False  # the weighted gradient too, use by use
     refused: dict[str, str] = field(default_factory=dict)
     uses: tuple = ()
     learned: bool = False  # was the graph a new one?
@@ -98,6 +100,7 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
         if leaf._backward_hooks:
             raise HookFound(f"{question.say}parameters must have no gradient hooks, got one on a {tuple(leaf.shape)}")
     n, at_losses = len(losses), method == "tangent"
+    guards.whole_tensors(leaves.values(), question.say)
     key, parameters = planning.key_of(graph, chosen, n, joint, at_losses)
     plan = _cache.get(key, parameters, graph)
     learned = plan is None
@@ -105,21 +108,21 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
     if learned:
         refuse_by_name(graph, question.say)
         with nested.refused():
-            plan = _learn(graph, outputs, n, at_losses)
-    if method == "layerwise" and plan.meet is not None:
-        raise CoupledExamples(f"fastrw.layerwise: examples must stay apart, got {plan.meet}")
+            plan = _learn(graph, outputs, n, selected, at_losses)
+    meet = plan.meet if question.update else plan.scores_meet
+    if method == "layerwise" and meet is not None:
+        raise CoupledExamples(f"fastrw.layerwise: examples must stay apart, got {meet}")
     V = None
     if not joint or at_losses:
-        with nested.refused() if learned else nullcontext():
-            V = _validation(question, leaves, selected, retain=question.retain or joint or learned)
+        V = _validation(question, leaves, selected, retain=question.retain or joint or learned)
     asked = replace(asked, checkpointed=plan.checkpointed)
     plan.calls += 1
     due = learned or (question.recheck and plan.calls & (plan.calls - 1) == 0)
-    found = Pass(graph, plan, outputs[:1] if V is not None and joint else outputs, V, asked).run(question.retain or due, mark)
+    found = Pass(graph, plan, outputs[:1] if V is not None and joint else outputs, V, asked, question.names).run(question.retain or due, mark)
     trusted = True
     if due:
         try:
-            trusted = check(graph, losses, val, V, found, asked)
+            trusted = check(graph, losses, val, V, found, asked, retain=True)
         except Refused:
             _cache.drop(key)
             raise
@@ -127,15 +130,16 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
             plan.keeps = found.generic
             if trusted and plan.cut.lasting:
                 _cache.put(key, parameters, graph, plan)
-    if not question.retain and (due or plan.keeps):
-        free(outputs)
+    if question.free and (due or plan.keeps):
+        free([losses] if val is None else [losses, val])
     gradients = [(leaves[i], g) for i, g in found.gradients.items()]
-    name = "tangent" if at_losses or plan.meet is not None else "layerwise"
-    refused = {"layerwise": f"examples meet: {plan.meet}"} if plan.meet is not None else {}
-    return Answer(found.scores, found.weights, gradients, name, refused, found.uses, learned, trusted)
+    name = "tangent" if at_losses or plan.scores_meet is not None else "layerwise"
+    refused = {"layerwise": f"examples meet at {plan.scores_meet}"} if name == "tangent" and not at_losses else {}
+    return Answer(found.scores, found.weights, gradients, name, plan.meet is None and not at_losses, refused, found.uses,
+                  learned, trusted)  # fmt: skip
 
 
-def _learn(graph: Graph, outputs: list[Tensor], n: int, at_losses: bool) -> Plan:
+def _learn(graph: Graph, outputs: list[Tensor], n: int, selected: Collection[int], at_losses: bool) -> Plan:
     order = graph.order()
     inner = cutting.inner_nodes(graph, order)
     with torch.no_grad(), torch.autocast(outputs[0].device.type, enabled=False):
@@ -146,7 +150,9 @@ def _learn(graph: Graph, outputs: list[Tensor], n: int, at_losses: bool) -> Plan
     if at_losses:
         cut = cutting.at_the_losses(graph, outputs[0], inner)
     plan = Plan(cut, planning.sources_of(graph, cut))
-    plan.meet = None if n == 1 or at_losses else cutting.where_examples_meet(graph, cut, n)
+    if n > 1 and not at_losses:
+        plan.meet = cutting.where_examples_meet(graph, cut, set(graph.leaves()))
+        plan.scores_meet = plan.meet and cutting.where_examples_meet(graph, cut, selected)
     plan.checkpointed = any(map(is_checkpointed, graph.nodes))
     return plan
 
@@ -169,24 +175,28 @@ def _whole(question: Question, method: str, refused: dict[str, str]) -> Answer:
     w = question.normalize(scores)
     gradients = []
     if question.update:
-        seed = w.to(losses.dtype) * question.scale
-        seed = seed if question.scaling is None else seed * question.scaling.to(seed.dtype)
-        targets = list(leaves.values())
-        found = torch.autograd.grad(losses, targets, seed, retain_graph=question.retain, allow_unused=True)
-        gradients = [(leaf, g) for leaf, g in zip(targets, found, strict=True) if g is not None]
-    return Answer(scores, w, gradients, method, refused)
+        gradients = weighted_gradient(losses, w, question.scaling, question.scale, question.retain)
+    return Answer(scores, w, gradients, method, refused=refused)
+
+
+def weighted_gradient(losses: Tensor, w: Tensor, scaling: Tensor | None, scale: float | Tensor, retain: bool):
+    """[(leaf, scale * sum_i w_i grad f_i)] by an ordinary backward, of every leaf that one fills."""
+    seed = w.to(losses.dtype) * scale
+    seed = seed if scaling is None else seed * scaling.to(seed.dtype)
+    leaves = list(Graph([losses.grad_fn]).leaves().values())
+    found = torch.autograd.grad(losses, leaves, seed, retain_graph=retain, allow_unused=True)
+    return [(leaf, g) for leaf, g in zip(leaves, found, strict=True) if g is not None]
 
 
 def free(outputs: list[Tensor]) -> None:
-    """What the nodes below saved, as a backward would: one of no gradient at all, which computes nothing."""
+    """Lets go what the nodes below saved, as a backward does: by one of no gradient at all, which computes nothing."""
     graph = Graph(t.grad_fn for t in outputs)
     handles = [node.register_prehook(lambda grads: (None,) * len(grads)) for node in graph.roots]
     try:
         leaves = list(graph.leaves().values())
         torch.autograd.grad(outputs, leaves, [torch.ones_like(t) for t in outputs], allow_unused=True)
-    except RuntimeError as error:
-        if "second time" not in str(error):  # a part of it is freed already
-            raise
+    except Exception:  # a part of it is freed already, or a hook that watches does not expect None
+        pass
     finally:
         for handle in handles:
             handle.remove()
@@ -217,7 +227,17 @@ def _validation(question: Question, leaves: dict[int, Tensor], selected: frozens
     if question.V is not None:
         return {i: v for i, leaf in leaves.items() if (v := question.V.get(id(leaf))) is not None}
     wanted = [i for i in leaves if i in selected]
-    val = question.val_loss
-    seed = torch.ones_like(val) if question.scaling is None else question.scaling.to(val.dtype).expand(val.shape)
-    found = torch.autograd.grad(val, [leaves[i] for i in wanted], seed, retain_graph=retain, allow_unused=True)
-    return {i: v.to_dense() if v.layout != torch.strided else v for i, v in zip(wanted, found, strict=True) if v is not None}
+    if not wanted:
+        return {}
+    found = gradient(question.val_loss, [leaves[i] for i in wanted], question.scaling, retain)
+    return {i: v for i, v in zip(wanted, found, strict=True) if v is not None}
+
+
+def gradient(loss: Tensor, leaves: Sequence[Tensor], scaling: Tensor | None = None, retain: bool = True) -> list[Tensor | None]:
+    """The dense gradient of a 0-d loss, times `scaling`, by each leaf. Nodes that run a backward of their own and compiled
+    ones are refused."""
+    refuse_by_name(Graph([loss.grad_fn]), "fastrw.backward: ")
+    seed = torch.ones_like(loss) if scaling is None else scaling.to(loss.dtype).expand(loss.shape)
+    with nested.refused():
+        found = torch.autograd.grad(loss, leaves, seed, retain_graph=retain, allow_unused=True)
+    return [v.to_dense() if v is not None and v.layout != torch.strided else v for v in found]

@@ -63,7 +63,9 @@ class Pass:
     """One graph, cut as `plan` says. V: leaf's node -> validation gradient; None where the graph's own validation rows
     make it."""
 
-    def __init__(self, graph: Graph, plan: Plan, outputs: Sequence[Tensor], V: Mapping[int, Tensor] | None, asked: Asked):
+    def __init__(self, graph: Graph, plan: Plan, outputs: Sequence[Tensor], V: Mapping[int, Tensor] | None, asked: Asked,
+                 names: Mapping[int, str] | None = None):  # fmt: skip
+        self._names = names or {}
         self._graph, self._plan, self._outputs, self._asked = graph, plan, outputs, asked
         self._dtype = torch.promote_types(outputs[0].dtype, torch.float32)
         self._V = None if V is None else dict(V)
@@ -102,7 +104,8 @@ class Pass:
                 self._push(self._derived, self._gradients, retain)
                 mark("update")
         found = Found(self.scores, self.weights, self._gradients, generic=self._generic)
-        found.uses = tuple(self._report(i, part) for i, part in self._account)
+        by_node = {use.node: use for use in self._plan.cut.uses}
+        found.uses = tuple(self._report(by_node[i], part) for i, part in self._account)
         return found
 
     # who is scored when
@@ -313,14 +316,19 @@ class Pass:
             if g is not None:
                 _accumulate(into, leaf, g)
 
-    def _report(self, i: int, part: Part) -> UseReport:
-        node = self._graph.nodes[i]
-        shape = next(iter(self._plan_use(i).owned.values())).shape
+    def _report(self, use, part: Part) -> UseReport:
+        node = self._graph.nodes[use.node]
+        shape = next(iter(use.owned.values())).shape
         rows = shape.numel() // shape[-1] if len(shape) and shape[-1] else shape.numel()
-        return UseReport(node.name(), "", rows, part.form, "auto", "")
+        leaves = dict.fromkeys(leaf for source in self._plan.sources[use.node].values() for leaf in self._leaves_of(source))
+        nodes = self._graph.nodes
+        names = [self._names.get(id(p)) or str(list(p.shape)) for p in (nodes[leaf].variable for leaf in leaves)]
+        return UseReport(node.name(), " ".join(names), rows, part.form, part.backend, part.why())
 
-    def _plan_use(self, i: int):
-        return next(use for use in self._plan.cut.uses if use.node == i)
+    def _leaves_of(self, source: Source) -> list[int]:
+        if source.leaf is not None:
+            return [source.leaf]
+        return [leaf for leaf, edges in self._side.items() if source.edge in edges]
 
 
 def _accumulate(into: dict, key, g: Tensor) -> None:

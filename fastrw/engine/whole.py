@@ -70,11 +70,11 @@ def check(losses: Tensor, V: Directions, scores: Tensor) -> None:
     judge(scores[i], truth, noise, coarsest(dtypes(losses)), i)
 
 
-def one(losses: Tensor, i: int, V: Directions, scaling: float = 1.0) -> tuple[Tensor, Tensor]:
+def one(losses: Tensor, i: int, V: Directions, scaling: float = 1.0, retain: bool = True) -> tuple[Tensor, Tensor]:
     """s_i by example i's own gradient, and |grad f_i| |V|: the scale at which its terms are rounded."""
     seed = torch.zeros_like(losses)
     seed[i] = scaling
-    grads = torch.autograd.grad(losses, [leaf for leaf, _ in V], seed, retain_graph=True, allow_unused=True)
+    grads = torch.autograd.grad(losses, [leaf for leaf, _ in V], seed, retain_graph=retain, allow_unused=True)
     return along([(g, v) for g, (_, v) in zip(grads, V, strict=True) if g is not None], wide(losses.detach()).new_zeros(()))
 
 

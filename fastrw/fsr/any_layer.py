@@ -1,51 +1,36 @@
 """Any Θ^meta: the model is run at Θ̂ for the reward loss and the margin, and the scores come by fastrw's own methods.
 
-    s_i = D · ∇f_i(Θ),   D = η (∇L^R(Θ̂) + wd Θ̂)
-
-fastrw scores against the gradient of a validation loss at Θ. The loss Σ ⟨Θ, D⟩, linear in Θ, has the gradient D."""
+    s_i = D · ∇f_i(Θ),   D = η (∇L^R(Θ̂) + wd Θ̂)"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from fastrw.fsr.lookahead import Lookahead
 from fastrw.fsr.question import Answer, Question, forward, losses
 from fastrw.isolation import State
-from fastrw.methods import evaluate
+from fastrw.evaluate import evaluate
 from fastrw.problem import Problem
 
-_REWARD = "the reward loss"  # stands for the validation batch
-
-
-class _Losses:
-    """f_i of a batch; of _REWARD, the loss whose gradient is `direction`. One object for all steps: what fastrw learns
-    of a model is kept by it."""
-
-    def __init__(self, classes: int, smoothing: float):
-        self.classes, self.smoothing = classes, smoothing
-        self.direction: dict[str, Tensor] = {}
-
-    def __call__(self, model: nn.Module, batch: Any) -> Tensor:
-        if batch is not _REWARD:
-            return losses(forward(model, batch[0], self.classes)[0], batch[1], self.smoothing)
-        with torch._C.DisableTorchFunction():  # no use of a parameter on a batch
-            named = dict(model.named_parameters())
-            return sum((named[name].to(d.dtype) * d).sum() for name, d in self.direction.items())[None]
-
-
-class _Logits(nn.Module):
-    """The forward as a module, so that functional_call can put Θ̂ in."""
-
-    def __init__(self, model: nn.Module, classes: int):
-        super().__init__()
-        self.model, self.classes = model, classes
-
-    def forward(self, x: Any) -> Tensor:
-        return forward(self.model, x, self.classes)[0]
+@contextmanager
+def parameters_at(modules: Iterable[nn.Module], values: dict[nn.Parameter, Tensor]) -> Iterator[None]:
+    """Inside, the modules hold these tensors in the place of their parameters, wherever one of them is held. (What
+    torch.func.functional_call leaves behind in a module that is reached by two names is not the parameter.)"""
+    before = [(m._parameters, dict(m._parameters)) for m in modules]
+    try:
+        for now, _ in before:
+            for name, p in now.items():
+                if p is not None and p in values:
+                    now[name] = values[p]
+        yield
+    finally:
+        for now, then in before:
+            now.update(then)
 
 
 class AnyLayer:
@@ -53,7 +38,6 @@ class AnyLayer:
 
     def __init__(self, model: nn.Module, lookahead: Lookahead, classes: int, smoothing: float):
         self.model, self.lookahead, self.classes, self.smoothing = model, lookahead, classes, smoothing
-        self._losses, self._module = _Losses(classes, smoothing), _Logits(model, classes)
 
     def find(self, question: Question, start: State) -> Answer:
         """The answer; buffers and random states, which are at `start`, are left as one training forward leaves them."""
@@ -69,19 +53,17 @@ class AnyLayer:
             f = losses(z, question.target, self.smoothing)
             gradients = torch.autograd.grad(f.mean(), list(params.values()), retain_graph=True, allow_unused=True)
             hat = self.lookahead.ahead(gradients)
-            values = {
-                f"model.{name}": value.to(p.dtype).requires_grad_()
-                for (name, p), value in zip(params.items(), hat, strict=True)
-            }
+            values = {p: value.to(p.dtype).requires_grad_() for p, value in zip(params.values(), hat, strict=True)}
             ahead = scores = reward_loss = None
             if question.looks_ahead:
                 start.rewind()
-                with torch.no_grad():
-                    ahead = functional_call(self._module, values, (question.x,))
+                with torch.no_grad(), self._at(values):
+                    ahead, _ = forward(self.model, question.x, self.classes)
             if question.reward is not None:
                 start.rewind()
-                reward_loss = losses(functional_call(self._module, values, (question.reward[0],)), question.reward[1],
-                                     self.smoothing).mean()  # fmt: skip
+                with self._at(values):
+                    z_reward, _ = forward(self.model, question.reward[0], self.classes)
+                    reward_loss = losses(z_reward, question.reward[1], self.smoothing).mean()
                 V = torch.autograd.grad(reward_loss, list(values.values()), allow_unused=True)
                 start.rewind()
                 scores = self._scores(question, self.lookahead.direction(V, hat))
@@ -90,12 +72,14 @@ class AnyLayer:
             after.rewind()
         return Answer(f, z, plain, ahead, scores, reward_loss)
 
+    def _at(self, values: dict[nn.Parameter, Tensor]) -> AbstractContextManager:
+        return parameters_at(self.lookahead.modules.values(), values)
+
+    def _losses(self, model: nn.Module, batch: Any) -> Tensor:
+        return losses(forward(model, batch[0], self.classes)[0], batch[1], self.smoothing)
+
     def _scores(self, question: Question, direction: list[Tensor]) -> Tensor:
         """s_i = D · ∇f_i of the weighted loss."""
-        self._losses.direction = dict(zip(self.lookahead.params, direction, strict=True))
-        try:
-            problem = Problem(self.model, (question.mixed, question.target), _REWARD, losses_fn=self._losses,
-                              params=list(self.lookahead.params), caller="FSR")  # fmt: skip
-            return evaluate(problem).scores
-        finally:
-            self._losses.direction = {}
+        batch, params = (question.mixed, question.target), self.lookahead.params
+        problem = Problem(self.model, batch, batch, losses_fn=self._losses, params=list(params), caller="FSR")
+        return evaluate(problem, V={id(p): d for p, d in zip(params.values(), direction, strict=True)}).scores

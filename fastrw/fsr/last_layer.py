@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastrw.engine.whole import RELATIVE, coarsest
 from fastrw.fsr.lookahead import Lookahead
 from fastrw.fsr.question import Answer, Question, forward, losses
+from fastrw.graph.walk import dtypes
 from fastrw.isolation import State
-from fastrw.methods.common import as_score
-from fastrw.methods.spot_check import RELATIVE, coarsest
+from fastrw.weights import as_score
 
 
 class LastLayer:
@@ -100,7 +101,7 @@ class LastLayer:
         if not self._checked:
             params = list(self.lookahead.params.values())
             truth = torch.autograd.grad(f.sum(), params, retain_graph=True, allow_unused=True)
-            bound = RELATIVE[coarsest(f, *params)]
+            bound = RELATIVE[coarsest(dtypes(f))]
             for t, found in zip(truth, self._gradients(as_score(G), as_score(h)), strict=True):
                 if t is None or not bool((found - as_score(t)).norm() <= bound * as_score(t).norm()):
                     return False

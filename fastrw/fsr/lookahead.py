@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fastrw.methods.common import as_score
+from fastrw.weights import as_score
 from fastrw.problem import select
 
 LOOKAHEADS = ("momentum", "plain")

@@ -3,6 +3,7 @@ the graph and writes their `.grad`. It shows while it runs, so it is stopped the
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -33,12 +34,26 @@ class _Engine:
         return self._engine.run_backward(*args, **kwargs)
 
 
+_lock = threading.Lock()
+_watchers = 0
+
+
+def _watch(by: int) -> None:
+    """Engines are one a process, and callers may be many."""
+    global _watchers
+    with _lock:
+        _watchers += by
+        engine = Variable._execution_engine
+        if _watchers and not isinstance(engine, _Engine):
+            Variable._execution_engine = _Engine(engine)
+        elif not _watchers and isinstance(engine, _Engine):
+            Variable._execution_engine = engine._engine
+
+
 @contextmanager
 def refused() -> Iterator[None]:
-    """Raises Refused, by name, where a node runs a backward of its own inside. (For the calls that learn a graph: later
-    ones have the same nodes.)"""
-    engine = Variable._execution_engine
-    Variable._execution_engine = _Engine(engine)
+    """Raises Refused, by name, where a node runs a backward of its own inside."""
+    _watch(1)
     try:
         yield
     except RuntimeError as error:
@@ -48,4 +63,4 @@ def refused() -> Iterator[None]:
             ) from error
         raise
     finally:
-        Variable._execution_engine = engine
+        _watch(-1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from fastrw.nodes.owned import Owned
+from fastrw.ops import backends
 
 ByInput = dict[int, Tensor]
 
@@ -40,6 +41,17 @@ class Part:
 
     masks = True
     form = "project"
+    backend = "torch"  # who computed the last product
+
+    def why(self) -> str:
+        """Why this form."""
+        return ""
+
+    def _op(self, name: str, products: Products, *args):
+        """One of fastrw.ops, by the backend that serves it."""
+        chosen = backends.choose(name, products.backend, *args)
+        self.backend = chosen.name
+        return chosen.run(*args)
 
     def alone(self) -> Tensor | None:
         """[n] along the V of the validation's own elements of G."""
@@ -63,6 +75,9 @@ class Instances(Part):
     over the validation [...])."""
 
     form = "instance"
+
+    def why(self) -> str:
+        return "the gradient of one example is small, and kept"
 
     def __init__(self, G: dict[int, tuple[Tensor, Tensor | None]]):
         self._G = G

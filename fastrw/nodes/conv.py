@@ -12,7 +12,6 @@ from fastrw.nodes.base import ByInput, Instances, NodeType, Part, Products, by_e
 from fastrw.nodes.owned import Owned
 from fastrw.nodes.waiting import Summed, formed, serving
 from fastrw.ops import backends, conv_tangent
-from fastrw.ops.function import value
 
 INPUT, WEIGHT, BIAS = 0, 1, 2
 
@@ -32,6 +31,11 @@ class Convolution(Part):
             # torch alone makes them an example a group, which is slow for these
             instance = backends.choose("conv_instance", products.backend, self._x).name != "reference"
         self.form = "instance" if instance else "project"
+
+    def why(self) -> str:
+        if self.form == "instance":
+            return "the gradient of one example is no larger than its rows"
+        return "the gradient of one example is larger than its rows"
 
     def alone(self) -> Tensor | None:
         biases = None if self._biases is None else self._biases.alone()
@@ -53,24 +57,24 @@ class Convolution(Part):
     def update(self, w: Tensor) -> ByInput:
         found = {} if self._biases is None else self._biases.update(w)
         if self._G is not None:
-            found[WEIGHT] = value("combine", self._products.backend, self._G, w)
+            found[WEIGHT] = self._op("combine", self._products, self._G, w)
         elif self._weight:
             found[WEIGHT] = self._outer(self._x[: self._n], self._g[: self._n], w)
         return found
 
     def _outer(self, x: Tensor, g: Tensor, w: Tensor | None) -> Tensor:
-        return value("conv_outer", self._products.backend, x, g, w, self._kernel, *self._geometry)
+        return self._op("conv_outer", self._products, x, g, w, self._kernel, *self._geometry)
 
     def _scored(self, V: Tensor | None) -> Tensor:
         """Along V; None: along the sum over the validation examples."""
-        backend, n = self._products.backend, self._n
+        n = self._n
         V = None if V is None else V.to(self._x.dtype)
         if self.form == "instance":
-            s, self._G, _ = value("conv_instance", backend, self._x, self._g, n, V, self._kernel, *self._geometry)
+            s, self._G, _ = self._op("conv_instance", self._products, self._x, self._g, n, V, self._kernel, *self._geometry)
             self._x = self._g = None
             return s
         x, g, V = self._products.narrow(self._x[:n], self._g[:n], V)
-        return value("conv_dot", backend, x, g, V, None, *self._geometry)
+        return self._op("conv_dot", self._products, x, g, V, None, *self._geometry)
 
 
 def _geometry(node) -> tuple:

@@ -9,7 +9,6 @@ from fastrw.graph.saved import saved, signed
 from fastrw.graph.walk import shape_of
 from fastrw.nodes.base import ByInput, NodeType, Part, Products, wide
 from fastrw.nodes.owned import Owned, Rows
-from fastrw.ops.function import value
 
 TABLE = 0
 
@@ -18,6 +17,9 @@ class Lookup(Part):
     """idx [rows], g [rows, q]."""
 
     form = "gather"
+
+    def why(self) -> str:
+        return "rows of a table: those of V, gathered"
 
     def __init__(self, idx: Tensor, g: Tensor, size: int, padding: int, sparse: bool, rows: Rows, products: Products):
         self._idx, self._g, self._size, self._padding, self._sparse = idx, g, size, padding, sparse
@@ -39,7 +41,7 @@ class Lookup(Part):
             return None
         r = self._rows.training if self._rows.of is None else len(self._g)
         g, v = self._products.narrow(self._g[:r], V[TABLE].to(self._g.dtype))
-        return self._rows.sums(value("embedding_dot", self._products.backend, self._idx[:r], g, v, self._padding))
+        return self._rows.sums(self._op("embedding_dot", self._products, self._idx[:r], g, v, self._padding))
 
     def _scatter(self, idx: Tensor, g: Tensor, sparse: bool) -> Tensor:
         if sparse:

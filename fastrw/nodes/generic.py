@@ -27,6 +27,11 @@ class Generic(Part):
     masks = False
     form = "generic"
 
+    def why(self) -> str:
+        if self.form == "generic":
+            return "no rule of its own: what the node sends, transposed"
+        return "the node's backward has no derivative"
+
     def __init__(self, node: Node, below: tuple[int, ...], gs: dict[int, Tensor], owned: dict[int, Owned],
                  tangent: Callable[[dict], dict]):  # fmt: skip
         self._node, self._below, self._gs, self._owned, self._tangent = node, below, gs, owned, tangent

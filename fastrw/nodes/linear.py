@@ -12,7 +12,6 @@ from fastrw.graph.walk import shape_of
 from fastrw.nodes import cost
 from fastrw.nodes.base import ByInput, NodeType, Part, Products, total, wide
 from fastrw.nodes.owned import Owned, Rows
-from fastrw.ops.function import value
 
 
 class Linear(Part):
@@ -22,6 +21,8 @@ class Linear(Part):
     """
 
     waiting: tuple | None = None
+    _costs: tuple | None = None
+    _why = "the rows of the operation along V"
 
     def __init__(self, a: Tensor, g: Tensor, rows: Rows, matrix: int | None, bias: int | None, products: Products):
         self._rows, self._products, self._matrix, self._bias = rows, products, matrix, bias
@@ -33,11 +34,16 @@ class Linear(Part):
             (self._a, a), (self._g, g) = self._a.split_with_sizes(sizes), g.split_with_sizes(sizes)
             self._validating = a, g
 
+    def why(self) -> str:
+        return self._why if self._costs is None else "r={} k={} p={} q={}: gram {:.3g} us, project {:.3g} us by the cost model".format(*self._costs)
+
     def alone(self) -> Tensor | None:
         if self._validating is not None and self._matrix is not None:
             (r, p), q, k = self._a.shape, self._g.shape[1], len(self._validating[0])
             machine = cost.machine_of(self._a.device)
-            if machine.gram(r, k, p, q) < machine.project(r, k, p, q):
+            gram, project = machine.gram(r, k, p, q), machine.project(r, k, p, q)
+            self._costs = (r, k, p, q, gram * 1e6, project * 1e6)
+            if gram < project:
                 self.form = "gram"
                 operands = self._products.narrow(self._a, self._g, *self._validating)
                 self.waiting = (*operands, float(self._bias is not None))
@@ -58,27 +64,30 @@ class Linear(Part):
             return None if v_b is None else self._rows.sums(wide(self._g) @ wide(v_b))
         operands = (self._a, self._g, v.mT, v_b)
         narrow = self._products.narrow(*(None if t is None else t.to(self._a.dtype) for t in operands))
-        return self._rows.sums(value("project_dot", self._products.backend, *narrow))
+        return self._rows.sums(self._op("project_dot", self._products, *narrow))
 
     def _outer(self, a: Tensor, g: Tensor, w: Tensor | None) -> ByInput:
         if self._matrix is None:  # the bias alone
-            return {self._bias: value("weighted_outer", self._products.backend, a[:, :0], g, w)[1]}
-        M, b = value("weighted_outer", self._products.backend, a, g, w)
+            return {self._bias: self._op("weighted_outer", self._products, a[:, :0], g, w)[1]}
+        M, b = self._op("weighted_outer", self._products, a, g, w)
         return {self._matrix: M.mT} if self._bias is None else {self._matrix: M.mT, self._bias: b}
 
 
 def gram_scores(parts: Iterable[Part], n: int, backend: str) -> list[Tensor]:
     """[n] each: the scores of the uses in gram form."""
-    waiting = [part.waiting for part in parts if isinstance(part, Linear) and part.waiting is not None]
+    waiting = [part for part in parts if isinstance(part, Linear) and part.waiting is not None]
     if backend == "triton":  # which has no grouped form
-        return [value("gram_dot", backend, *use).view(n, -1).sum(1) for use in waiting]
-    groups: dict[tuple, list[tuple]] = {}
-    for use in waiting:
-        groups.setdefault((use[0].device, use[0].dtype), []).append(use)
+        return [part._op("gram_dot", Products(backend), *part.waiting).view(n, -1).sum(1) for part in waiting]
+    groups: dict[tuple, list[Linear]] = {}
+    for part in waiting:
+        groups.setdefault((part.waiting[0].device, part.waiting[0].dtype), []).append(part)
     found = []
-    for uses in groups.values():
-        *matrices, bias = zip(*uses, strict=True)
-        found.append(value("grouped_gram_dot", backend, n, bias, *(t for side in matrices for t in side))[0])
+    for group in groups.values():
+        *matrices, bias = zip(*(part.waiting for part in group), strict=True)
+        args = (n, bias, *(t for side in matrices for t in side))
+        found.append(group[0]._op("grouped_gram_dot", Products(backend), *args)[0])
+        for part in group:
+            part.backend = group[0].backend
     return found
 
 

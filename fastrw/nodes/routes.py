@@ -105,3 +105,8 @@ def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Own
         found = [*outputs.values(), *inputs.values()]
         return any(o.dim != 0 or not o.each for o in found)
     return False
+
+
+def batchwise(node: Node) -> bool:
+    """Does its backward hang on what else is in the batch, though each gradient has one owner?"""
+    return bool(getattr(node, "_saved_scale_grad_by_freq", False))

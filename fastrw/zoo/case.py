@@ -16,7 +16,6 @@ from torch.utils._pytree import tree_map
 LAYERWISE = frozenset({"layerwise"})
 TANGENT = frozenset({"tangent"})
 COUPLED = frozenset({"tangent", "double_backward", "per_example"})  # layerwise would be wrong
-UNTRACED = frozenset({"double_backward", "per_example"})  # neither the tape nor forward AD can follow
 ANY = LAYERWISE | COUPLED  # whichever is exact
 
 _REGISTRY: dict[str, Case] = {}

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from .case import ANY, LAYERWISE, UNTRACED, Net, case, images, param, series, vectors
+from .case import ANY, LAYERWISE, Net, case, images, param, series, vectors
 
 
 def enters(rule, expect=ANY, name=None, draws=False, width=5, **parts):
@@ -303,16 +303,16 @@ class Misleading(torch.autograd.Function):
         return torch.zeros_like(tangent)
 
 
-enters(lambda net, h: Affine.apply(h, net.w), UNTRACED, name="custom_function", w=partial(param, 5, 5))
+enters(lambda net, h: Affine.apply(h, net.w), LAYERWISE, name="custom_function", w=partial(param, 5, 5))
 enters(
     lambda net, h: AffineOnce.apply(h, net.w),
-    frozenset({"per_example"}),
+    LAYERWISE,
     name="custom_function_once",
     w=partial(param, 5, 5),
 )
 enters(
     lambda net, h: Affine.apply(net.mix(h), net.w),
-    UNTRACED,
+    LAYERWISE,
     name="custom_function_and_layer",
     mix=mix,
     w=partial(param, 5, 5),

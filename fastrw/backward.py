@@ -1,0 +1,138 @@
+"""The reweighted backward of losses that the user's own code made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastrw.accumulate import accumulate
+from fastrw.engine import guards
+from fastrw.engine import run as engine
+from fastrw.engine.run import Question
+from fastrw.nodes.base import Products
+from fastrw.report import Step
+from fastrw.weights import NORMALIZERS
+
+UPDATES = ("auto", "assembled", "backward")
+BACKENDS = ("auto", "reference", "cpp", "cuda", "triton")
+
+
+def backward(
+    losses: Tensor, val_loss: Tensor, params: Any = None, *, normalize: str = "rectify", scale: float = 1.0,
+    scaler: Any = None, update: str = "auto", method: str = "auto", backend: str = "auto",
+    score_dtype: torch.dtype | None = None, recheck: bool = True, retain_graph: bool = False,
+) -> Step:  # fmt: skip
+    """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta),  s_i = grad f^v . grad f_i;   .grad += scale * sum_i w_i grad f_i
+
+    In the place of `loss.backward()`, with losses that any code made, in any loop:
+
+        losses = F.cross_entropy(model(x), y, reduction="none")            # [n]
+        val_loss = F.cross_entropy(model(x_val), y_val)
+        out = fastrw.backward(losses, val_loss)
+        optimizer.step()
+
+    or with both from one forward of `torch.cat([x, x_val])`: `fastrw.backward(f[:n], f[n:].mean())`, which is the fastest.
+    All is read off the graph that autograd recorded: nothing runs again, so nothing can move. Every leaf that
+    `(w * losses).sum().backward()` would fill is filled, the loss's own parameters too; sparse gradients stay sparse.
+    The graph is freed, as a backward frees it, unless `retain_graph`.
+
+    Args:
+        losses: [n], f_i, floating point, any device, with a graph.
+        val_loss: f^v, 0-d; or [m], which are averaged. With a graph; it may share operations with that of `losses`.
+        params: whose gradients the scores compare: None (every leaf of the graph), or tensors that require grad.
+        normalize: "rectify" (Eq. 8-9) or "shift" (s - min s + 1/n, Zhang & Pfister 2021).
+        scale: what the weighted gradient is multiplied with: 1/k over k micro-batches of one step.
+        scaler: a `torch.amp.GradScaler`: gradients are scaled by its factor, so that `scaler.step` finds what it expects.
+        update: "assembled": the weighted gradient from the same backward as the scores. "backward": an ordinary backward
+            of the weighted losses after it: less memory. "auto": assembled where it is cheaper.
+        method: "auto" (the lowest cut of the graph), "layerwise", "tangent", "double_backward" or "per_example".
+        backend: "auto", "cpp", "cuda", "triton" or "reference": who computes the fused products.
+        score_dtype: None is exact; torch.bfloat16 or torch.float16 take the score products in that precision.
+        recheck: hold one score against its example's own gradient at the 1st, 2nd, 4th, 8th ... call of a graph of one
+            structure. The first is always held.
+        retain_graph: leave the graph as it is.
+    Returns:
+        Step: weights [n], losses, scores, val_loss, method, refusals, uses. Tensors stay on their device, without a
+        graph. An example whose loss or gradient is not finite has weight 0 and adds nothing.
+    Raises:
+        TypeError, ValueError: a rule is broken; the text says the rule and what was got.
+        Refused (a ValueError): the graph cannot be served exactly: a hook that changes gradients, a node that runs a
+            backward of its own, compiled code, another process's share. `.grad` is as it was.
+        RuntimeError: torch's own, where the graph was freed, or written to since.
+    Source: Ren et al. 2018, Algorithm 1, Eq. 7-9 and Eq. 12.
+    """
+    say = "fastrw.backward: "
+    losses, val_loss = _checked(losses, val_loss, say)
+    _options(normalize, scale, update, method, backend, score_dtype, say)
+    selected = None if params is None else _selected(params, say)
+    guards.one_process(say)
+    guards.reached(val_loss, selected, say)
+    scaling = None
+    if scaler is not None and scaler.is_enabled():
+        scaling = scaler.scale(torch.ones((), device=losses.device))
+    if update == "assembled":
+        method = "layerwise" if method == "auto" else method
+    question = Question(losses, val_loss, selected, NORMALIZERS[normalize], Products(backend, score_dtype), scaling, scale,
+                        update=update != "backward", retain=retain_graph or update == "backward",
+                        free=not retain_graph, recheck=recheck,
+                        say=say)  # fmt: skip
+    answer = engine.run(question, method)
+    gradients = answer.gradients
+    if update == "backward":
+        gradients = engine.weighted_gradient(losses, answer.weights, scaling, scale, retain_graph)
+    accumulate(dict(gradients))
+    assembled = update != "backward" and answer.assembled
+    return Step(answer.weights, losses.detach(), answer.scores, val_loss.detach(), answer.method,
+                "assembled" if assembled else "backward", answer.refused, answer.uses)  # fmt: skip
+
+
+def _checked(losses: Any, val_loss: Any, say: str) -> tuple[Tensor, Tensor]:
+    for name, t in (("losses", losses), ("val_loss", val_loss)):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{say}{name} must be a tensor, got {type(t).__name__}")
+        if not t.is_floating_point():
+            raise TypeError(f"{say}{name} must be real floating point, got {t.dtype}")
+    if losses.ndim != 1 or not len(losses):
+        raise ValueError(f'{say}losses must be [n], one an example (reduction="none"), got {tuple(losses.shape)}')
+    if val_loss.ndim > 1 or not val_loss.numel():
+        raise ValueError(f"{say}val_loss must be a scalar or [m], got {tuple(val_loss.shape)}")
+    for name, t in (("losses", losses), ("val_loss", val_loss)):
+        if t.grad_fn is None:
+            raise ValueError(f"{say}{name} must have a graph to go back through, got a tensor without one")
+    with torch.enable_grad():
+        return losses, val_loss.mean() if val_loss.ndim else val_loss
+
+
+def _options(normalize, scale, update, method, backend, score_dtype, say: str) -> None:
+    if normalize not in ("rectify", "shift"):
+        raise ValueError(f'{say}normalize must be "rectify" or "shift", got {normalize!r}')
+    for word, value, known in (("update", update, UPDATES), ("method", method, ("auto", *engine.METHODS)),
+                               ("backend", backend, BACKENDS)):  # fmt: skip
+        if value not in known:
+            raise ValueError(f"{say}{word} must be one of {', '.join(known)}, got {value!r}")
+    if isinstance(scale, bool) or not isinstance(scale, int | float):
+        raise TypeError(f"{say}scale must be a number, got {type(scale).__name__}")
+    if update == "assembled" and method not in ("auto", "layerwise"):
+        raise ValueError(f'{say}update="assembled" goes layer by layer, got method={method!r}')
+    if score_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
+        raise ValueError(f"{say}score_dtype must be None or a float dtype, got {score_dtype!r}")
+
+
+def _selected(params: Any, say: str) -> set[int]:
+    """The ids of the leaves that scores go by."""
+    params = [params] if isinstance(params, Tensor) else params
+    if isinstance(params, nn.Module | str) or not isinstance(params, Iterable):
+        raise TypeError(f"{say}params must be None or tensors, got {type(params).__name__}")
+    found = list(params)
+    for p in found:
+        if not isinstance(p, Tensor):
+            raise TypeError(f"{say}params must be tensors, got {type(p).__name__}")
+        if not p.requires_grad or not p.is_leaf:
+            what = "one that does not require grad" if not p.requires_grad else "the result of an operation"
+            raise ValueError(f"{say}params must be leaves that require grad, got {what}")
+    if not found:
+        raise ValueError(f"{say}params must select a tensor, got none")
+    return {id(p) for p in found}

@@ -1,0 +1,78 @@
+"""What a batch holds: its tensors, and two batches as one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+
+_NESTS = (tuple, list, dict)
+_PLAIN = frozenset({int, float, bool, str, type(None)})
+
+
+def tensors_of(batch: Any) -> list[Tensor]:
+    """The tensors of a batch, in order, whatever it is made of; plain nests are walked without pytree."""
+    if isinstance(batch, Mapping) and type(batch) is not dict:
+        batch = dict(batch)
+    if type(batch) not in _NESTS:
+        return [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+    found: list[Tensor] = []
+    for item in batch.values() if type(batch) is dict else batch:
+        if type(item) is Tensor:
+            found.append(item)
+        elif type(item) not in _PLAIN:
+            found += tensors_of(item)
+    return found
+
+
+def examples(batch: Any) -> int | None:
+    """The length of the first dimension of the first tensor."""
+    first = next((t for t in tensors_of(batch) if t.ndim), None)
+    return None if first is None else len(first)
+
+
+def mapped(function: Callable[[Any], Any], batch: Any) -> Any:
+    """The batch with `function` of each of its leaves; mappings that pytree does not know (a transformers.BatchEncoding,
+    a UserDict) stay of their kind."""
+    if isinstance(batch, MutableMapping) and type(batch) is not dict:
+        found = copy.copy(batch)
+        found.update({key: mapped(function, value) for key, value in batch.items()})
+        return found
+    return tree_map(lambda leaf: mapped(function, leaf) if isinstance(leaf, MutableMapping) else function(leaf), batch)
+
+
+def join(batch: Any, val_batch: Any, n: int, m: int) -> Any | None:
+    """[batch; val_batch] where both have one structure and one shape but for their first dimension; else None."""
+    kind = type(batch)
+    if kind is not type(val_batch):
+        return None
+    if isinstance(batch, MutableMapping) and kind is not dict:
+        found = join(dict(batch), dict(val_batch), n, m)
+        if found is None:
+            return None
+        both = copy.copy(batch)
+        both.update(found)
+        return both
+    flat = kind in (tuple, list) and all(type(t) is Tensor for t in (*batch, *val_batch))
+    (leaves, tree), (val_leaves, val_tree) = (
+        (b, len(b)) if flat else tree_flatten(b)
+        for b in (batch, val_batch)  # pytree is slow
+    )
+    if tree != val_tree:
+        return None
+    joined = []
+    for x, y in zip(leaves, val_leaves, strict=True):
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            if type(x) is not type(y) or type(x) not in _PLAIN or x != y:
+                return None
+            joined.append(x)
+            continue
+        alike = (x.shape[1:], x.dtype, x.device, x.layout) == (y.shape[1:], y.dtype, y.device, y.layout)
+        if not alike or x.layout != torch.strided or x.shape[:1] != (n,) or y.shape[:1] != (m,):
+            return None
+        joined.append(torch.cat([x, y]))
+    return kind(joined) if flat else tree_unflatten(joined, tree)

@@ -1,0 +1,36 @@
+"""What is not served yet and would be silently wrong: refused by name, with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from fastrw.errors import Refused
+from fastrw.graph.walk import Graph
+
+
+def one_process(say: str) -> None:
+    """Raises Refused where gradients would have to be reduced over processes."""
+    if dist.is_available() and dist.is_initialized() and (ranks := dist.get_world_size()) > 1:
+        raise Refused(
+            f"{say}weights and gradients are of one process, got torch.distributed with {ranks}: nothing would be reduced "
+            "(run it in one process, or take fastrw.meta_weights' weights before torch.distributed is initialised)"
+        )
+
+
+def whole_tensors(leaves: Iterable[Tensor], say: str) -> None:
+    """Raises Refused where a parameter is one process's share of it."""
+    kind = getattr(getattr(dist, "tensor", None), "DTensor", None)
+    for leaf in leaves:
+        if kind is not None and isinstance(leaf, kind):
+            raise Refused(f"{say}parameters must be whole tensors, got a DTensor (FSDP2 or tensor parallel)")
+
+
+def reached(val_loss: Tensor, selected: Collection[int] | None, say: str) -> None:
+    """Raises ValueError where the validation loss reaches no selected parameter: every score would be 0."""
+    leaves = Graph([val_loss.grad_fn]).leaves().values()
+    if not any(selected is None or id(leaf) in selected for leaf in leaves):
+        raise ValueError(f"{say}val_loss must depend on a selected parameter, got one that reaches none of params")

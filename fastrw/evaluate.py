@@ -1,0 +1,191 @@
+"""A question becomes graphs: forwards of the model, with its state put back between them, or one forward of both batches
+where that is the same; then the engine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from fastrw.batches import examples, join
+from fastrw.engine import run as engine
+from fastrw.engine.run import Answer, Question
+from fastrw.engine.whole import RELATIVE, coarsest
+from fastrw.errors import CoupledExamples
+from fastrw.graph.walk import dtypes
+from fastrw.isolation import RandomState, State
+from fastrw.nodes.base import Products
+from fastrw.ops import backends
+from fastrw.problem import Problem
+from fastrw.report import UseReport
+
+METHODS = engine.METHODS
+
+
+@dataclass
+class Scored:
+    """Scores of a training batch; `losses` with their graph where that was asked for."""
+
+    scores: Tensor  # [n]
+    losses: Tensor  # [n]
+    method: str
+    refused: dict[str, str] = field(default_factory=dict)
+    uses: tuple[UseReport, ...] = ()
+
+
+@dataclass
+class Assembled:
+    """What one pass gives."""
+
+    scores: Tensor  # [n] s_i
+    weights: Tensor  # [n] w_i
+    losses: Tensor  # [n] f_i
+    val_loss: Tensor  # f^v
+    gradients: dict[Tensor, Tensor]  # leaf -> sum_i w_i grad f_i; what no loss reaches has none
+    joined: bool
+    method: str
+    assembled: bool
+    refused: dict[str, str]
+    uses: tuple[UseReport, ...]
+    trusted: bool = True  # held against gradients of single examples, or by a batch that could tell
+
+
+class _KeepApart(Exception):
+    """Why the two batches cannot be one."""
+
+
+# model -> what was asked -> why the two batches are kept apart; and whether the cost of the last resort was told
+_learned: WeakKeyDictionary = WeakKeyDictionary()
+
+
+def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", score_dtype: torch.dtype | None = None,
+             keep_graph: bool = False, scale: Tensor | None = None, V: dict[int, Tensor] | None = None) -> Scored:  # fmt: skip
+    """Scores and losses of the training batch by the named method, or by the first that is exact. V: id of a parameter
+    -> direction, in place of the validation gradient.
+
+    State is left as one training forward leaves it. With `keep_graph` the losses keep their graph.
+    Raises Refused where the named method (or every method) cannot serve.
+    """
+    _require(problem, backend, score_dtype)
+    V = validation_gradient(problem, State(problem), scale) if V is None else V
+    losses = problem.losses(problem.batch)
+    question = _question(problem, losses, None, backend, score_dtype, scale, update=False, V=V, retain=keep_graph)
+    answer = engine.run(question, method)
+    if method == "auto" and answer.method == "per_example":
+        _say_cost(problem.model, len(losses), answer.refused)
+    return Scored(answer.scores, losses if keep_graph else losses.detach(), answer.method, answer.refused, answer.uses)
+
+
+def validation_gradient(problem: Problem, state: State, scale: Tensor | None = None) -> dict[int, Tensor]:
+    """Id of a parameter -> V, of those that the validation loss reaches; the state is rewound: training starts where it
+    would have."""
+    val = problem.losses(problem.val_batch).mean()
+    V = engine.gradient(val, list(problem.params.values()), scale)
+    state.rewind()
+    return {id(p): v for p, v in zip(problem.params.values(), V, strict=True) if v is not None}
+
+
+def assemble(problem: Problem, state: State, normalize: Callable[[Tensor], Tensor], *, method: str = "auto",
+             backend: str = "auto", score_dtype: torch.dtype | None = None, scale: Tensor | None = None,
+             recheck: bool = True, mark: Callable[[str], None] = lambda phase: None) -> Assembled:  # fmt: skip
+    """Weights and weighted gradient together; raises Refused where they would not be exact."""
+    _require(problem, backend, score_dtype)
+    how = {"normalize": normalize, "backend": backend, "score_dtype": score_dtype, "scale": scale, "recheck": recheck}
+    apart = _learned.setdefault(problem.model, {}).setdefault("apart", {})
+    key = (problem.key, tuple(module.training for module in problem.modules.values()))
+    if method in ("auto", "layerwise") and key not in apart:
+        try:
+            return _joined(problem, state, how, mark)
+        except _KeepApart as reason:
+            if len(apart) >= 64:
+                apart.clear()
+            apart[key] = str(reason)
+            state.rewind()
+    return _separate(problem, state, method, how, mark)
+
+
+def _joined(problem: Problem, state: State, how: dict, mark) -> Assembled:
+    n, m = examples(problem.batch), examples(problem.val_batch)
+    batch = join(problem.batch, problem.val_batch, n, m) if n and m else None
+    if batch is None:
+        raise _KeepApart("the batches differ in structure or shape")
+    before = RandomState(next(iter(problem.params.values())).device)
+    losses = problem.losses(batch)
+    if before.moved():
+        raise _KeepApart("the forward draws random numbers")
+    if state.moved():
+        raise _KeepApart("the forward moves buffers or attributes")
+    if len(losses) != n + m:
+        raise _KeepApart("the losses of the joined batch are not those of its examples")
+    mark("forward")
+    f = losses.detach()
+    try:
+        answer = engine.run(_question(problem, losses[:n], losses[n:].mean(), **how), "layerwise", mark)
+    except CoupledExamples as reason:
+        raise _KeepApart(str(reason)) from None
+    if answer.learned:
+        _check_joined(problem, state, f, losses)
+    return _assembled(problem, answer, f[:n], f[n:].mean(), joined=True)
+
+
+def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor) -> None:
+    """Once per graph: the losses of the joined forward are those of the two batches apart."""
+    if state.buffers_moved():
+        raise _KeepApart("the forward moves buffers")
+    limit, start, after = RELATIVE[coarsest(dtypes(losses))], 0, State(problem)
+    try:
+        for batch in (problem.batch, problem.val_batch):
+            state.rewind()
+            with torch.no_grad():
+                alone = problem.losses(batch, graph=False)
+            part = found[start : start + len(alone)]
+            start += len(alone)
+            if bool((part - alone).norm() > limit * alone.norm()):  # nan where a loss is not finite: then both are
+                raise _KeepApart("the losses of one batch depend on the other")
+    finally:
+        after.rewind()
+
+
+def _separate(problem: Problem, state: State, method: str, how: dict, mark) -> Assembled:
+    """Validation first, by a backward of its own; then the training batch along its gradient."""
+    V = validation_gradient(problem, state, how["scale"])
+    mark("validation")
+    losses = problem.losses(problem.batch)
+    mark("forward")
+    f, val_loss = losses.detach(), problem.val_losses.mean()
+    answer = engine.run(_question(problem, losses, None, V=V, **how), method, mark)
+    return _assembled(problem, answer, f, val_loss, joined=False)
+
+
+def _question(problem: Problem, losses: Tensor, val_loss: Tensor | None, backend: str, score_dtype, scale, normalize=None,
+              recheck: bool = True, **more) -> Question:  # fmt: skip
+    return Question(losses, val_loss, {id(p) for p in problem.params.values()}, normalize or (lambda s: s),
+                    Products(backend, score_dtype), scale, recheck=recheck, names=problem.names, say=problem.say,
+                    **more)  # fmt: skip
+
+
+def _assembled(problem: Problem, answer: Answer, losses: Tensor, val_loss: Tensor, joined: bool) -> Assembled:
+    return Assembled(answer.scores, answer.weights, losses, val_loss, dict(answer.gradients), joined, answer.method,
+                     answer.assembled, answer.refused, answer.uses, answer.trusted)  # fmt: skip
+
+
+def _require(problem: Problem, backend: str, score_dtype: torch.dtype | None) -> None:
+    if backend != "auto":
+        p = next(iter(problem.params.values()))
+        backends.require(backend, p.device, score_dtype or torch.promote_types(p.dtype, torch.float32))
+
+
+def _say_cost(model: nn.Module, n: int, refused: dict[str, str]) -> None:
+    """Once per model: the last resort is exact, but dear."""
+    learned = _learned.setdefault(model, {})
+    if not learned.get("told"):
+        learned["told"] = True
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
+        warnings.warn(
+            f"fastrw: this model is scored by one backward pass per example ({n} a batch), because {reasons}",
+            stacklevel=5,
+        )
