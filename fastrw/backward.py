@@ -86,7 +86,7 @@ def backward(
     accumulate(dict(gradients))
     assembled = update != "backward" and answer.assembled
     return Step(answer.weights, losses.detach(), answer.scores, val_loss.detach(), answer.method,
-                "assembled" if assembled else "backward", answer.refused, answer.uses)  # fmt: skip
+                "assembled" if assembled else "backward", answer.refused, answer.account)  # fmt: skip
 
 
 def _checked(losses: Any, val_loss: Any, say: str) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ class Scored:
     losses: Tensor  # [n]
     method: str
     refused: dict[str, str] = field(default_factory=dict)
-    uses: tuple[UseReport, ...] = ()
+    account: Callable[[], tuple[UseReport, ...]] = tuple
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Assembled:
     method: str
     assembled: bool
     refused: dict[str, str]
-    uses: tuple[UseReport, ...]
+    account: Callable[[], tuple[UseReport, ...]]
     trusted: bool = True  # held against gradients of single examples, or by a batch that could tell
 
 
@@ -77,7 +77,7 @@ def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", s
     answer = engine.run(question, method)
     if method == "auto" and answer.method == "per_example":
         _say_cost(problem.model, len(losses), answer.refused)
-    return Scored(answer.scores, losses if keep_graph else losses.detach(), answer.method, answer.refused, answer.uses)
+    return Scored(answer.scores, losses if keep_graph else losses.detach(), answer.method, answer.refused, answer.account)
 
 
 def validation_gradient(problem: Problem, state: State, scale: Tensor | None = None) -> dict[int, Tensor]:
@@ -170,7 +170,7 @@ def _question(problem: Problem, losses: Tensor, val_loss: Tensor | None, backend
 
 def _assembled(problem: Problem, answer: Answer, losses: Tensor, val_loss: Tensor, joined: bool) -> Assembled:
     return Assembled(answer.scores, answer.weights, losses, val_loss, dict(answer.gradients), joined, answer.method,
-                     answer.assembled, answer.refused, answer.uses, answer.trusted)  # fmt: skip
+                     answer.assembled, answer.refused, answer.account, answer.trusted)  # fmt: skip
 
 
 def _require(problem: Problem, backend: str, score_dtype: torch.dtype | None) -> None:

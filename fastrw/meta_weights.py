@@ -94,7 +94,7 @@ def _report(caller, model, batch, val_batch, loss_fn, losses_fn, params, method,
         scored = evaluate(problem, method=method, backend=backend, score_dtype=score_dtype)
     finally:
         state.rewind()
-    return Report(scored.method, scored.scores, scored.losses, scored.refused, scored.uses)
+    return Report(scored.method, scored.scores, scored.losses, scored.refused, scored.account())
 
 
 def check_options(caller: str, method: str, backend: str, score_dtype: torch.dtype | None) -> None:

@@ -1,7 +1,9 @@
 """What a call gave and did: which method served, which form and backend each use took, and why the others did not."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,11 +13,11 @@ from torch import Tensor
 class UseReport:
     """One place where a parameter meets the batch."""
 
-    op: str  # the torch operation
+    op: str  # the node of the autograd graph
     name: str  # the parameters in it, by name
     rows: int  # elements of the output divided by its last dimension
-    form: str  # "gram" | "project" | "generic"
-    backend: str  # who computes it: "cpp", "triton", "cuda", "reference" or "torch"
+    form: str  # "gram" | "project" | "instance" | "gather" | "generic" | "once an example"
+    backend: str  # who computed its score: "cpp", "triton", "cuda", "reference" or "torch"
     why: str
 
 
@@ -58,8 +60,13 @@ class Step:
     method: str  # "layerwise", "tangent", "double_backward", "per_example", or "plain"
     update: str  # "assembled" or "backward"
     refused: dict[str, str] = field(default_factory=dict)  # method -> reason, in the order tried
-    uses: tuple[UseReport, ...] = ()
+    account: Callable[[], tuple[UseReport, ...]] = tuple
     timeline: list[tuple[str, float]] | None = None  # (phase, seconds), where it was asked for
+
+    @cached_property
+    def uses(self) -> tuple[UseReport, ...]:
+        """How each use was served; empty where the method does not go use by use."""
+        return self.account()
 
     @property
     def nonfinite(self) -> Tensor:

@@ -166,7 +166,7 @@ class Reweighter:
         accumulate(found.gradients)
         update = "assembled" if found.assembled else "backward"
         return Step(found.weights, found.losses, found.scores, found.val_loss, found.method, update, found.refused,
-                    found.uses)  # fmt: skip
+                    found.account)  # fmt: skip
 
     def _backward(self, problem: Problem, state: State, timeline: Timeline | None) -> Step:
         scored = evaluate(problem, method=self._method, keep_graph=True, scale=self._scale(problem), **self._how)
@@ -183,7 +183,7 @@ class Reweighter:
         if timeline:
             timeline.mark("backward")
         return Step(w, seen, scored.scores, problem.val_losses.mean(), scored.method, "backward",
-                    scored.refused, scored.uses)  # fmt: skip
+                    scored.refused, scored.account)  # fmt: skip
 
     def _plain(self, problem: Problem) -> Step:
         state = State(problem)
@@ -194,7 +194,7 @@ class Reweighter:
             state.rewind()
             raise
         w = torch.full_like(losses, 1 / len(losses), dtype=torch.promote_types(losses.dtype, torch.float32))
-        return Step(w.detach(), losses.detach(), None, None, "plain", "backward", {}, ())
+        return Step(w.detach(), losses.detach(), None, None, "plain", "backward")
 
     def _accumulated(self, total: Tensor, none: bool = False) -> None:
         """An ordinary backward; `none`: no example counts."""

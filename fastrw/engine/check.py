@@ -19,7 +19,7 @@ def check(graph: Graph, losses: Tensor, val_loss: Tensor | None, V: dict[int, Te
 
     Returns whether this batch could tell: one whose numbers are not finite, or all 0, vouches for nothing.
     """
-    leaves = graph.leaves()
+    leaves = graph.leaves
     scaling = 1.0 if asked.scaling is None else float(asked.scaling)
     wanted = [i for i in leaves if i in asked.selected]
     if V is None and wanted:

@@ -18,14 +18,8 @@ from torch import Tensor
 from fastrw.engine import owners
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import routes
+from fastrw.nodes.base import Use
 from fastrw.nodes.owned import Owned
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    node: int
-    below: tuple[int, ...]  # inputs that lead to a leaf and are not apart
-    owned: dict[int, Owned]  # output -> owners of its gradient
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +36,7 @@ class Cut:
 
 def inner_nodes(graph: Graph, order: Sequence[int]) -> list[int]:
     """The nodes that lead to a leaf, without the leaves, each after all that send to it."""
-    leaves, below = graph.leaves(), graph.below
+    leaves, below = graph.leaves, graph.below
     leads = dict.fromkeys(leaves, True)
     for i in reversed(order):
         if i not in leads:
@@ -60,7 +54,7 @@ def at_the_losses(graph: Graph, losses: Tensor, inner: Sequence[int]) -> Cut:
     """The highest cut: one use, the operation that the losses come from."""
     root, n = graph.index[losses.grad_fn], len(losses)
     of = torch.arange(n, device=losses.device)
-    leads = {*inner, *graph.leaves()}
+    leads = {*inner, *graph.leaves}
     below = tuple(j for j, (node, _) in enumerate(graph.next[root]) if node is not None and graph.index[node] in leads)
     use = Use(root, below, {losses.output_nr: Owned(n, losses.shape, 0, of, 1, complete=True)})
     return Cut((use,), frozenset((root,)), tuple(i for i in inner if i != root), (), {}, True)
@@ -69,7 +63,7 @@ def at_the_losses(graph: Graph, losses: Tensor, inner: Sequence[int]) -> Cut:
 def where_examples_meet(graph: Graph, cut: Cut, leaves: Collection[int]) -> str | None:
     """The first operation of the parameter side, on the way to one of `leaves`, that takes examples, told by sizes that the uses have along theirs; None
     where all of it is made of parameters. (A word for reports: the scores are exact either way.)"""
-    plain = _views_of_leaves(graph, cut.side, graph.leaves())
+    plain = _views_of_leaves(graph, cut.side, graph.leaves)
     sizes = {len(o.of) for use in cut.uses for o in use.owned.values() if o.dim is not None and len(o.of) > 1}
     dims = {o.dim for use in cut.uses for o in use.owned.values() if o.dim is not None} | {0}
     leads = set(leaves)
@@ -89,7 +83,7 @@ def where_examples_meet(graph: Graph, cut: Cut, leaves: Collection[int]) -> str 
 
 def _cut(graph: Graph, inner: Sequence[int], mixed: set[int], owned: dict[Edge, Owned]) -> Cut:
     below = graph.below
-    leaves = graph.leaves()
+    leaves = graph.leaves
     kinds = {i for i, _ in owned}
     within = set(inner)
     apart = set()

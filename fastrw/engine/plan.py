@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fastrw.engine.cut import Cut
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import routes
+from fastrw.nodes.base import Use
 
 STRUCTURES, CONTENTS = 128, 16  # kept, of all graphs; of one structure
 
@@ -28,9 +29,23 @@ class Source:
 
 
 @dataclass(slots=True, eq=False)
+class Site:
+    """A use, and what follows from the whole cut for it."""
+
+    use: Use
+    name: str  # of the node's type
+    parameters: str  # the names of the leaves below
+    sources: dict[int, Source]  # input -> where its gradient goes
+    scored: dict[int, Source]  # those that scores go by
+    lowest: bool
+    alone: bool  # no other use has a part in the V of what is scored
+
+
+@dataclass(slots=True, eq=False)
 class Plan:
     cut: Cut
-    sources: dict[int, dict[int, Source]]  # node of a use -> input -> source
+    sites: tuple[Site, ...]
+    under: dict[int, set[Edge]]  # leaf -> the edges of sources that it lies below
     content: tuple = ()
     keeps: bool = True  # nodes are called by hand: the backward must not free what they saved
     checkpointed: bool = False  # see graph.saved.reading
@@ -38,13 +53,54 @@ class Plan:
     meet: str | None = None  # where examples meet below the cut
     scores_meet: str | None = None  # the same, on the way to what scores go by
 
+    @property
+    def wanted(self) -> set[Edge]:
+        """The edges whose tangents scores go by."""
+        return {source.edge for site in self.sites for source in site.scored.values() if source.leaf is None}
 
-def sources_of(graph: Graph, cut: Cut) -> dict[int, dict[int, Source]]:
-    leaves = graph.leaves()
-    found = {}
+
+def plan_of(graph: Graph, cut: Cut, selected: Collection[int], names: Mapping[int, str]) -> Plan:
+    """selected: nodes of the leaves that scores go by; names: id of a leaf -> its name."""
+    leaves = graph.leaves
+    sources = []
     for use in cut.uses:
         below = graph.next[use.node]
-        found[use.node] = {j: _source(graph, leaves, graph.index[below[j][0]], below[j][1]) for j in use.below}
+        sources.append({j: _source(graph, leaves, graph.index[below[j][0]], below[j][1]) for j in use.below})
+    every = [source for found in sources for source in found.values()]
+    under = _under(graph, {source.edge for source in every if source.leaf is None})
+    counts = Counter(source.leaf for source in every if source.leaf is not None)
+
+    def scored(source: Source) -> bool:
+        if source.leaf is not None:
+            return source.leaf in selected
+        return any(leaf in selected and source.edge in edges for leaf, edges in under.items())
+
+    sites = []
+    for use, found in zip(cut.uses, sources, strict=True):
+        mine = {j: source for j, source in found.items() if scored(source)}
+        alone = all(counts[source.leaf] == 1 and source.leaf not in under for source in mine.values())
+        told: dict[int, None] = {}
+        for source in found.values():
+            through = [leaf for leaf, edges in under.items() if source.edge in edges]
+            told |= dict.fromkeys(through if source.leaf is None else [source.leaf])
+        words = " ".join(names.get(id(leaves[i])) or str(list(leaves[i].shape)) for i in told)
+        sites.append(Site(use, graph.nodes[use.node].name(), words, found, mine, use.node in cut.lowest, alone))
+    return Plan(cut, tuple(sites), under)
+
+
+def _under(graph: Graph, edges: set[Edge]) -> dict[int, set[Edge]]:
+    """Leaf's node -> those of the edges that it lies below."""
+    found: dict[int, set[Edge]] = {}
+    for edge in edges:
+        stack, seen = [edge[0]], {edge[0]}
+        while stack:
+            i = stack.pop()
+            if i in graph.leaves:
+                found.setdefault(i, set()).add(edge)
+            for child, _ in graph.next[i]:
+                if child is not None and (c := graph.index[child]) not in seen:
+                    seen.add(c)
+                    stack.append(c)
     return found
 
 
@@ -55,7 +111,7 @@ def _source(graph: Graph, leaves: dict, i: int, k: int) -> Source:
         name = graph.nodes[i].name()
         if name == "TBackward0":
             turned = not turned
-        elif name != "ToCopyBackward0" or leaf_dtype_is_complex(graph.nodes[i]):
+        elif name != "ToCopyBackward0" or _is_complex(graph.nodes[i]):
             return Source(None, False, edge)
         (child, k), *others = graph.next[i]
         if child is None or any(node is not None for node, _ in others):
@@ -64,7 +120,7 @@ def _source(graph: Graph, leaves: dict, i: int, k: int) -> Source:
     return Source(i, turned, edge)
 
 
-def leaf_dtype_is_complex(node) -> bool:
+def _is_complex(node) -> bool:
     child, k = node.next_functions[0]
     return child is None or any(m.dtype.is_complex for m in (node._input_metadata[0], child._input_metadata[k]))
 
@@ -123,7 +179,7 @@ def _kept(content):
 
 def key_of(graph: Graph, selected: Callable[[Tensor], bool], n: int, *more) -> tuple[tuple, list[Tensor]]:
     """(what a plan is kept under, the parameters among the leaves)."""
-    leaves = graph.leaves()
+    leaves = graph.leaves
     parameters = [leaf for leaf in leaves.values() if isinstance(leaf, nn.Parameter)]
     chosen = tuple([selected(leaf) for leaf in leaves.values()])
     roots = tuple([m.dtype for root in graph.roots for m in root._input_metadata])

@@ -4,7 +4,8 @@ example's own gradient from time to time."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,14 +15,15 @@ from fastrw.engine import plan as planning
 from fastrw.engine import guards, whole
 from fastrw.engine.check import check
 from fastrw.engine.plan import Cache, Plan
-from fastrw.engine.step import Asked, Mark, Pass
+from fastrw.engine.step import Asked, Mark, Pass, account
 from fastrw.errors import CoupledExamples, Refused
 from fastrw.graph import nested
-from fastrw.graph.saved import is_checkpointed
+from fastrw.graph.saved import is_checkpointed, once
 from fastrw.graph.sending import changed_on_the_way
 from fastrw.graph.walk import Graph
 from fastrw.nodes.base import Products
 from fastrw.nodes.generic import NoDerivative
+from fastrw.report import UseReport
 
 METHODS = ("layerwise", "tangent", "double_backward", "per_example")
 
@@ -60,7 +62,7 @@ class Answer:
     method: str
     assembled: bool = False  # the weighted gradient too, use by use
     refused: dict[str, str] = field(default_factory=dict)
-    uses: tuple = ()
+    account: Callable[[], tuple[UseReport, ...]] = tuple  # how each use was served, told when it is asked for
     learned: bool = False  # was the graph a new one?
     trusted: bool = True  # was it held against an example's own gradient, or by a batch that could tell?
 
@@ -88,12 +90,13 @@ class HookFound(Refused):
 
 def _cut(question: Question, method: str, mark: Mark) -> Answer:
     losses, val = question.losses, question.val_loss
-    graph = Graph([losses.grad_fn])
-    joint = question.V is None and _shares(graph, val)
-    if joint:
-        graph = Graph([losses.grad_fn, val.grad_fn])
+    graph = Graph(losses.grad_fn)
+    joint, size = False, len(graph.nodes)
+    if question.V is None:
+        joint = graph.add(val.grad_fn)
+        graph = graph if joint else graph.first(size)
     outputs = [losses, val] if joint else [losses]
-    leaves = graph.leaves()
+    leaves = graph.leaves
     chosen = (lambda t: True) if question.selected is None else (lambda t: id(t) in question.selected)
     selected = frozenset(i for i, leaf in leaves.items() if chosen(leaf))
     for leaf in leaves.values():
@@ -108,17 +111,16 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
     if learned:
         refuse_by_name(graph, question.say)
         with nested.refused():
-            plan = _learn(graph, outputs, n, selected, at_losses)
+            plan = _learn(graph, outputs, n, selected, question.names, at_losses)
     meet = plan.meet if question.update else plan.scores_meet
     if method == "layerwise" and meet is not None:
         raise CoupledExamples(f"fastrw.layerwise: examples must stay apart, got {meet}")
     V = None
     if not joint or at_losses:
         V = _validation(question, leaves, selected, retain=question.retain or joint or learned)
-    asked = replace(asked, checkpointed=plan.checkpointed)
     plan.calls += 1
     due = learned or (question.recheck and plan.calls & (plan.calls - 1) == 0)
-    found = Pass(graph, plan, outputs[:1] if V is not None and joint else outputs, V, asked, question.names).run(question.retain or due, mark)
+    found = Pass(graph, plan, outputs[:1] if V is not None and joint else outputs, V, asked).run(question.retain or due, mark)
     trusted = True
     if due:
         try:
@@ -127,7 +129,7 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
             _cache.drop(key)
             raise
         if learned:
-            plan.keeps = found.generic
+            plan.keeps = found.by_hand
             if trusted and plan.cut.lasting:
                 _cache.put(key, parameters, graph, plan)
     if question.free and (due or plan.keeps):
@@ -135,33 +137,35 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
     gradients = [(leaves[i], g) for i, g in found.gradients.items()]
     name = "tangent" if at_losses or plan.scores_meet is not None else "layerwise"
     refused = {"layerwise": f"examples meet at {plan.scores_meet}"} if name == "tangent" and not at_losses else {}
-    return Answer(found.scores, found.weights, gradients, name, plan.meet is None and not at_losses, refused, found.uses,
-                  learned, trusted)  # fmt: skip
+    return Answer(found.scores, found.weights, gradients, name, plan.meet is None and not at_losses, refused,
+                  partial(account, found.account), learned, trusted)  # fmt: skip
 
 
-def _learn(graph: Graph, outputs: list[Tensor], n: int, selected: Collection[int], at_losses: bool) -> Plan:
-    order = graph.order()
-    inner = cutting.inner_nodes(graph, order)
+def _learn(graph: Graph, outputs: list[Tensor], n: int, selected: Collection[int], names: Mapping[int, str],
+           at_losses: bool) -> Plan:
+    inner = cutting.inner_nodes(graph, graph.order())
+    checkpointed = any(map(is_checkpointed, graph.nodes))
     with torch.no_grad(), torch.autocast(outputs[0].device.type, enabled=False):
         cut, gradients = cutting.find(graph, outputs, n, inner)
-        name = changed_on_the_way(graph, gradients, inner)
+        with once(checkpointed):
+            name = changed_on_the_way(graph, gradients, inner)
     if name is not None:
         raise HookFound(f"fastrw.engine: gradients must be passed on as they are, got a hook that changes one at {name}")
     if at_losses:
         cut = cutting.at_the_losses(graph, outputs[0], inner)
-    plan = Plan(cut, planning.sources_of(graph, cut))
+    plan = planning.plan_of(graph, cut, selected, names)
     if n > 1 and not at_losses:
-        plan.meet = cutting.where_examples_meet(graph, cut, set(graph.leaves()))
+        plan.meet = cutting.where_examples_meet(graph, cut, set(graph.leaves))
         plan.scores_meet = plan.meet and cutting.where_examples_meet(graph, cut, selected)
-    plan.checkpointed = any(map(is_checkpointed, graph.nodes))
+    plan.checkpointed = checkpointed
     return plan
 
 
 def _whole(question: Question, method: str, refused: dict[str, str]) -> Answer:
     losses = question.losses
-    graph = Graph([losses.grad_fn])
+    graph = Graph(losses.grad_fn)
     refuse_by_name(graph, question.say)
-    leaves = graph.leaves()
+    leaves = graph.leaves
     selected = frozenset(i for i, leaf in leaves.items() if question.selected is None or id(leaf) in question.selected)
     with nested.refused():
         V = _validation(question, leaves, selected, retain=True)
@@ -183,17 +187,17 @@ def weighted_gradient(losses: Tensor, w: Tensor, scaling: Tensor | None, scale: 
     """[(leaf, scale * sum_i w_i grad f_i)] by an ordinary backward, of every leaf that one fills."""
     seed = w.to(losses.dtype) * scale
     seed = seed if scaling is None else seed * scaling.to(seed.dtype)
-    leaves = list(Graph([losses.grad_fn]).leaves().values())
+    leaves = list(Graph(losses.grad_fn).leaves.values())
     found = torch.autograd.grad(losses, leaves, seed, retain_graph=retain, allow_unused=True)
     return [(leaf, g) for leaf, g in zip(leaves, found, strict=True) if g is not None]
 
 
 def free(outputs: list[Tensor]) -> None:
     """Lets go what the nodes below saved, as a backward does: by one of no gradient at all, which computes nothing."""
-    graph = Graph(t.grad_fn for t in outputs)
+    graph = Graph(*(t.grad_fn for t in outputs))
     handles = [node.register_prehook(lambda grads: (None,) * len(grads)) for node in graph.roots]
     try:
-        leaves = list(graph.leaves().values())
+        leaves = list(graph.leaves.values())
         torch.autograd.grad(outputs, leaves, [torch.ones_like(t) for t in outputs], allow_unused=True)
     except Exception:  # a part of it is freed already, or a hook that watches does not expect None
         pass
@@ -215,13 +219,6 @@ def refuse_by_name(graph: Graph, say: str) -> None:
             raise Refused(f"{say}the statistics of a norm must be this process's own, got {name}")
 
 
-def _shares(graph: Graph, val: Tensor) -> bool:
-    """Does the validation loss's graph have an operation in common with this one?"""
-    other = Graph([val.grad_fn])
-    leaves = other.leaves()
-    return any(node in graph.index for i, node in enumerate(other.nodes) if i not in leaves)
-
-
 def _validation(question: Question, leaves: dict[int, Tensor], selected: frozenset[int], retain: bool) -> dict[int, Tensor]:
     """Leaf's node -> V, of the selected leaves that the validation loss reaches."""
     if question.V is not None:
@@ -236,7 +233,7 @@ def _validation(question: Question, leaves: dict[int, Tensor], selected: frozens
 def gradient(loss: Tensor, leaves: Sequence[Tensor], scaling: Tensor | None = None, retain: bool = True) -> list[Tensor | None]:
     """The dense gradient of a 0-d loss, times `scaling`, by each leaf. Nodes that run a backward of their own and compiled
     ones are refused."""
-    refuse_by_name(Graph([loss.grad_fn]), "fastrw.backward: ")
+    refuse_by_name(Graph(loss.grad_fn), "fastrw.backward: ")
     seed = torch.ones_like(loss) if scaling is None else scaling.to(loss.dtype).expand(loss.shape)
     with nested.refused():
         found = torch.autograd.grad(loss, leaves, seed, retain_graph=retain, allow_unused=True)

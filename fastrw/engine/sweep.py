@@ -7,12 +7,14 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
+from fastrw.graph.saved import once
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import registry
 from fastrw.nodes.waiting import Tangent, formed
 
 
-def sweep(graph: Graph, nodes: Sequence[int], V: Mapping[int, Tensor], wanted: Collection[Edge], backend: str) -> dict:
+def sweep(graph: Graph, nodes: Sequence[int], V: Mapping[int, Tensor], wanted: Collection[Edge], backend: str,
+          checkpointed: bool = False) -> dict[Edge, Tensor]:  # fmt: skip
     """edge -> its tangent, for those of `wanted` that one reaches.
 
     nodes: without leaves, each after all that send to it; V: leaf's node -> direction.
@@ -37,7 +39,8 @@ def sweep(graph: Graph, nodes: Sequence[int], V: Mapping[int, Tensor], wanted: C
         if ts:
             reader = alone.get(i)
             reader = None if reader is None else graph.nodes[reader]
-            held[i] = registry.tangent(graph.nodes[i], ts, backend, reader)
+            with once(checkpointed):
+                held[i] = registry.tangent(graph.nodes[i], ts, backend, reader)
     return {edge: formed(held[edge[0]][edge[1]]) for edge in wanted if edge[1] in held.get(edge[0], ())}
 
 

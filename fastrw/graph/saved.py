@@ -82,7 +82,11 @@ def is_checkpointed(node: Node) -> bool:
     return False
 
 
-def reading(checkpointed: bool) -> AbstractContextManager:
-    """Round the reads of one pass: what checkpointing computes again is computed once for all of them, beside what the
-    backward itself computes (a saved tensor may be unpacked once only in each)."""
-    return GraphExecGroup() if checkpointed else nullcontext()
+class Once(GraphExecGroup):
+    """`with` it, as often as one likes, round reads that ask for each saved tensor once only: what checkpointing computes
+    again is computed once for all of them, beside what the backward itself computes."""
+
+
+def once(checkpointed: bool) -> AbstractContextManager:
+    """See Once; nothing where nothing is computed again."""
+    return Once() if checkpointed else nullcontext()

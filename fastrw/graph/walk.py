@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,29 +15,47 @@ Edge = tuple[int, int]  # (node, which of its outputs)
 
 class Graph:
     """The nodes below `roots`, numbered in the order of one depth-first walk: graphs of one structure are numbered
-    alike. A node takes gradients of the outputs of an operation and sends gradients of its inputs: `below[i]` holds,
-    for each input of the operation of node i, the edge that its gradient goes to, or None."""
+    alike. A node takes gradients of the outputs of an operation and sends gradients of its inputs: `next[i]` holds, for
+    each input of the operation of node i, (the node that its gradient goes to, which of its outputs), or (None, 0)."""
 
-    def __init__(self, roots: Iterable[Node]):
-        self.roots = [root for root in roots if root is not None]
+    def __init__(self, *roots: Node):
         self.index: dict[Node, int] = {}
         self.nodes: list[Node] = []
-        self.next: list[tuple] = []  # as torch gives them: (node or None, which of its outputs)
-        index, nodes, following = self.index, self.nodes, self.next
-        stack: list[Node] = []
-        for root in self.roots:
-            if root not in index:
-                index[root] = len(index)
-                stack.append(root)
-                nodes.append(root)
-            while stack:
-                below = stack.pop().next_functions
-                for node, _ in below:
-                    if node is not None and node not in index:
-                        index[node] = len(nodes)
-                        nodes.append(node)
-                        stack.append(node)
-        following += [node.next_functions for node in nodes]
+        self.next: list[tuple] = []
+        self.roots: list[Node] = []
+        for root in roots:
+            self.add(root)
+
+    def add(self, root: Node) -> bool:
+        """Goes on below another root. Returns whether that meets an operation that was known."""
+        index, nodes = self.index, self.nodes
+        known = len(nodes)
+        self.roots.append(root)
+        if root in index:
+            return True
+        index[root] = known
+        nodes.append(root)
+        stack, met = [root], False
+        while stack:
+            for node, _ in stack.pop().next_functions:
+                if node is None:
+                    continue
+                at = index.get(node)
+                if at is None:
+                    index[node] = len(nodes)
+                    nodes.append(node)
+                    stack.append(node)
+                elif at < known and type(node) is not Leaf:
+                    met = True
+        self.next += [node.next_functions for node in nodes[known:]]
+        return met
+
+    def first(self, count: int) -> Graph:
+        """Of the first root alone, which has so many nodes."""
+        found = Graph()
+        found.nodes, found.next, found.roots = self.nodes[:count], self.next[:count], self.roots[:1]
+        found.index = dict(zip(found.nodes, range(count), strict=True))
+        return found
 
     def skeleton(self) -> tuple:
         """What two graphs of one structure share: types, edges, shapes. Cheap: it is asked for at every call."""
@@ -45,19 +63,16 @@ class Graph:
         return (
             tuple([type(node) for node in self.nodes]),
             tuple([-1 if node is None else index[node] * 64 + k for below in self.next for node, k in below]),
-            tuple([tuple([tuple(m.shape) for m in node._input_metadata]) for node in self.nodes]),
+            tuple([tuple(m.shape) for node in self.nodes for m in node._input_metadata]),
         )
 
     @property
     def below(self) -> list[list[Edge | None]]:
+        """`next`, in numbers."""
         index = self.index
         return [[None if node is None else (index[node], k) for node, k in edges] for edges in self.next]
 
-    def leaf(self, i: int) -> Tensor | None:
-        """The tensor that node i accumulates into; None where it is no leaf's."""
-        node = self.nodes[i]
-        return node.variable if type(node) is Leaf else None
-
+    @cached_property
     def leaves(self) -> dict[int, Tensor]:
         """Node -> the leaf whose `.grad` a plain backward would fill there."""
         return {i: node.variable for i, node in enumerate(self.nodes) if type(node) is Leaf}
@@ -91,5 +106,5 @@ def shape_of(node: Node, k: int = 0) -> torch.Size:
 def dtypes(*outputs: Tensor) -> set[torch.dtype]:
     """The dtypes of every gradient that a backward of `outputs` passes on: autocast inside a forward shows here, where
     the dtypes of parameters and losses do not tell of it."""
-    graph = Graph(t.grad_fn for t in outputs)
+    graph = Graph(*(t.grad_fn for t in outputs if t.grad_fn is not None))
     return {t.dtype for t in outputs} | {m.dtype for node in graph.nodes for m in node._input_metadata}

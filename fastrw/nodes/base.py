@@ -4,7 +4,7 @@ operation: {input: tensor}."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -31,6 +31,17 @@ class Products:
         return [None if t is None else t.to(self.score_dtype) for t in tensors]
 
 
+@dataclass(slots=True, eq=False)
+class Use:
+    """A place where the graph is cut: node, and `below`, the inputs of its operation that lead to a leaf and whose
+    gradients are not owned. owned: output -> owners of its gradient. memo: what a rule found out of these once."""
+
+    node: int
+    below: tuple[int, ...]
+    owned: dict[int, Owned]
+    memo: dict = field(default_factory=dict)
+
+
 class Part:
     """One use, made where its gradient G appears.
 
@@ -43,8 +54,8 @@ class Part:
     form = "project"
     backend = "torch"  # who computed the last product
 
-    def why(self) -> str:
-        """Why this form."""
+    def why(self) -> str | tuple:
+        """Why this form: a text, or a template and what fills it."""
         return ""
 
     def _op(self, name: str, products: Products, *args):
@@ -133,12 +144,11 @@ def total(*parts: Tensor | None) -> Tensor | None:
 class NodeType(NamedTuple):
     """What is known of a type of node.
 
-    part(node, below, g, owned, products): its Part at a use whose inputs `below` lead to parameters; None where it does
-    not serve this one. tangent(node, ts, backend): the tangents of its operation's outputs, {output: tangent}, for those of the
+    part(node, use, g, products): its Part at a use with gradient g of output 0 alone; None where it does not serve. tangent(node, ts, backend): the tangents of its operation's outputs, {output: tangent}, for those of the
     inputs {input: tangent}; None where it does not serve. read_by: type of the only node that sends to this one ->
     a rule that serves it better, rule(node, ts, reader, backend). What is missing is `generic`'s.
     """
 
-    part: Callable[[Node, tuple[int, ...], Tensor, Owned, Products], Part | None] | None = None
+    part: Callable[[Node, Use, Tensor, Products], Part | None] | None = None
     tangent: Callable[[Node, dict[int, Tensor], str], dict[int, Tensor] | None] | None = None
     read_by: dict[str, Callable] | None = None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastrw.graph.saved import saved
 from fastrw.graph.walk import shape_of
-from fastrw.nodes.base import ByInput, Instances, NodeType, Part, Products, by_example, total, wide
+from fastrw.nodes.base import ByInput, Instances, NodeType, Part, Products, Use, by_example, total, wide
 from fastrw.nodes.owned import Owned
 from fastrw.nodes.waiting import Summed, formed, serving
 from fastrw.ops import backends, conv_tangent
@@ -81,7 +81,8 @@ def _geometry(node) -> tuple:
     return (list(node._saved_stride), list(node._saved_padding), list(node._saved_dilation), node._saved_groups)
 
 
-def _part(node, below, g: Tensor, owned: Owned, products: Products) -> Part | None:
+def _part(node, use: Use, g: Tensor, products: Products) -> Part | None:
+    below, owned = use.below, use.owned[0]
     if INPUT in below or not owned.leading or node._saved_transposed or not 3 <= g.ndim <= 5:
         return None
     child, k = node.next_functions[WEIGHT]

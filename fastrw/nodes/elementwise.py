@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fastrw.graph.saved import saved
 from fastrw.graph.walk import shape_of
-from fastrw.nodes.base import Instances, NodeType, Part, Products, by_example, total
+from fastrw.nodes.base import Instances, NodeType, Part, Products, Use, by_example, total
 from fastrw.nodes.owned import Owned
 from fastrw.nodes.waiting import Normed, formed, through_relu
 
@@ -30,26 +30,26 @@ def _scaled(t, by):
     return t if by == 1 else t * by
 
 
-def _add(node, below, g: Tensor, owned: Owned, products: Products) -> Part | None:
-    if len(below) != 1:
+def _add(node, use: Use, g: Tensor, products: Products) -> Part | None:
+    if len(use.below) != 1:
         return None
-    (j,) = below
-    return _reduced(_scaled(g, node._saved_alpha) if j else g, node, j, owned)
+    (j,) = use.below
+    return _reduced(_scaled(g, node._saved_alpha) if j else g, node, j, use.owned[0])
 
 
-def _sub(node, below, g: Tensor, owned: Owned, products: Products) -> Part | None:
-    if len(below) != 1:
+def _sub(node, use: Use, g: Tensor, products: Products) -> Part | None:
+    if len(use.below) != 1:
         return None
-    (j,) = below
-    return _reduced(g * -node._saved_alpha if j else g, node, j, owned)
+    (j,) = use.below
+    return _reduced(g * -node._saved_alpha if j else g, node, j, use.owned[0])
 
 
-def _mul(node, below, g: Tensor, owned: Owned, products: Products) -> Part | None:
-    if len(below) != 1:
+def _mul(node, use: Use, g: Tensor, products: Products) -> Part | None:
+    if len(use.below) != 1:
         return None
-    (j,) = below
+    (j,) = use.below
     other = saved(node, "self" if j else "other")
-    return None if other is None or other.is_complex() else _reduced((g * other).to(g.dtype), node, j, owned)
+    return None if other is None or other.is_complex() else _reduced((g * other).to(g.dtype), node, j, use.owned[0])
 
 
 def _like_output(node, t: Tensor) -> Tensor:

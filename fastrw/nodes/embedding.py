@@ -7,8 +7,8 @@ from torch import Tensor
 
 from fastrw.graph.saved import saved, signed
 from fastrw.graph.walk import shape_of
-from fastrw.nodes.base import ByInput, NodeType, Part, Products, wide
-from fastrw.nodes.owned import Owned, Rows
+from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, wide
+from fastrw.nodes.owned import Rows
 
 TABLE = 0
 
@@ -49,10 +49,10 @@ class Lookup(Part):
         return torch.ops.aten.embedding_dense_backward(g, idx, self._size, self._padding, False)
 
 
-def _part(node, below, g: Tensor, owned: Owned, products: Products) -> Part | None:
+def _part(node, use: Use, g: Tensor, products: Products) -> Part | None:
     if node._saved_scale_grad_by_freq or not g.ndim or not g.shape[-1]:
         return None
-    rows = owned.rows(g.shape[-1])
+    rows = use.owned[0].rows(g.shape[-1])
     if rows is None or wide(g).dtype != g.dtype and g.dtype == torch.float16:
         return None
     child, k = node.next_functions[TABLE]

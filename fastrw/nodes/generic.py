@@ -12,7 +12,7 @@ from torch.autograd.graph import Node
 from fastrw.errors import Refused
 from fastrw.graph.saved import is_custom
 from fastrw.graph.sending import send
-from fastrw.nodes.base import ByInput, Part, total, wide
+from fastrw.nodes.base import ByInput, Part, Use, total, wide
 from fastrw.nodes.owned import Owned
 from fastrw.nodes.waiting import formed
 
@@ -32,9 +32,8 @@ class Generic(Part):
             return "no rule of its own: what the node sends, transposed"
         return "the node's backward has no derivative"
 
-    def __init__(self, node: Node, below: tuple[int, ...], gs: dict[int, Tensor], owned: dict[int, Owned],
-                 tangent: Callable[[dict], dict]):  # fmt: skip
-        self._node, self._below, self._gs, self._owned, self._tangent = node, below, gs, owned, tangent
+    def __init__(self, node: Node, use: Use, gs: dict[int, Tensor], tangent: Callable[[dict], dict]):
+        self._node, self._below, self._gs, self._owned, self._tangent = node, use.below, gs, use.owned, tangent
 
     def validation(self) -> ByInput:
         return self._sent(lambda owned, g: owned.validating(g))

@@ -10,8 +10,11 @@ from torch import Tensor
 from fastrw.graph.saved import saved
 from fastrw.graph.walk import shape_of
 from fastrw.nodes import cost
-from fastrw.nodes.base import ByInput, NodeType, Part, Products, total, wide
+from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, total, wide
 from fastrw.nodes.owned import Owned, Rows
+
+
+_COSTS = "r={} k={} p={} q={}: gram {:.3g} us, project {:.3g} us by the cost model"
 
 
 class Linear(Part):
@@ -22,7 +25,6 @@ class Linear(Part):
 
     waiting: tuple | None = None
     _costs: tuple | None = None
-    _why = "the rows of the operation along V"
 
     def __init__(self, a: Tensor, g: Tensor, rows: Rows, matrix: int | None, bias: int | None, products: Products):
         self._rows, self._products, self._matrix, self._bias = rows, products, matrix, bias
@@ -34,8 +36,8 @@ class Linear(Part):
             (self._a, a), (self._g, g) = self._a.split_with_sizes(sizes), g.split_with_sizes(sizes)
             self._validating = a, g
 
-    def why(self) -> str:
-        return self._why if self._costs is None else "r={} k={} p={} q={}: gram {:.3g} us, project {:.3g} us by the cost model".format(*self._costs)
+    def why(self) -> str | tuple:
+        return "the rows of the operation along V" if self._costs is None else (_COSTS, *self._costs)
 
     def alone(self) -> Tensor | None:
         if self._validating is not None and self._matrix is not None:
@@ -91,35 +93,36 @@ def gram_scores(parts: Iterable[Part], n: int, backend: str) -> list[Tensor]:
     return found
 
 
-def _part(node, below, g: Tensor, owned: Owned, products: Products, a: str, matrix: int, bias: int | None):
-    if any(j not in (matrix, bias) for j in below) or g.ndim != 2 or not g.shape[1]:
-        return None
-    rows = owned.rows(g.shape[1])
+def _part(node, use: Use, g: Tensor, products: Products, a: str, matrix: int, bias: int | None) -> Part | None:
+    rows = use.memo.get("rows", use)
+    if rows is use:
+        served = g.ndim == 2 and g.shape[1] and all(j in (matrix, bias) for j in use.below)
+        rows = use.memo["rows"] = use.owned[0].rows(g.shape[1]) if served else None
     if rows is None:
         return None
-    if matrix not in below:
+    if matrix not in use.below:
         return Linear(g[:, :0], g, rows, None, bias, products)
-    return Linear(saved(node, a), g, rows, matrix, bias if bias in below else None, products)
+    return Linear(saved(node, a), g, rows, matrix, bias if bias in use.below else None, products)
 
 
-def _addmm(node, below, g, owned, products):
+def _addmm(node, use: Use, g: Tensor, products: Products) -> Part | None:
     """self + mat1 mat2: inputs 0, 1, 2."""
     if node._saved_alpha != 1 or node._saved_beta != 1:
         return None
-    if 0 in below:
+    if 0 in use.below and "rows" not in use.memo:
         child, k = node.next_functions[0]
         if shape_of(child, k) != g.shape[1:]:
-            return None
-    return _part(node, below, g, owned, products, "mat1", 2, 0)
+            use.memo["rows"] = None
+    return _part(node, use, g, products, "mat1", 2, 0)
 
 
-def _mm(node, below, g, owned, products):
+def _mm(node, use: Use, g: Tensor, products: Products) -> Part | None:
     """self mat2: inputs 0, 1."""
-    if below == (0,):  # M x, the rows of x being columns
-        across = _transposed(owned)
+    if use.below == (0,):  # M x, the rows of x being columns
+        across = _transposed(use.owned[0])
         rows = across and across.rows(g.shape[0]) if g.ndim == 2 and g.shape[0] else None
         return rows and _Turned(saved(node, "mat2").mT, g.mT, rows, 0, None, products)
-    return _part(node, below, g, owned, products, "self", 1, None)
+    return _part(node, use, g, products, "self", 1, None)
 
 
 class _Turned(Linear):

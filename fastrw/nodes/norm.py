@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fastrw.graph.saved import saved
 from fastrw.graph.walk import shape_of
-from fastrw.nodes.base import Instances, NodeType, Part, Products, by_example, total
+from fastrw.nodes.base import Instances, NodeType, Part, Products, Use, by_example, total
 from fastrw.nodes.owned import Owned
 from fastrw.nodes.waiting import Normed, Summed, formed
 from fastrw.ops.function import value
@@ -33,7 +33,8 @@ def _shape(node, below) -> torch.Size:
     return shape_of(child, k)
 
 
-def _layer_norm(node, below, g: Tensor, owned: Owned, products: Products) -> Part | None:
+def _layer_norm(node, use: Use, g: Tensor, products: Products) -> Part | None:
+    below, owned = use.below, use.owned[0]
     if INPUT in below:
         return None
     shape = _shape(node, below)
@@ -59,7 +60,8 @@ def _channels(x: Tensor) -> Tensor:
     return x.flatten(2).mT if x.ndim > 2 else x.unsqueeze(1)
 
 
-def _group_norm(node, below, g: Tensor, owned: Owned, products: Products) -> Part | None:
+def _group_norm(node, use: Use, g: Tensor, products: Products) -> Part | None:
+    below, owned = use.below, use.owned[0]
     x = saved(node, "input")
     if INPUT in below or not owned.leading or x.dtype != g.dtype or x.ndim < 2 or not g.numel():
         return None
@@ -69,8 +71,9 @@ def _group_norm(node, below, g: Tensor, owned: Owned, products: Products) -> Par
     return _instances(below, x, g, *(t.expand(-1, x.shape[1], -1) for t in statistics), shape, products, owned)
 
 
-def _batch_norm(node, below, g: Tensor, owned: Owned, products: Products) -> Part | None:
+def _batch_norm(node, use: Use, g: Tensor, products: Products) -> Part | None:
     """With running statistics; with those of the batch it mixes examples."""
+    below, owned = use.below, use.owned[0]
     x = saved(node, "input")
     if INPUT in below or node._saved_training or not owned.leading or x.dtype != g.dtype or not g.numel():
         return None

@@ -6,9 +6,8 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from fastrw.nodes import attention, conv, elementwise, embedding, linear, norm, views
-from fastrw.nodes.base import NodeType, Part, Products
+from fastrw.nodes.base import NodeType, Part, Products, Use
 from fastrw.nodes.generic import Generic, transposed
-from fastrw.nodes.owned import Owned
 from fastrw.nodes.waiting import formed
 
 TYPES: dict[str, NodeType] = {
@@ -29,8 +28,10 @@ def tangent(node: Node, ts: dict, backend: str, reader: Node | None = None) -> d
     return transposed(node, {j: formed(t) for j, t in ts.items()}) if found is None else found
 
 
-def part(node: Node, below: tuple[int, ...], gs: dict[int, Tensor], owned: dict[int, Owned], products: Products) -> Part:
-    """The part of a use. gs, owned: by output."""
-    rule = TYPES.get(node.name(), GENERIC).part
-    found = rule(node, below, gs[0], owned[0], products) if rule is not None and list(gs) == [0] else None
-    return Generic(node, below, gs, owned, lambda V: tangent(node, V, products.backend)) if found is None else found
+def part(node: Node, use: Use, gs: dict[int, Tensor], products: Products) -> Part:
+    """The part of a use. gs: output -> its gradient."""
+    rule = use.memo.get("rule", use)
+    if rule is use:
+        rule = use.memo["rule"] = TYPES.get(node.name(), GENERIC).part
+    found = rule(node, use, gs[0], products) if rule is not None and len(gs) == 1 and 0 in gs else None
+    return Generic(node, use, gs, lambda V: tangent(node, V, products.backend)) if found is None else found
