@@ -77,7 +77,7 @@ def backward(
         method = "layerwise" if method == "auto" else method
     question = Question(losses, val_loss, selected, NORMALIZERS[normalize], Products(backend, score_dtype), scaling, scale,
                         update=update != "backward", retain=retain_graph or update == "backward",
-                        free=not retain_graph, recheck=recheck,
+                        free=not retain_graph and update != "backward", recheck=recheck,
                         say=say)  # fmt: skip
     answer = engine.run(question, method)
     gradients = answer.gradients

@@ -29,7 +29,8 @@ class Lookup(Part):
         if self._rows.of is None:
             r = self._rows.training
             return {TABLE: self._scatter(self._idx[r:], self._g[r:], sparse=False)}
-        return {TABLE: self._scatter(self._idx, self._g * self._rows.validating(self._g)[:, None], sparse=False)}
+        g = torch.where(self._rows.of[:, None] == self._rows.n, self._g, 0)
+        return {TABLE: self._scatter(self._idx, g, sparse=False)}
 
     def update(self, w: Tensor) -> ByInput:
         w = self._rows.weights(w.to(self._g.dtype))[:, None]
