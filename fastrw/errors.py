@@ -10,7 +10,7 @@ class ForThisBatch(Refused):
 
 
 class UntracedUse(Refused):
-    """A parameter meets the batch where the recording cannot see it (a custom autograd.Function, compiled code)."""
+    """A gradient is changed on its way, where no formula can follow: by a hook of the user's."""
 
 
 class CoupledExamples(Refused):

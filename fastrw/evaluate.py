@@ -62,6 +62,7 @@ class _KeepApart(Exception):
 _learned: WeakKeyDictionary = WeakKeyDictionary()
 
 
+@torch.enable_grad()
 def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", score_dtype: torch.dtype | None = None,
              keep_graph: bool = False, scale: Tensor | None = None, V: dict[int, Tensor] | None = None) -> Scored:  # fmt: skip
     """Scores and losses of the training batch by the named method, or by the first that is exact. V: id of a parameter
@@ -89,6 +90,7 @@ def validation_gradient(problem: Problem, state: State, scale: Tensor | None = N
     return {id(p): v for p, v in zip(problem.params.values(), V, strict=True) if v is not None}
 
 
+@torch.enable_grad()
 def assemble(problem: Problem, state: State, normalize: Callable[[Tensor], Tensor], *, method: str = "auto",
              backend: str = "auto", score_dtype: torch.dtype | None = None, scale: Tensor | None = None,
              recheck: bool = True, mark: Callable[[str], None] = lambda phase: None) -> Assembled:  # fmt: skip

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from fastrw.accumulate import accumulate, backward
 from fastrw.capture import Graphs
-from fastrw.engine.run import HookFound
-from fastrw.errors import ForThisBatch, Refused
+from fastrw.errors import ForThisBatch, Refused, UntracedUse
 from fastrw.evaluate import Assembled, assemble, evaluate
 from fastrw.isolation import State
 from fastrw.meta_weights import check_options
@@ -158,7 +157,7 @@ class Reweighter:
 
         try:
             found = self._graphs.step(problem, state, run) if self._graphs else run(problem, state)
-        except (ForThisBatch, HookFound):
+        except (ForThisBatch, UntracedUse):
             if self._update == "assembled" or self._graphs:
                 raise
             state.rewind()

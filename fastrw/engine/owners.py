@@ -160,6 +160,8 @@ class _Finder:
         known = of != NOBODY
         if bool(known.all()):
             return of, self._each(of)
+        if len(of[known].unique()) < 2:  # one, or none, tells of no order
+            return None
         position = torch.arange(len(of), device=of.device)
         fits: dict[tuple, Tensor] = {}
         for slots in sorted(self._slots):

@@ -16,7 +16,7 @@ from fastrw.engine import guards, whole
 from fastrw.engine.check import check
 from fastrw.engine.plan import Cache, Plan
 from fastrw.engine.step import Asked, Mark, Pass, account
-from fastrw.errors import CoupledExamples, Refused
+from fastrw.errors import CoupledExamples, Refused, UntracedUse
 from fastrw.graph import nested
 from fastrw.graph.saved import is_checkpointed, once
 from fastrw.graph.sending import changed_on_the_way
@@ -78,14 +78,10 @@ def run(question: Question, method: str = "auto", mark: Mark = lambda phase: Non
         return _whole(question, method, {})
     try:
         return _cut(question, method, mark)
-    except (NoDerivative, HookFound) as refusal:
-        if isinstance(refusal, HookFound) and question.update:
+    except (NoDerivative, UntracedUse) as refusal:
+        if isinstance(refusal, UntracedUse) and question.update:
             raise
         return _whole(question, "per_example", {"layerwise": str(refusal), "tangent": str(refusal)})
-
-
-class HookFound(Refused):
-    """A hook changes a gradient on its way."""
 
 
 def _cut(question: Question, method: str, mark: Mark) -> Answer:
@@ -101,7 +97,7 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
     selected = frozenset(i for i, leaf in leaves.items() if chosen(leaf))
     for leaf in leaves.values():
         if leaf._backward_hooks:
-            raise HookFound(f"{question.say}parameters must have no gradient hooks, got one on a {tuple(leaf.shape)}")
+            raise UntracedUse(f"{question.say}parameters must have no gradient hooks, got one on a {tuple(leaf.shape)}")
     n, at_losses = len(losses), method == "tangent"
     guards.whole_tensors(leaves.values(), question.say)
     key, parameters = planning.key_of(graph, chosen, n, joint, at_losses)
@@ -150,7 +146,7 @@ def _learn(graph: Graph, outputs: list[Tensor], n: int, selected: Collection[int
         with once(checkpointed):
             name = changed_on_the_way(graph, gradients, inner)
     if name is not None:
-        raise HookFound(f"fastrw.engine: gradients must be passed on as they are, got a hook that changes one at {name}")
+        raise UntracedUse(f"fastrw.engine: gradients must be passed on as they are, got a hook that changes one at {name}")
     if at_losses:
         cut = cutting.at_the_losses(graph, outputs[0], inner)
     plan = planning.plan_of(graph, cut, selected, names)

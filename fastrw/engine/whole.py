@@ -67,7 +67,8 @@ def check(losses: Tensor, V: Directions, scores: Tensor) -> None:
     """Raises Refused where a score is not that of its example's own gradient."""
     i = int(scores.abs().nan_to_num(0).argmax())
     truth, noise = one(losses, i, V)
-    judge(scores[i], truth, noise, coarsest(dtypes(losses)), i)
+    if bool(truth.isfinite()):
+        judge(scores[i], truth, noise, coarsest(dtypes(losses)), i)
 
 
 def one(losses: Tensor, i: int, V: Directions, scaling: float = 1.0, retain: bool = True) -> tuple[Tensor, Tensor]:

@@ -8,14 +8,12 @@ import torch
 
 from fastrw.graph.saved import saved
 from fastrw.nodes.base import NodeType, total
-from fastrw.nodes.waiting import formed
 
 
 def _tangent(node, ts, backend: str):
     """o = p v, p = softmax(scale q kᵀ + mask): p' = p (s' - Σ p s'), o' = p' v + p v'."""
     if getattr(node, "_saved_dropout_p", 0.0):
         return None
-    ts = {j: formed(t) for j, t in ts.items()}
     q, k, v = (saved(node, name) for name in ("query", "key", "value"))
     mask = next((m for name in ("attn_mask", "attn_bias") if (m := getattr(node, "_saved_" + name, None)) is not None), None)
     scale = node._saved_scale

@@ -152,3 +152,4 @@ class NodeType(NamedTuple):
     part: Callable[[Node, Use, Tensor, Products], Part | None] | None = None
     tangent: Callable[[Node, dict[int, Tensor], str], dict[int, Tensor] | None] | None = None
     read_by: dict[str, Callable] | None = None
+    waits: bool = False  # it takes tangents that wait: see `waiting`

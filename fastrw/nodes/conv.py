@@ -10,7 +10,7 @@ from fastrw.graph.saved import saved
 from fastrw.graph.walk import shape_of
 from fastrw.nodes.base import ByInput, Instances, NodeType, Part, Products, Use, by_example, total, wide
 from fastrw.nodes.owned import Owned
-from fastrw.nodes.waiting import Summed, formed, serving
+from fastrw.nodes.waiting import Summed, serving
 from fastrw.ops import backends, conv_tangent
 
 INPUT, WEIGHT, BIAS = 0, 1, 2
@@ -99,7 +99,6 @@ def _part(node, use: Use, g: Tensor, products: Products) -> Part | None:
 def _tangent(node, ts, backend: str):
     """conv(x, V) + v_b + conv(t, W)."""
     t, V, v_b = (ts.get(j) for j in (INPUT, WEIGHT, BIAS))
-    t, V, v_b = (None if s is None else formed(s) for s in (t, V, v_b))
     transposed = node._saved_transposed
     *geometry, groups = _geometry(node)
     extra = (transposed, list(node._saved_output_padding), groups)
@@ -127,7 +126,7 @@ def _summed_tangent(node, ts, reader, backend: str) -> dict | None:
     y = saved(reader, "input")
     if node._saved_transposed or y.dtype not in (torch.float32, torch.float64):
         return None
-    t, V, v_b = (None if (s := ts.get(j)) is None else formed(s) for j in (INPUT, WEIGHT, BIAS))
+    t, V, v_b = (ts.get(j) for j in (INPUT, WEIGHT, BIAS))
     pairs = [pair for pair in ((V is not None and saved(node, "input"), V), (t, t is not None and saved(node, "weight")))
              if isinstance(pair[0], Tensor) and isinstance(pair[1], Tensor)]  # fmt: skip
     if not pairs or any(s.dtype != y.dtype for pair in pairs for s in pair):

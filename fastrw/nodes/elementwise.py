@@ -75,13 +75,11 @@ def _add_tangent(node, ts, backend: str):
 
 
 def _sub_tangent(node, ts, backend: str):
-    ts = {j: formed(t) for j, t in ts.items()}
     return {0: _like_output(node, total(ts.get(0), ts[1] * -node._saved_alpha if 1 in ts else None))}
 
 
 def _mul_tangent(node, ts, backend: str):
     x, y = saved(node, "self"), saved(node, "other")
-    ts = {j: formed(t) for j, t in ts.items()}
     if any(t.is_complex() for t in ts.values()) or (0 in ts and y is None) or (1 in ts and x is None):
         return None
     return {0: _like_output(node, total(ts[0] * y if 0 in ts else None, ts[1] * x if 1 in ts else None))}
@@ -96,7 +94,7 @@ def _relu_tangent(node, ts, backend: str):
 
 def _self_adjoint(node, ts, backend: str):
     """g -> g f'(x), element by element: tangents go through as gradients do."""
-    t = formed(ts[0])
+    t = ts[0]
     if t.is_complex():
         return None
     out = node(t)
@@ -108,8 +106,8 @@ Log Sqrt Rsqrt Sin Cos Erf Abs Neg Clamp ClampMin ClampMax Relu6 Selu Celu Hards
 
 TYPES = {
     **{f"{name}Backward{i}": NodeType(None, _self_adjoint) for name in _UNARY for i in range(2)},
-    "AddBackward0": NodeType(_add, _add_tangent),
+    "AddBackward0": NodeType(_add, _add_tangent, waits=True),
     "SubBackward0": NodeType(_sub, _sub_tangent),
     "MulBackward0": NodeType(_mul, _mul_tangent),
-    "ReluBackward0": NodeType(None, _relu_tangent),
+    "ReluBackward0": NodeType(None, _relu_tangent, waits=True),
 }

@@ -93,7 +93,6 @@ def _normalized_tangent(x_hat: Tensor, rstd: Tensor, t: Tensor, over) -> Tensor:
 
 
 def _layer_norm_tangent(node, ts, backend: str):
-    ts = {j: formed(t) for j, t in ts.items()}
     x, mean, rstd, weight = (saved(node, name) for name in ("input", "result1", "result2", "weight"))
     over = tuple(range(-(x.ndim - _statistics(mean, x)), 0))
     x_hat = (x - mean) * rstd
@@ -114,7 +113,6 @@ def _statistics(mean: Tensor, x: Tensor) -> int:
 
 
 def _group_norm_tangent(node, ts, backend: str):
-    ts = {j: formed(t) for j, t in ts.items()}
     x, mean, rstd, weight = (saved(node, name) for name in ("input", "result1", "result2", "weight"))
     N, C = x.shape[:2]
     groups = node._saved_group
@@ -154,6 +152,6 @@ def _batch_norm_tangent(node, ts, backend: str):
 TYPES = {
     "NativeLayerNormBackward0": NodeType(_layer_norm, _layer_norm_tangent),
     "NativeGroupNormBackward0": NodeType(_group_norm, _group_norm_tangent),
-    "NativeBatchNormBackward0": NodeType(_batch_norm, _batch_norm_tangent),
-    "CudnnBatchNormBackward0": NodeType(_batch_norm, _batch_norm_tangent),
+    "NativeBatchNormBackward0": NodeType(_batch_norm, _batch_norm_tangent, waits=True),
+    "CudnnBatchNormBackward0": NodeType(_batch_norm, _batch_norm_tangent, waits=True),
 }

@@ -21,6 +21,8 @@ def tangent(node: Node, ts: dict, backend: str, reader: Node | None = None) -> d
     where there is one."""
     kind = TYPES.get(node.name(), GENERIC)
     found = None
+    if not kind.waits:
+        ts = {j: formed(t) for j, t in ts.items()}
     if reader is not None and kind.read_by is not None and (rule := kind.read_by.get(reader.name())):
         found = rule(node, ts, reader, backend)
     if found is None and kind.tangent is not None:

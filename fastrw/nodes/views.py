@@ -7,14 +7,13 @@ import torch
 from fastrw.graph.saved import saved, signed
 from fastrw.graph.walk import shape_of
 from fastrw.nodes.base import NodeType
-from fastrw.nodes.waiting import formed
 
 
 def _on(function):
     """The rule of an operation of one argument: function(node, t)."""
 
     def tangent(node, ts, backend: str):
-        return {0: function(node, formed(ts[0]))}
+        return {0: function(node, ts[0])}
 
     return NodeType(None, tangent)
 
@@ -42,7 +41,7 @@ def _sum(node, t):
 
 def _max_pool(node, ts, backend: str):
     """The tangent of the input at the place of each maximum."""
-    t, where = formed(ts[0]), saved(node, "result1")
+    t, where = ts[0], saved(node, "result1")
     return {0: t.flatten(-2).gather(-1, where.flatten(-2)).view(where.shape)}
 
 
