@@ -9,9 +9,8 @@ NOTHING_TO_SKIP = 0.08  # above the same run's Reweighter, where every weight is
 MEMORY = {"assembled": 1.35, "backward": 1.10}  # by the update that served
 
 OVERHEAD = {  # of the Python side, in microseconds: by line and column of bench/overhead.py
-    "recording": {"operation": 3.0, "functional": 3.0},
-    "recording, params=last": {"operation": 3.0, "functional": 3.0, "unselected": 3.0},
-    "step - products, assembled": {"operation": 3.0, "functional": 3.0, "use": 12.0},
+    "walk and key": {"operation": 3.0, "functional": 3.0},
+    "step - products, assembled": {"operation": 3.0, "functional": 3.0, "use": 20.0},
 }
 
 

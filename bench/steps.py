@@ -19,7 +19,7 @@ import fastrw
 from bench import layouts, peers
 from bench.models import Batch
 from fastrw import capture
-from fastrw.methods import evaluate
+from fastrw.evaluate import evaluate
 from fastrw.problem import Problem
 from fastrw.weights import NORMALIZERS, rectify
 

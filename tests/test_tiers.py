@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fastrw.cli import COMMANDS
-from fastrw.methods import METHODS
+from fastrw.evaluate import METHODS
 from tests import tiers
 from tests.op_cases import OF_CPU
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fastrw
-from fastrw import methods
+from fastrw import evaluate
 from fastrw.cli import main
 from fastrw.tolerance import SCORE_GOAL, relative_error
 from fastrw.verify import VerifyRow
@@ -30,13 +30,14 @@ def rows_of(report):
 def bent(monkeypatch):
     """A tangent method off by half a thousandth: above its bound, yet too little for a look at a few scores."""
 
-    def scores(*args):
-        scored = tangent(*args)
-        scored.scores *= 1.0005
-        return scored
+    def run(question, method, *args):
+        answer = engine(question, method, *args)
+        if method == "tangent":
+            answer.scores *= 1.0005
+        return answer
 
-    tangent = methods.METHODS["tangent"]
-    monkeypatch.setitem(methods.METHODS, "tangent", scores)
+    engine = evaluate.engine.run
+    monkeypatch.setattr(evaluate.engine, "run", run)
 
 
 def test_every_method_and_backend_is_a_row():
@@ -48,7 +49,7 @@ def test_every_method_and_backend_is_a_row():
         ("double_backward", "torch"),
         ("per_example", "torch"),
     } <= served
-    assert {row.method for row in report.rows} == {*methods.METHODS}
+    assert {row.method for row in report.rows} == {*evaluate.METHODS}
     assert report.ok and all(row.bound == SCORE_GOAL[torch.float32] for row in report.rows)
     assert "float64" in report.reference
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from fastrw.methods import METHODS
+from fastrw.evaluate import METHODS
 from fastrw.verify import VerificationError, VerifyRow, verify
 from fastrw.zoo import Case, cases
 

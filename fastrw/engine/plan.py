@@ -163,8 +163,8 @@ class Cache:
         if key not in self._plans and len(self._plans) >= STRUCTURES:
             self._plans.popitem(last=False)
         _, plans = self._plans.setdefault(key, ([weakref.ref(p) for p in parameters], []))
-        del plans[: len(plans) - CONTENTS + 1]
-        plans.append(plan)
+        del plans[CONTENTS - 1 :]
+        plans.insert(0 if plan.content else len(plans), plan)  # one that asks for nothing would be found for all
 
     def drop(self, key: tuple) -> None:
         self._plans.pop(key, None)

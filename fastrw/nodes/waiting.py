@@ -11,7 +11,7 @@ from torch import Tensor
 from fastrw.ops import backends, batch_norm_tangent, relu_tangent
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Summed:
     """A tangent t [n, C, ...] of y, and [2, C]: its sum and that of t y over examples and positions."""
 
@@ -19,7 +19,7 @@ class Summed:
     sums: Tensor
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(eq=False)
 class Normed:
     """The tangent of a BatchNorm's output, or of that plus what has a tangent of its own, before it is formed.
 
