@@ -56,7 +56,7 @@ def test_overhead_gives_every_line_its_slopes(tmp_path):
     assert [row["line"] for row in result["rows"]] == list(overhead.LINES)
     assert set(OVERHEAD) <= set(overhead.LINES)
     rows = {row["line"]: row for row in result["rows"]}
-    assert rows["recording"]["goals"] == {"operation": 3.0, "functional": 3.0} and rows["forward"]["goals"] == {}
+    assert rows["walk and key"]["goals"] == {"operation": 3.0, "functional": 3.0} and rows["forward"]["goals"] == {}
     assert rows["step, params=last"]["use"] is None and rows["step, params=last"]["unselected"] is not None
     assert rows["products"]["operation"] is None
     least = result["least"]

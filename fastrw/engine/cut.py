@@ -32,6 +32,7 @@ class Cut:
     content: tuple[int, ...]  # nodes of which more than the structure has to be the same
     sends: dict[int, dict[int, Owned]]  # of these, input -> owners of what it gets
     lasting: bool  # serves the next graph of the same structure and content
+    asleep: tuple[Edge, ...] = ()  # gradients that are 0 everywhere (a gate of 0): whose they are shows when they are not
 
 
 def inner_nodes(graph: Graph, order: Sequence[int]) -> list[int]:
@@ -46,8 +47,8 @@ def inner_nodes(graph: Graph, order: Sequence[int]) -> list[int]:
 
 def find(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int]):
     """(the cut; edge -> gradient of sum_k c f_k) of the graph at hand, by measurement."""
-    mixed, owned, gradients = owners.measure(graph, outputs, n, inner)
-    return _cut(graph, inner, mixed, owned), gradients
+    mixed, asleep, owned, gradients = owners.measure(graph, outputs, n, inner)
+    return _cut(graph, inner, mixed, asleep, owned), gradients
 
 
 def at_the_losses(graph: Graph, losses: Tensor, inner: Sequence[int]) -> Cut:
@@ -81,10 +82,10 @@ def where_examples_meet(graph: Graph, cut: Cut, leaves: Collection[int]) -> str 
     return None
 
 
-def _cut(graph: Graph, inner: Sequence[int], mixed: set[int], owned: dict[Edge, Owned]) -> Cut:
+def _cut(graph: Graph, inner: Sequence[int], mixed: set[int], asleep: set[Edge], owned: dict[Edge, Owned]) -> Cut:
     below = graph.below
     leaves = graph.leaves
-    kinds = {i for i, _ in owned}
+    reached = {i for i, _ in (*owned, *asleep)}
     within = set(inner)
     apart = set()
     plain = _views_of_leaves(graph, inner, leaves)
@@ -94,7 +95,7 @@ def _cut(graph: Graph, inner: Sequence[int], mixed: set[int], owned: dict[Edge, 
             if edge is not None:
                 parents.setdefault(edge[0], []).append(i)
     for i in inner:
-        if i in kinds and i not in mixed and i not in plain and all(q in apart for q in parents.get(i, ())):
+        if i in reached and i not in mixed and i not in plain and all(q in apart for q in parents.get(i, ())):
             apart.add(i)
     uses, content, sends, lasting = [], [], {}, True
     for i in inner:
@@ -103,7 +104,7 @@ def _cut(graph: Graph, inner: Sequence[int], mixed: set[int], owned: dict[Edge, 
         mine = _of(owned, graph, i)
         lasting = lasting and all(o.complete for o in mine.values())
         to = {j: owned[e] for j, e in enumerate(below[i]) if e is not None and e[0] in apart and e in owned}
-        if to:
+        if to and mine:  # one that is asleep sends nothing
             if routes.by_values(graph.nodes[i], mine, to, below[i]):
                 lasting = False
             elif routes.content(graph.nodes[i], to):
@@ -121,7 +122,19 @@ def _cut(graph: Graph, inner: Sequence[int], mixed: set[int], owned: dict[Edge, 
         reaches[i] = any(e is not None and (e[0] in above or reaches.get(e[0], False)) for e in below[i])
     lowest = frozenset(u.node for u in uses if not reaches[u.node])
     side = tuple(i for i in inner if i not in apart)
-    return Cut(tuple(uses), lowest, side, tuple(content), sends, lasting)
+    return Cut(tuple(uses), lowest, side, tuple(content), sends, lasting, _to_watch(graph, inner, apart, asleep))
+
+
+def _to_watch(graph: Graph, inner: Sequence[int], apart: set[int], asleep: set[Edge]) -> tuple[Edge, ...]:
+    """Of the gradients that are 0, those that are not made of such alone: while they are 0, all are."""
+    live = {i for i in inner if any((i, k) not in asleep for k in range(len(graph.nodes[i]._input_metadata)))}
+    found = []
+    for i in inner:
+        if i in live:
+            for node, k in graph.next[i]:
+                if node is not None and (edge := (graph.index[node], k)) in asleep and edge[0] in apart:
+                    found.append(edge)
+    return tuple(dict.fromkeys(found))
 
 
 def _views_of_leaves(graph: Graph, inner: Sequence[int], leaves: dict[int, Tensor]) -> set[int]:

@@ -23,8 +23,8 @@ _ROOM = {torch.float16: (3, 4), torch.bfloat16: (16, 64), torch.float32: (16, 64
 
 
 def measure(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int]):
-    """(nodes whose gradients mix examples, or lie below one, or are all 0; edge of all others -> Owned; edge -> gradient
-    of sum_k c f_k). Edges that no gradient reaches are in none.
+    """(nodes whose gradients mix examples, or lie below one; edges whose gradient is 0 everywhere; edge of all others ->
+    Owned; edge -> gradient of sum_k c f_k). Edges that no gradient reaches are in none.
 
     outputs: the losses [n], and perhaps the validation loss, 0-d, which is owner n. inner: nodes, each after all that
     send to it.
@@ -54,6 +54,7 @@ def measure(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int
                 senders.setdefault((graph.index[node], k), set()).add(i)
     found: dict[Edge, Owned | None] = {}
     mixed: set[int] = set()
+    asleep: set[Edge] = set()
     sole: dict[int, int | None] = {}  # node -> whose all its gradients are, where they are one's
     for at, (edge, g) in enumerate(zip(edges, ones, strict=True)):
         if g is None:
@@ -66,15 +67,19 @@ def measure(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int
             owned = MIXED
         else:
             owned = finder.owners(g, [(h[at], place) for h, place in passes])
-        if owned is MIXED or (g.numel() and bool((owned.of == NOBODY).all())):  # all 0 now: no one knows of later
+        if owned is MIXED:
             mixed.add(edge[0])
+            sole[edge[0]] = None
+            continue
+        if g.numel() and bool((owned.of == NOBODY).all()):  # all 0, and no one knows of later
+            asleep.add(edge)
             sole[edge[0]] = None
             continue
         found[edge] = owned
         one = int(owned.of[0]) if g.numel() and owned.complete and bool((owned.of == owned.of[0]).all()) else None
         sole[edge[0]] = one if sole.get(edge[0], one) == one else None
     found = {edge: owned for edge, owned in found.items() if edge[0] not in mixed}
-    return mixed, found, {edge: g for edge, g in zip(edges, ones, strict=True) if g is not None}
+    return mixed, asleep, found, {edge: g for edge, g in zip(edges, ones, strict=True) if g is not None}
 
 
 class _Finder:

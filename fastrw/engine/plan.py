@@ -164,7 +164,8 @@ class Cache:
             self._plans.popitem(last=False)
         _, plans = self._plans.setdefault(key, ([weakref.ref(p) for p in parameters], []))
         del plans[CONTENTS - 1 :]
-        plans.insert(0 if plan.content else len(plans), plan)  # one that asks for nothing would be found for all
+        plans.append(plan)
+        plans.sort(key=lambda plan: -len(plan.content))  # one that asks for less would be found for all
 
     def drop(self, key: tuple) -> None:
         self._plans.pop(key, None)

@@ -15,7 +15,7 @@ from fastrw.engine import plan as planning
 from fastrw.engine import guards, whole
 from fastrw.engine.check import check
 from fastrw.engine.plan import Cache, Plan
-from fastrw.engine.step import Asked, Mark, Pass, account
+from fastrw.engine.step import Asked, Mark, Pass, Woke, account
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
 from fastrw.graph import nested
 from fastrw.graph.saved import is_checkpointed, once
@@ -116,7 +116,17 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
         V = _validation(question, leaves, selected, retain=question.retain or joint or learned)
     plan.calls += 1
     due = learned or (question.recheck and plan.calls & (plan.calls - 1) == 0)
-    found = Pass(graph, plan, outputs[:1] if V is not None and joint else outputs, V, asked).run(question.retain or due, mark)
+    found = None
+    while found is None:
+        try:
+            found = Pass(graph, plan, outputs[:1] if V is not None and joint else outputs, V, asked).run(question.retain or due, mark)
+        except Woke:
+            if learned or not plan.keeps:
+                raise
+            _cache.drop(key)
+            plan = _learn(graph, outputs, n, selected, question.names, at_losses)
+            learned = due = True
+            plan.calls = 1
     trusted = True
     if due:
         try:
@@ -125,7 +135,7 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
             _cache.drop(key)
             raise
         if learned:
-            plan.keeps = found.by_hand
+            plan.keeps = found.by_hand or bool(plan.cut.asleep)
             if trusted and plan.cut.lasting:
                 _cache.put(key, parameters, graph, plan)
     if question.free and (due or plan.keeps):

@@ -132,6 +132,11 @@ def wide(t: Tensor) -> Tensor:
     return t if t.dtype == torch.float64 else t.float()
 
 
+def in_sums_of(w: Tensor, g: Tensor) -> Tensor:
+    """The weights in the dtype that sums of g are kept in."""
+    return w.to(torch.float64 if g.dtype == torch.float64 else torch.float32)
+
+
 def total(*parts: Tensor | None) -> Tensor | None:
     """The sum of the parts that are there."""
     found = None

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fastrw.graph.saved import saved
 from fastrw.graph.walk import shape_of
-from fastrw.nodes.base import ByInput, Instances, NodeType, Part, Products, Use, by_example, total, wide
+from fastrw.nodes.base import ByInput, Instances, NodeType, Part, Products, Use, by_example, in_sums_of, total, wide
 from fastrw.nodes.owned import Owned
 from fastrw.nodes.waiting import Summed, serving
 from fastrw.ops import backends, conv_tangent
@@ -57,9 +57,9 @@ class Convolution(Part):
     def update(self, w: Tensor) -> ByInput:
         found = {} if self._biases is None else self._biases.update(w)
         if self._G is not None:
-            found[WEIGHT] = self._op("combine", self._products, self._G, w)
+            found[WEIGHT] = self._op("combine", self._products, self._G, in_sums_of(w, self._G))
         elif self._weight:
-            found[WEIGHT] = self._outer(self._x[: self._n], self._g[: self._n], w)
+            found[WEIGHT] = self._outer(self._x[: self._n], self._g[: self._n], in_sums_of(w, self._g))
         return found
 
     def _outer(self, x: Tensor, g: Tensor, w: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from fastrw.graph.saved import saved
 from fastrw.graph.walk import shape_of
 from fastrw.nodes import cost
-from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, total, wide
+from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, in_sums_of, total, wide
 from fastrw.nodes.owned import Owned, Rows
 
 
@@ -58,7 +58,7 @@ class Linear(Part):
         return self._outer(self._a, self._g, self._rows.validating(wide(self._g)))
 
     def update(self, w: Tensor) -> ByInput:
-        return self._outer(self._a, self._g, self._rows.weights(w))
+        return self._outer(self._a, self._g, self._rows.weights(in_sums_of(w, self._g)))
 
     def score(self, V: ByInput) -> Tensor | None:
         v, v_b = V.get(self._matrix), V.get(self._bias)
