@@ -116,7 +116,12 @@ def _joined(problem: Problem, state: State, how: dict, mark) -> Assembled:
     if batch is None:
         raise _KeepApart("the batches differ in structure or shape")
     before = RandomState(next(iter(problem.params.values())).device)
-    losses = problem.losses(batch)
+    try:
+        losses = problem.losses(batch)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # lengths that have to be sorted, a table of one row an example: whatever a model asks for
+        raise _KeepApart(f"the model does not take both at once: {error}") from error
     if before.moved():
         raise _KeepApart("the forward draws random numbers")
     if state.moved():

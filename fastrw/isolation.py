@@ -5,12 +5,17 @@ from __future__ import annotations
 import random
 import sys
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from fastrw.errors import Refused
 from fastrw.problem import Problem
 
+KEPT = 1 << 30  # bytes of parameters that are kept through a first call
+
+_seen: WeakKeyDictionary = WeakKeyDictionary()  # model -> _Seen
 _PLAIN = frozenset({int, float, bool, str, type(None), complex})
 
 
@@ -49,6 +54,10 @@ class State:
         self._tensors = [(t, t.detach().clone()) for t in tensors]
         self._versions = [t._version for t in tensors]
         self._generators = [(v, v.get_state()) for v in held if isinstance(v, torch.Generator)]
+        self._model = problem.modules[""]
+        self._parameters = [(name, p, p._version, p.data_ptr()) for name, p in self._model.named_parameters()]
+        wanted = _seen.setdefault(self._model, _Seen()).next(self._parameters)
+        self._kept = {name: p.detach().clone() for name, p, *_ in self._parameters if name in wanted}
         devices = {t.device for t in (*problem.params.values(), *tensors) if t.is_cuda}
         if devices and torch.cuda.is_current_stream_capturing():
             devices = set()  # see RandomState
@@ -64,6 +73,8 @@ class State:
         if any(now.get(k, self) is not v for now, before, _ in self._attributes for k, v in before.items()):
             return True
         if [t._version for t, _ in self._tensors] != self._versions:
+            return True
+        if self._written():
             return True
         return any(not torch.equal(g.get_state(), before) for g, before in self._generators)
 
@@ -89,6 +100,7 @@ class State:
                 _put(tensor, value)
             except Exception as error:  # the others are to be put back all the same
                 failed.append(error)
+        failed += self._put_parameters()
         for generator, before in self._generators:
             generator.set_state(before)
         for device, state in self._cuda:
@@ -99,6 +111,42 @@ class State:
             sys.modules["numpy"].random.set_state(self._numpy)
         if failed:
             raise failed[0]
+
+
+    def _written(self) -> set[str]:
+        """The names of the parameters that have been written since."""
+        found = {name for name, p, version, place in self._parameters if (p._version, p.data_ptr()) != (version, place)}
+        return found | {name for name, p, *_ in self._parameters if name in self._kept and not _equal(p, self._kept[name])}
+
+    def _put_parameters(self) -> list[Exception]:
+        """What the forward wrote (a momentum encoder, a clamp) is put back; which those are is remembered."""
+        written = self._written()
+        _seen[self._model].written |= written
+        for name, p, *_ in self._parameters:
+            if name in written and name in self._kept:
+                p.data.copy_(self._kept[name])
+        if lost := sorted(written - self._kept.keys()):
+            return [Refused(
+                "fastrw.isolation: a forward must not write its parameters, for two forwards start from one state, got "
+                f"{lost[0]!r} written (make both losses in one forward, for fastrw.backward)"
+            )]  # fmt: skip
+        return []
+
+
+class _Seen:
+    """Which parameters the forwards of a model write: all are kept through its 1st, 2nd, 4th ... forward, to see; those
+    that were written through all."""
+
+    def __init__(self):
+        self.forwards, self.written = 0, set()
+
+    def next(self, parameters: list[tuple]) -> set[str]:
+        """The names of those to keep."""
+        due = self.forwards & (self.forwards - 1) == 0
+        self.forwards += 1
+        if due and sum(p.nbytes for _, p, *_ in parameters) <= KEPT:
+            return {name for name, *_ in parameters}
+        return self.written
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:

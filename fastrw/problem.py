@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastrw.batches import mapped, tensors_of
+from fastrw.engine import guards
 
 class Problem:
     """`losses(batch)` gives the [n] losses f_i of a batch with their graph; `params` holds the selected parameters.
@@ -34,12 +35,15 @@ class Problem:
                 raise TypeError(f"{self.say}{name} must be callable, got {type(function).__name__}")
         if torch.is_inference_mode_enabled():
             raise ValueError(f"{self.say}gradients are needed, got a call under torch.inference_mode()")
+        guards.one_process(self.say)
         self.model, self.batch, self.val_batch = model, batch, val_batch
         self.val_losses: Tensor | None = None  # of the last validation forward
         self.modules = dict(model.named_modules())
         self._names: dict[int, str] | None = None
         self._compiled = "torch._dynamo" in sys.modules
+        guards.own_statistics(self.modules, self.say)
         self.params = select(self.modules, params, self.say)
+        guards.whole_tensors(self.params.values(), self.say)
         self.key = (fingerprint(loss_fn), fingerprint(losses_fn), *map(id, self.params.values()))
         self._losses = losses_fn or partial(_losses, loss_fn or partial(_cross_entropy, self.say), self.say)
         if losses_fn is None:
@@ -83,7 +87,8 @@ class Problem:
         index = torch.where(bad, (~bad).int().argmax(), index)
 
         def take(t: Any) -> Any:
-            return t[index.to(t.device)] if isinstance(t, Tensor) and t.shape[:1] == (n,) else t
+            dim = next((d for d, size in enumerate(t.shape) if size == n), None) if isinstance(t, Tensor) else None
+            return t if dim is None else t.index_select(dim, index.to(t.device))
 
         return mapped(take, self.batch)
 

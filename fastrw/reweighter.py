@@ -178,7 +178,8 @@ class Reweighter:
             del scored.losses
             state.rewind()
             losses = problem.losses(problem.without(len(w), bad))
-        self._accumulated(torch.where(w == 0, 0, w.to(losses.dtype) * losses).sum(), none=bool(bad.all()))
+        total = torch.where(w == 0, 0, w.to(losses.dtype) * losses).sum()
+        self._accumulated(total, none=bool(bad.all()), finite=bool(bad.any()))
         if timeline:
             timeline.mark("backward")
         return Step(w, seen, scored.scores, problem.val_losses.mean(), scored.method, "backward",
@@ -195,10 +196,10 @@ class Reweighter:
         w = torch.full_like(losses, 1 / len(losses), dtype=torch.promote_types(losses.dtype, torch.float32))
         return Step(w.detach(), losses.detach(), None, None, "plain", "backward")
 
-    def _accumulated(self, total: Tensor, none: bool = False) -> None:
-        """An ordinary backward; `none`: no example counts."""
+    def _accumulated(self, total: Tensor, none: bool = False, finite: bool = False) -> None:
+        """An ordinary backward; `none`: no example counts; `finite`: raises where a gradient is not."""
         total = total if self._scaler is None else self._scaler.scale(total)
-        backward(total, self.model, none)
+        backward(total, none, finite)
 
     def _scale(self, problem: Problem) -> Tensor | None:
         if self._scaler is None or not self._scaler.is_enabled():

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastrw.errors import Refused
 from fastrw.graph.walk import Graph
@@ -19,6 +19,16 @@ def one_process(say: str) -> None:
             f"{say}weights and gradients are of one process, got torch.distributed with {ranks}: nothing would be reduced "
             "(run it in one process, or take fastrw.meta_weights' weights before torch.distributed is initialised)"
         )
+
+
+def own_statistics(modules: Mapping[str, nn.Module], say: str) -> None:
+    """Raises Refused where a norm takes its statistics over processes."""
+    for name, module in modules.items():
+        if isinstance(module, nn.SyncBatchNorm) and module.training:
+            raise Refused(
+                f"{say}the statistics of a norm must be this process's own, got the nn.SyncBatchNorm {name!r} in training (put "
+                "nn.BatchNorm in its place, or .eval())"
+            )
 
 
 def whole_tensors(leaves: Iterable[Tensor], say: str) -> None:

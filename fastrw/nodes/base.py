@@ -97,7 +97,12 @@ class Instances(Part):
         return {j: v for j, (_, v) in self._G.items() if v is not None}
 
     def score(self, V: ByInput) -> Tensor | None:
-        return total(*(flat(wide(G)) @ wide(V[j]).reshape(-1) for j, (G, _) in self._G.items() if j in V))
+        dots = []
+        for j, (G, _) in self._G.items():
+            if j in V:
+                dtype = torch.promote_types(wide(G).dtype, wide(V[j]).dtype)
+                dots.append(flat(G.to(dtype)) @ V[j].reshape(-1).to(dtype))
+        return total(*dots)
 
     def update(self, w: Tensor) -> ByInput:
         return {j: masked_sum(G, w) for j, (G, _) in self._G.items()}
