@@ -12,6 +12,7 @@ from fastrw.accumulate import accumulate
 from fastrw.engine import guards
 from fastrw.engine import run as engine
 from fastrw.engine.run import Question
+from fastrw.graph.walk import Graph
 from fastrw.nodes.base import Products
 from fastrw.report import Step
 from fastrw.weights import NORMALIZERS
@@ -42,7 +43,8 @@ def backward(
     Args:
         losses: [n], f_i, floating point, any device, with a graph.
         val_loss: f^v, 0-d; or [m], which are averaged. With a graph; it may share operations with that of `losses`.
-        params: whose gradients the scores compare: None (every leaf of the graph), or tensors that require grad.
+        params: whose gradients the scores compare: None (every torch.nn.Parameter in the graph; where there is none,
+            every leaf), or tensors that require grad.
         normalize: "rectify" (Eq. 8-9) or "shift" (s - min s + 1/n, Zhang & Pfister 2021).
         scale: what the weighted gradient is multiplied with: 1/k over k micro-batches of one step.
         scaler: a `torch.amp.GradScaler`: gradients are scaled by its factor, so that `scaler.step` finds what it expects.
@@ -67,8 +69,8 @@ def backward(
     say = "fastrw.backward: "
     losses, val_loss = _checked(losses, val_loss, say)
     _options(normalize, scale, update, method, backend, score_dtype, say)
-    selected = None if params is None else _selected(params, say)
     guards.one_process(say)
+    selected = _parameters(losses) if params is None else _selected(params, say)
     guards.reached(val_loss, selected, say)
     scaling = None
     if scaler is not None and scaler.is_enabled():
@@ -119,6 +121,12 @@ def _options(normalize, scale, update, method, backend, score_dtype, say: str) -
         raise ValueError(f'{say}update="assembled" goes layer by layer, got method={method!r}')
     if score_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"{say}score_dtype must be None or a float dtype, got {score_dtype!r}")
+
+
+def _parameters(losses: Tensor) -> set[int] | None:
+    """The ids of the parameters among the leaves; None where there is none. (A leaf that a forward makes anew, as T5's
+    position bias is under checkpointing, is no parameter: two forwards have two.)"""
+    return {id(p) for p in Graph(losses.grad_fn).leaves.values() if isinstance(p, nn.Parameter)} or None
 
 
 def _selected(params: Any, say: str) -> set[int]:

@@ -128,7 +128,7 @@ def test_a_gradient_scaler_finds_what_it_expects(made):
 def test_parameters_of_the_loss_are_filled_too():
     torch.manual_seed(0)
     model, head = nn.Linear(8, 4).double(), nn.Linear(4, 3).double()
-    temperature = torch.ones((), dtype=torch.double, requires_grad=True)
+    temperature = nn.Parameter(torch.ones((), dtype=torch.double))
 
     def losses(model, batch):
         return F.cross_entropy(head(model(batch[0])) * temperature, batch[1], reduction="none")
@@ -149,10 +149,31 @@ def test_sparse_gradients_stay_sparse():
 
 def test_inputs_that_require_grad_are_leaves_like_others():
     torch.manual_seed(0)
+    """They are filled, but scores go by parameters unless others are named."""
     model, (x, y), val_batch = MODELS["mlp"][0]().double(), rows(6), rows(3)
     x.requires_grad_()
     for _ in range(2):
-        exact(*apart(model, (x, y), val_batch))
+        exact(*apart(model, (x, y), val_batch), list(model.parameters()))
+        exact(*joined(model, (x, y), val_batch), [x, *model.parameters()])
+
+
+def test_without_parameters_scores_go_by_every_leaf():
+    torch.manual_seed(0)
+    w = torch.randn(8, 3, dtype=torch.double, requires_grad=True)
+    for made in (apart, joined):
+        exact(*made(lambda x: x @ w, rows(6), rows(3)))
+
+
+def test_a_leaf_that_a_forward_makes_is_no_parameter():
+    torch.manual_seed(0)
+    layer = MODELS["mlp"][0]().double()
+
+    def model(x):
+        return layer(x + torch.zeros(8, dtype=torch.double, requires_grad=True))
+
+    batch, val_batch = rows(6), rows(3)
+    scores = [fastrw.backward(*made(model, batch, val_batch)).scores for made in (apart, joined)]
+    assert relative(*scores) <= 1e-10
 
 
 def test_the_graph_is_freed_as_a_backward_frees_it_unless_it_is_kept():
@@ -380,3 +401,16 @@ def test_make_fx_traces_a_step_once_it_has_learned():
             found = traced(*again)
         for a, b in zip(found, step(*again), strict=True):
             assert relative(a, b) <= 1e-10
+
+
+@pytest.mark.parametrize("of", ["losses", "one of them", "val_loss"])
+def test_a_loss_made_of_the_other(of):
+    torch.manual_seed(0)
+    model = MODELS["mlp"][0]().double()
+    for _ in range(3):
+        f = cross_entropy(model, rows(6))
+        g = f.mean() if of == "losses" else f[2] * 2
+        if of == "val_loss":
+            g = cross_entropy(model, rows(3)).mean()
+            f = f * g
+        exact(f, g)

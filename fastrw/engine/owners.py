@@ -90,6 +90,7 @@ class _Finder:
         self._count = n + validation
         self._known: dict[int, list[tuple[Tensor, int]]] = {}  # length -> (owner by position, each)
         self._slots = {0}  # how many validation entries there are to n training entries
+        self._merged: set[int] = set()
         self._remember(torch.arange(n, device=device), 1)
 
     def owners(self, g: Tensor, passes: list[tuple[Tensor, int]]) -> Owned | None:
@@ -158,6 +159,11 @@ class _Finder:
         return Owned(self.n, g.shape, 0 if g.ndim else None, of, self._each(of), complete=True)
 
     def _owned(self, g: Tensor, dim: int | None, of: Tensor, each: int) -> Owned:
+        if dim == 0 and each:
+            size = len(of)
+            for length in g.shape[1:-1]:
+                size *= length
+                self._merged.add(size)
         return Owned(self.n, g.shape, dim, of.to(g.device), each, complete=not bool((of == NOBODY).any()))
 
     def _filled(self, of: Tensor) -> tuple[Tensor, int] | None:
@@ -182,6 +188,8 @@ class _Finder:
                 one = (position // per).clamp(max=self.n)
                 if bool((one == of)[known].all()):
                     fits[tuple(one.tolist())] = one
+        if len(fits) > 1 and len(of) in self._merged:  # examples and positions, seen apart before, are one dimension here
+            fits = {key: one for key, one in fits.items() if self._each(one)}
         if len(fits) != 1:
             return None
         (one,) = fits.values()

@@ -87,9 +87,11 @@ def run(question: Question, method: str = "auto", mark: Mark = lambda phase: Non
 def _cut(question: Question, method: str, mark: Mark) -> Answer:
     losses, val = question.losses, question.val_loss
     graph = Graph(losses.grad_fn)
-    joint, size = False, len(graph.nodes)
+    joint, shared, size = False, False, len(graph.nodes)
     if question.V is None:
-        joint = graph.add(val.grad_fn)
+        joint = shared = graph.add(val.grad_fn)
+        if graph.nested:  # the one loss is made of the other: what reaches it is of both
+            joint = False
         graph = graph if joint else graph.first(size)
     outputs = [losses, val] if joint else [losses]
     leaves = graph.leaves
@@ -113,7 +115,7 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
         raise CoupledExamples(f"fastrw.layerwise: examples must stay apart, got {meet}")
     V = None
     if not joint or at_losses:
-        V = _validation(question, leaves, selected, retain=question.retain or joint or learned)
+        V = _validation(question, leaves, selected, retain=question.retain or shared or learned)
     plan.calls += 1
     due = learned or (question.recheck and plan.calls & (plan.calls - 1) == 0)
     found = None

@@ -33,12 +33,13 @@ def changed_on_the_way(graph: Graph, found: dict[tuple[int, int], Tensor], nodes
     """The name of the first of `nodes` (each after all that send to it) whose gradient is not what they send: a hook has
     changed it. found: edge -> the gradient that a backward gave."""
     got: dict[tuple[int, int], Tensor] = {}
+    terms: dict[tuple[int, int], Tensor] = {}  # the norms of what is summed: it may cancel
     for i in nodes:
         node = graph.nodes[i]
         grads = [found.get((i, k)) for k in range(len(node._input_metadata))]
         for k, g in enumerate(grads):
             sent = got.pop((i, k), None)
-            if sent is not None and g is not None and g.numel() and not _alike(g, sent):
+            if sent is not None and g is not None and g.numel() and not _alike(g, sent, terms.pop((i, k))):
                 return node.name()
         if all(g is None for g in grads):
             continue
@@ -47,13 +48,15 @@ def changed_on_the_way(graph: Graph, found: dict[tuple[int, int], Tensor], nodes
             edge = graph.index[child], k
             if edge in found:
                 got[edge] = got[edge] + g if edge in got else g
+                norm = torch.linalg.vector_norm(g.to_dense() if g.layout != torch.strided else g)
+                terms[edge] = terms[edge] + norm if edge in terms else norm
     return None
 
 
-def _alike(g: Tensor, sent: Tensor) -> bool:
+def _alike(g: Tensor, sent: Tensor, terms: Tensor) -> bool:
     g, sent = (t.to_dense() if t.layout != torch.strided else t for t in (g, sent))
     if not g.is_complex():
         g, sent = (t if t.dtype == torch.float64 else t.float() for t in (g, sent))
     limit = {torch.float64: 1e-7}.get(g.dtype, 2e-2)
-    scale = torch.linalg.vector_norm(sent).nan_to_num(posinf=0.0)
-    return not bool(torch.linalg.vector_norm(g - sent) > limit * scale)
+    scale = limit * torch.linalg.vector_norm(sent) + 1e4 * torch.finfo(g.dtype).eps * terms
+    return not bool(torch.linalg.vector_norm(g - sent) > scale)

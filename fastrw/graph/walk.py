@@ -23,6 +23,7 @@ class Graph:
         self.nodes: list[Node] = []
         self.next: list[tuple] = []
         self.roots: list[Node] = []
+        self.nested = False  # does one root lie below another?
         for root in roots:
             self.add(root)
 
@@ -32,6 +33,7 @@ class Graph:
         known = len(nodes)
         self.roots.append(root)
         if root in index:
+            self.nested = True
             return True
         index[root] = known
         nodes.append(root)
@@ -47,6 +49,7 @@ class Graph:
                     stack.append(node)
                 elif at < known and type(node) is not Leaf:
                     met = True
+                    self.nested = self.nested or node is self.roots[0]
         self.next += [node.next_functions for node in nodes[known:]]
         return met
 

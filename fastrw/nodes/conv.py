@@ -78,7 +78,10 @@ class Convolution(Part):
 
 
 def _geometry(node) -> tuple:
-    return (list(node._saved_stride), list(node._saved_padding), list(node._saved_dilation), node._saved_groups)
+    """Stride, padding and dilation, a number a dimension, and groups."""
+    dims = len(node._input_metadata[0].shape) - 2
+    each = (list(x) for x in (node._saved_stride, node._saved_padding, node._saved_dilation))
+    return (*(x * dims if len(x) == 1 else x for x in each), node._saved_groups)
 
 
 def _part(node, use: Use, g: Tensor, products: Products) -> Part | None:

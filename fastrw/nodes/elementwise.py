@@ -94,8 +94,8 @@ def _relu_tangent(node, ts, backend: str):
 
 def _self_adjoint(node, ts, backend: str):
     """g -> g f'(x), element by element: tangents go through as gradients do."""
-    t = ts[0]
-    if t.is_complex():
+    t = ts.get(0)
+    if len(ts) > 1 or t is None or t.is_complex():
         return None
     out = node(t)
     return {0: out[0] if isinstance(out, tuple) else out}
