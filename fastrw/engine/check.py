@@ -12,8 +12,7 @@ from fastrw.errors import Refused
 from fastrw.graph.walk import Graph
 
 
-def check(graph: Graph, losses: Tensor, val_loss: Tensor | None, V: dict[int, Tensor] | None, found: Found, asked: Asked,
-          retain: bool):  # fmt: skip
+def check(graph: Graph, losses: Tensor, val_loss: Tensor | None, V: dict[int, Tensor] | None, found: Found, asked: Asked):
     """Raises Refused where a score is not that of its example's own gradient. The graph must be whole. V: leaf's node ->
     direction; None: the gradient of val_loss.
 
@@ -30,7 +29,7 @@ def check(graph: Graph, losses: Tensor, val_loss: Tensor | None, V: dict[int, Te
     if not len(finite) or not V:
         return False
     i = int(finite[found.scores[finite].abs().argmax()])  # the largest tells most
-    truth, noise = (t / scaling**2 for t in whole.one(losses, i, [(leaves[leaf], v) for leaf, v in V.items()], scaling, retain))
+    truth, noise = (t / scaling**2 for t in whole.one(losses, i, [(leaves[leaf], v) for leaf, v in V.items()], scaling))
     kind = whole.coarsest({losses.dtype} | {m.dtype for node in graph.nodes for m in node._input_metadata})
     if not bool(truth.isfinite()):
         return False

@@ -10,7 +10,7 @@ use (views and casts of a parameter, weight_norm, all of BatchNorm's net) is its
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,8 +47,9 @@ def inner_nodes(graph: Graph, order: Sequence[int]) -> list[int]:
 
 def find(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int]):
     """(the cut; edge -> gradient of sum_k c f_k) of the graph at hand, by measurement."""
-    mixed, asleep, owned, gradients = owners.measure(graph, outputs, n, inner)
-    return _cut(graph, inner, mixed, asleep, owned), gradients
+    mixed, asleep, sound, owned, gradients = owners.measure(graph, outputs, n, inner)
+    cut = _cut(graph, inner, mixed, asleep, owned)
+    return replace(cut, lasting=cut.lasting and sound), gradients
 
 
 def at_the_losses(graph: Graph, losses: Tensor, inner: Sequence[int]) -> Cut:

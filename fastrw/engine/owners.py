@@ -23,8 +23,8 @@ _ROOM = {torch.float16: (3, 4), torch.bfloat16: (16, 64), torch.float32: (16, 64
 
 
 def measure(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int]):
-    """(nodes whose gradients mix examples, or lie below one; edges whose gradient is 0 everywhere; edge of all others ->
-    Owned; edge -> gradient of sum_k c f_k). Edges that no gradient reaches are in none.
+    """(nodes whose gradients mix examples, or lie below one; edges whose gradient is 0 everywhere; whether all was
+    finite; edge of all others -> Owned; edge -> gradient of sum_k c f_k). Edges that no gradient reaches are in none.
 
     outputs: the losses [n], and perhaps the validation loss, 0-d, which is owner n. inner: nodes, each after all that
     send to it.
@@ -55,6 +55,7 @@ def measure(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int
     found: dict[Edge, Owned | None] = {}
     mixed: set[int] = set()
     asleep: set[Edge] = set()
+    sound = True  # were owners missed for no other reason than that examples mix?
     sole: dict[int, int | None] = {}  # node -> whose all its gradients are, where they are one's
     for at, (edge, g) in enumerate(zip(edges, ones, strict=True)):
         if g is None:
@@ -67,19 +68,20 @@ def measure(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int
             owned = MIXED
         else:
             owned = finder.owners(g, [(h[at], place) for h, place in passes])
-        if owned is MIXED:
-            mixed.add(edge[0])
-            sole[edge[0]] = None
-            continue
-        if g.numel() and bool((owned.of == NOBODY).all()):  # all 0, and no one knows of later
+        unknown = owned is not MIXED and g.numel() and bool((owned.of == NOBODY).all())
+        if unknown and not bool(g.any()):  # all 0, and no one knows of later
             asleep.add(edge)
+        elif owned is MIXED or unknown:
+            mixed.add(edge[0])
+            sound = sound and bool(g.isfinite().all())
+        if owned is MIXED or unknown:
             sole[edge[0]] = None
             continue
         found[edge] = owned
         one = int(owned.of[0]) if g.numel() and owned.complete and bool((owned.of == owned.of[0]).all()) else None
         sole[edge[0]] = one if sole.get(edge[0], one) == one else None
     found = {edge: owned for edge, owned in found.items() if edge[0] not in mixed}
-    return mixed, asleep, found, {edge: g for edge, g in zip(edges, ones, strict=True) if g is not None}
+    return mixed, asleep, sound, found, {edge: g for edge, g in zip(edges, ones, strict=True) if g is not None}
 
 
 class _Finder:

@@ -49,7 +49,6 @@ class Plan:
     content: tuple = ()
     keeps: bool = True  # nodes are called by hand: the backward must not free what they saved
     checkpointed: bool = False  # see graph.saved.reading
-    calls: int = 0  # that it served
     meet: str | None = None  # where examples meet below the cut
     scores_meet: str | None = None  # the same, on the way to what scores go by
 
@@ -138,11 +137,31 @@ def _equal(a, b) -> bool:
     return a == b
 
 
+@dataclass(slots=True, eq=False)
+class Family:
+    """Graphs of the same operations on the same parameters, whatever their shapes."""
+
+    calls: int = 0  # that were held to be right
+    has_no_hooks: bool = False  # that change a gradient
+
+
 class Cache:
     """Structure and leaves -> plans, one for each content; the least recently used go."""
 
     def __init__(self):
         self._plans: OrderedDict[tuple, tuple[list, list[Plan]]] = OrderedDict()
+        self._families: OrderedDict[tuple, tuple[list, Family]] = OrderedDict()
+
+    def family(self, key: tuple, parameters: Sequence[Tensor]) -> Family:
+        """Of the graphs that differ from this one in shapes at most."""
+        (types, edges, _), *rest = key
+        key = (types, edges, *rest)
+        found = self._families.get(key)
+        if found is None or any(ref() is not p for ref, p in zip(found[0], parameters, strict=True)):
+            if len(self._families) >= STRUCTURES:
+                self._families.popitem(last=False)
+            found = self._families[key] = [weakref.ref(p) for p in parameters], Family()
+        return found[1]
 
     def get(self, key: tuple, parameters: Sequence[Tensor], graph: Graph) -> Plan | None:
         found = self._plans.get(key)
@@ -168,7 +187,10 @@ class Cache:
         plans.sort(key=lambda plan: -len(plan.content))  # one that asks for less would be found for all
 
     def drop(self, key: tuple) -> None:
+        """Forget what was learned of such graphs."""
         self._plans.pop(key, None)
+        (types, edges, _), *rest = key
+        self._families.pop((types, edges, *rest), None)
 
 
 def _kept(content):

@@ -14,7 +14,7 @@ from fastrw.engine import cut as cutting
 from fastrw.engine import plan as planning
 from fastrw.engine import guards, whole
 from fastrw.engine.check import check
-from fastrw.engine.plan import Cache, Plan
+from fastrw.engine.plan import Cache, Family, Plan
 from fastrw.engine.step import Asked, Mark, Pass, Woke, account
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
 from fastrw.graph import nested
@@ -104,44 +104,45 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
     guards.whole_tensors(leaves.values(), question.say)
     key, parameters = planning.key_of(graph, chosen, n, joint, at_losses)
     plan = _cache.get(key, parameters, graph)
-    learned = plan is None
+    family = _cache.family(key, parameters)
     asked = Asked(n, question.normalize, selected, question.products, question.scaling, question.scale, question.update)
+    learned, first = plan is None, not family.calls
     if learned:
         refuse_by_name(graph, question.say)
-        with nested.refused():
-            plan = _learn(graph, outputs, n, selected, question.names, at_losses)
+        plan = _learn(graph, outputs, selected, question.names, at_losses, family)
     meet = plan.meet if question.update else plan.scores_meet
     if method == "layerwise" and meet is not None:
         raise CoupledExamples(f"fastrw.layerwise: examples must stay apart, got {meet}")
     V = None
     if not joint or at_losses:
         V = _validation(question, leaves, selected, retain=question.retain or shared or learned)
-    plan.calls += 1
-    due = learned or (question.recheck and plan.calls & (plan.calls - 1) == 0)
+    calls = family.calls + 1
+    due = first or (question.recheck and calls & (calls - 1) == 0)
     found = None
     while found is None:
+        work = Pass(graph, plan, outputs[:1] if V is not None else outputs, V, asked)
         try:
-            found = Pass(graph, plan, outputs[:1] if V is not None and joint else outputs, V, asked).run(question.retain or due, mark)
+            found = work.run(question.retain or due or learned, mark)
         except Woke:
             if learned or not plan.keeps:
                 raise
-            _cache.drop(key)
-            plan = _learn(graph, outputs, n, selected, question.names, at_losses)
-            learned = due = True
-            plan.calls = 1
+            plan, learned = _learn(graph, outputs, selected, question.names, at_losses, family), True
     trusted = True
     if due:
         try:
-            trusted = check(graph, losses, val, V, found, asked, retain=True)
+            trusted = check(graph, losses, val, V, found, asked)
         except Refused:
             _cache.drop(key)
             raise
-        if learned:
-            plan.keeps = found.by_hand or bool(plan.cut.asleep)
-            if trusted and plan.cut.lasting:
-                _cache.put(key, parameters, graph, plan)
-    if question.free and (due or plan.keeps):
-        free([losses] if val is None else [losses, val])
+    family.calls += trusted  # a batch that could not tell is followed by another that is asked
+    if learned:
+        plan.keeps = found.by_hand or bool(plan.cut.asleep)
+        if plan.cut.lasting:
+            _cache.put(key, parameters, graph, plan)
+    if question.free and (due or learned or plan.keeps):
+        free(losses)
+        if val is not None:
+            free(val)
     gradients = [(leaves[i], g) for i, g in found.gradients.items()]
     name = "tangent" if at_losses or plan.scores_meet is not None else "layerwise"
     refused = {"layerwise": f"examples meet at {plan.scores_meet}"} if name == "tangent" and not at_losses else {}
@@ -149,16 +150,20 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
                   partial(account, found.account), learned, trusted)  # fmt: skip
 
 
-def _learn(graph: Graph, outputs: list[Tensor], n: int, selected: Collection[int], names: Mapping[int, str],
-           at_losses: bool) -> Plan:
-    inner = cutting.inner_nodes(graph, graph.order())
+def _learn(graph: Graph, outputs: list[Tensor], selected: Collection[int], names: Mapping[int, str], at_losses: bool,
+           family: Family) -> Plan:  # fmt: skip
+    n, inner = len(outputs[0]), cutting.inner_nodes(graph, graph.order())
     checkpointed = any(map(is_checkpointed, graph.nodes))
-    with torch.no_grad(), torch.autocast(outputs[0].device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(outputs[0].device.type, enabled=False), nested.refused():
         cut, gradients = cutting.find(graph, outputs, n, inner)
-        with once(checkpointed):
-            name = changed_on_the_way(graph, gradients, inner)
-    if name is not None:
-        raise UntracedUse(f"fastrw.engine: gradients must be passed on as they are, got a hook that changes one at {name}")
+        if not family.has_no_hooks:
+            with once(checkpointed):
+                name = changed_on_the_way(graph, gradients, inner)
+            if name is not None:
+                raise UntracedUse(
+                    f"fastrw.engine: gradients must be passed on as they are, got a hook that changes one at {name}"
+                )
+            family.has_no_hooks = True
     if at_losses:
         cut = cutting.at_the_losses(graph, outputs[0], inner)
     plan = planning.plan_of(graph, cut, selected, names)
@@ -200,18 +205,16 @@ def weighted_gradient(losses: Tensor, w: Tensor, scaling: Tensor | None, scale: 
     return [(leaf, g) for leaf, g in zip(leaves, found, strict=True) if g is not None]
 
 
-def free(outputs: list[Tensor]) -> None:
+def free(loss: Tensor) -> None:
     """Lets go what the nodes below saved, as a backward does: by one of no gradient at all, which computes nothing."""
-    graph = Graph(*(t.grad_fn for t in outputs))
-    handles = [node.register_prehook(lambda grads: (None,) * len(grads)) for node in graph.roots]
+    graph = Graph(loss.grad_fn)
+    handle = loss.grad_fn.register_prehook(lambda grads: (None,) * len(grads))
     try:
-        leaves = list(graph.leaves.values())
-        torch.autograd.grad(outputs, leaves, [torch.ones_like(t) for t in outputs], allow_unused=True)
+        torch.autograd.grad(loss, list(graph.leaves.values()), torch.ones_like(loss), allow_unused=True)
     except Exception:  # a part of it is freed already, or a hook that watches does not expect None
         pass
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
 
 def refuse_by_name(graph: Graph, say: str) -> None:
