@@ -256,7 +256,7 @@ class FSR:
         total = torch.where(w == 0, 0, w.to(f.dtype) * f).sum()
         if weighs and self.relabel is not None:
             total = total + self.relabel.loss(index, self._relabelled(answer))
-        backward(total if self._scaler is None else self._scaler.scale(total), self.model)
+        backward(total if self._scaler is None else self._scaler.scale(total))
         return FSRStep(w, f.detach(), answer.scores, answer.reward_loss, served_by), answer
 
     def _reward(self) -> tuple[Any, Tensor]:
