@@ -47,7 +47,9 @@ def inner_nodes(graph: Graph, order: Sequence[int]) -> list[int]:
 
 def find(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int]):
     """(the cut; edge -> gradient of sum_k c f_k) of the graph at hand, by measurement."""
-    mixed, asleep, sound, owned, gradients = owners.measure(graph, outputs, n, inner)
+    plain = _views_of_leaves(graph, inner, graph.leaves)
+    looked = [i for i in inner if i not in plain]
+    mixed, asleep, sound, owned, gradients = owners.measure(graph, outputs, n, looked)
     cut = _cut(graph, inner, mixed, asleep, owned)
     return replace(cut, lasting=cut.lasting and sound), gradients
 

@@ -8,6 +8,7 @@ the hook clamps."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,43 +23,33 @@ MIXED = None
 _ROOM = {torch.float16: (3, 4), torch.bfloat16: (16, 64), torch.float32: (16, 64), torch.float64: (40, 256)}
 
 
-def measure(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int]):
+def measure(graph: Graph, outputs: Sequence[Tensor], n: int, nodes: Sequence[int]):
     """(nodes whose gradients mix examples, or lie below one; edges whose gradient is 0 everywhere; whether all was
     finite; edge of all others -> Owned; edge -> gradient of sum_k c f_k). Edges that no gradient reaches are in none.
 
-    outputs: the losses [n], and perhaps the validation loss, 0-d, which is owner n. inner: nodes, each after all that
-    send to it.
+    outputs: the losses [n], and perhaps the validation loss, 0-d, which is owner n. nodes: to be looked at, each after
+    all that send to it. Holds one gradient of each edge; what it is compared with is let go at once.
     """
-    edges = [(i, k) for i in inner for k in range(len(graph.nodes[i]._input_metadata))]
-    kinds = {m.dtype for i in inner for m in graph.nodes[i]._input_metadata} | {t.dtype for t in outputs}
+    kinds = {m.dtype for i in nodes for m in graph.nodes[i]._input_metadata} | {t.dtype for t in outputs}
     start, base = next((room for dtype, room in _ROOM.items() if dtype in kinds), _ROOM[torch.float32])
     owners = [torch.arange(n, device=outputs[0].device), *(torch.full((), n, device=t.device) for t in outputs[1:])]
-
-    def gradients(exponents: list[Tensor]) -> list[Tensor | None]:
-        wanted = [GradientEdge(graph.nodes[i], k) for i, k in edges]
-        seeds = [torch.exp2(e.double()).to(t.dtype) for e, t in zip(exponents, outputs, strict=True)]
-        found = torch.autograd.grad(outputs, wanted, seeds, retain_graph=True, allow_unused=True)
-        return [g.to_dense() if g is not None and g.layout != torch.strided else g for g in found]
-
-    ones = gradients([torch.full_like(o, start) for o in owners])
-    passes, place = [], 1
+    senders = _senders(graph, nodes)
+    ones: dict[Edge, Tensor] = {}
+    finder = _Finder(n, len(outputs) > 1, base, outputs[0].device, ones, senders)
+    seeds = [torch.full_like(o, start) for o in owners]
+    _pass(graph, outputs, seeds, nodes, senders, ones.__setitem__)
+    place = 1
     while place <= max(n + len(outputs) - 2, 0) or place == 1:
-        digits = [o // place % base for o in owners]
-        passes.append((gradients([start + 1 + d for d in digits]), place))
+        seeds = [start + 1 + o // place % base for o in owners]
+        _pass(graph, outputs, seeds, nodes, senders, partial(finder.look, place))
         place *= base
-    finder = _Finder(n, len(outputs) > 1, base, outputs[0].device)
-    senders: dict[Edge, set[int]] = {}
-    for i in inner:
-        for node, k in graph.next[i]:
-            if node is not None:
-                senders.setdefault((graph.index[node], k), set()).add(i)
     found: dict[Edge, Owned | None] = {}
     mixed: set[int] = set()
     asleep: set[Edge] = set()
     sound = True  # were owners missed for no other reason than that examples mix?
     sole: dict[int, int | None] = {}  # node -> whose all its gradients are, where they are one's
-    for at, (edge, g) in enumerate(zip(edges, ones, strict=True)):
-        if g is None:
+    for edge in ((i, k) for i in nodes for k in range(len(graph.nodes[i]._input_metadata))):
+        if (g := ones.get(edge)) is None:
             continue
         above = senders.get(edge, ())
         whose = {sole.get(q) for q in above}
@@ -67,7 +58,7 @@ def measure(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int
         elif not mixed.isdisjoint(above):  # below one that mixes nothing is asked for
             owned = MIXED
         else:
-            owned = finder.owners(g, [(h[at], place) for h, place in passes])
+            owned = finder.owners(edge)
         unknown = owned is not MIXED and g.numel() and bool((owned.of == NOBODY).all())
         if unknown and not bool(g.any()):  # all 0, and no one knows of later
             asleep.add(edge)
@@ -81,79 +72,153 @@ def measure(graph: Graph, outputs: Sequence[Tensor], n: int, inner: Sequence[int
         one = int(owned.of[0]) if g.numel() and owned.complete and bool((owned.of == owned.of[0]).all()) else None
         sole[edge[0]] = one if sole.get(edge[0], one) == one else None
     found = {edge: owned for edge, owned in found.items() if edge[0] not in mixed}
-    return mixed, asleep, sound, found, {edge: g for edge, g in zip(edges, ones, strict=True) if g is not None}
+    return mixed, asleep, sound, found, ones
+
+
+def _senders(graph: Graph, nodes: Sequence[int]) -> dict[Edge, set[int]]:
+    """Edge -> the nodes that send to it."""
+    found: dict[Edge, set[int]] = {}
+    for i in nodes:
+        for node, k in graph.next[i]:
+            if node is not None:
+                found.setdefault((graph.index[node], k), set()).add(i)
+    return found
+
+
+def _pass(graph: Graph, outputs: Sequence[Tensor], exponents: list[Tensor], nodes: Sequence[int], senders, take) -> None:
+    """One backward of sum_k 2^exponent_k f_k: take(edge, gradient) as each comes."""
+    looked = set(nodes)
+    sending = {i for (child, _), above in senders.items() if child in looked for i in above}
+    last = [(i, k) for i in nodes if i not in sending for k in range(len(graph.nodes[i]._input_metadata))]
+
+    def hook(i: int, grads: tuple) -> None:
+        for k, g in enumerate(grads):
+            if g is not None:
+                take((i, k), _dense(g))
+
+    handles = [graph.nodes[i].register_prehook(partial(hook, i)) for i in nodes if i in sending]
+    seeds = [torch.exp2(e.double()).to(t.dtype) for e, t in zip(exponents, outputs, strict=True)]
+    try:
+        edges = [GradientEdge(graph.nodes[i], k) for i, k in last]
+        found = torch.autograd.grad(outputs, edges, seeds, retain_graph=True, allow_unused=True)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for edge, g in zip(last, found, strict=True):
+        if g is not None:
+            take(edge, _dense(g))
+
+
+def _dense(g: Tensor) -> Tensor:
+    g = g.detach()
+    return g if g.layout == torch.strided else g.to_dense()
 
 
 class _Finder:
-    """Tries what served for an earlier gradient first: most lie alike."""
+    """Digit by digit, the layouts of owners that agree with a gradient. What served for an earlier one is tried first:
+    most lie alike."""
 
-    def __init__(self, n: int, validation: bool, base: int, device: torch.device):
+    def __init__(self, n: int, validation: bool, base: int, device: torch.device, ones: dict, senders: dict):
         self.n, self.base = n, base
         self._count = n + validation
-        self._known: dict[int, list[tuple[Tensor, int]]] = {}  # length -> (owner by position, each)
+        self._ones, self._senders = ones, senders
+        self._digits: dict[tuple[int, int], list[Tensor]] = {}  # (place, length) -> digits by position
+        self._found: dict[Edge, list] = {}  # a digit each: {dimension: digits by position}, or digits by element
+        self._mixed: set[int] = set()
         self._slots = {0}  # how many validation entries there are to n training entries
         self._merged: set[int] = set()
-        self._remember(torch.arange(n, device=device), 1)
+        place = 1
+        while place <= self._count:
+            self._know(place, torch.arange(n, device=device) // place % base)
+            place *= base
 
-    def owners(self, g: Tensor, passes: list[tuple[Tensor, int]]) -> Owned | None:
-        g = g.detach()
+    def look(self, place: int, edge: Edge, h: Tensor) -> None:
+        """One digit of an edge's owners, by its gradient h of scaled losses."""
+        g = self._ones.get(edge)
+        if g is None or edge[0] in self._mixed:
+            return
+        if not self._mixed.isdisjoint(self._senders.get(edge, ())):
+            self._mixed.add(edge[0])
+            return
+        if (found := self._digit(place, g, h)) is MIXED:
+            self._mixed.add(edge[0])
+        else:
+            self._found.setdefault(edge, []).append((place, found))
+
+    def _digit(self, place: int, g: Tensor, h: Tensor) -> dict[int, Tensor] | Tensor | None:
         if g.numel() == 0:
-            return self._owned(g, 0 if g.ndim else None, torch.zeros(len(g) if g.ndim else 1, dtype=torch.long), 0)
-        live = int(torch.count_nonzero(g))
+            return {dim: torch.zeros(length, dtype=torch.long) for dim, length in enumerate(g.shape)}
+        live = int(torch.count_nonzero(g if bool(g.sum().isfinite()) else g.nan_to_num(0, 0, 0)))
         if live * self._count > 1.5 * g.numel():  # too many for two layouts to agree on all of them
             for dim, length in enumerate(g.shape):
-                for of, each in self._known.get(length, ()):
-                    if self._agrees(g, passes, dim, of):
-                        return self._owned(g, dim, of, each)
-        return self._by_element(g, passes)
-
-    def _agrees(self, g: Tensor, passes, dim: int, of: Tensor) -> bool:
-        shape = [-1 if d == dim else 1 for d in range(g.ndim)]
-        return all(_same(h, g, self._factor(of, place, g).view(shape)) for h, place in passes)
-
-    def _factor(self, of: Tensor, place: int, g: Tensor) -> Tensor:
-        return torch.exp2((of // place % self.base + 1).double()).to(g.real.dtype if g.is_complex() else g.dtype)
-
-    def _by_element(self, g: Tensor, passes) -> Owned | None:
-        """From the owner of every single element."""
+                for digits in self._digits.get((place, length), ()):
+                    shape = [-1 if d == dim else 1 for d in range(g.ndim)]
+                    if _same(h, g, _power(digits, g).view(shape)):
+                        return {dim: digits}
         size = g.abs() if g.is_complex() else g
-        live = (size != 0) & size.isfinite()
-        table = torch.zeros(g.shape, dtype=torch.long, device=g.device)
-        for h, place in passes:
-            ratio = ((h.abs() if h.is_complex() else h) / size).abs().double().log2()
-            digit = torch.where(live, ratio.nan_to_num(-1, -1, -1).round() - 1, 0)
-            if bool(((digit < 0) | (digit >= self.base)).any()):
-                return MIXED
-            digit = digit.long()
-            if not _same(h, g, torch.exp2((digit + 1).double()).to(size.dtype)):
-                return MIXED
-            table += digit * place
-        if bool((table >= self._count).any()):
+        alive = (size != 0) & size.isfinite()
+        ratio = ((h.abs() if h.is_complex() else h) / size).abs().double().log2()
+        digit = torch.where(alive, ratio.nan_to_num(-1, -1, -1).round() - 1, 0).long()
+        if bool(((digit < 0) | (digit >= self.base)).any()) or not _same(h, g, _power(digit, g)):
             return MIXED
-        table = torch.where(live, table, NOBODY)
-        known = table[live].unique()
-        if len(known) == 1:
-            if bool(live.all()):
-                return self.all_of(g, int(known))
-            return Owned(self.n, g.shape, None, table.flatten(), 0, complete=False)
-        fits = []
+        digit = torch.where(alive, digit, NOBODY)
+        fits = {}
         for dim in range(g.ndim):
             others = [d for d in range(g.ndim) if d != dim]
-            high = table.amax(others) if others else table
-            low = torch.where(live, table, self._count).amin(others) if others else torch.where(live, table, high)
+            high = digit.amax(others) if others else digit
+            low = torch.where(alive, digit, self.base).amin(others) if others else digit
             if bool(((high == low) | (high == NOBODY)).all()):
-                fits.append((dim, high))
-        whole = [(dim, filled) for dim, of in fits if (filled := self._filled(of)) is not None]
-        if len(whole) > 1:  # too sparse to tell; an earlier layout is the likeliest, but no more than that
-            dim, (of, each) = whole[0]
+                fits[dim] = high
+        if len(fits) == 1:
+            (digits,) = fits.values()
+            if bool((digits != NOBODY).all()):
+                self._know(place, digits)
+        return fits or digit.to(torch.int16)
+
+    def _know(self, place: int, digits: Tensor) -> None:
+        known = self._digits.setdefault((place, len(digits)), [])
+        if not any(torch.equal(digits, one) for one in known):
+            known.append(digits)
+
+    def owners(self, edge: Edge) -> Owned | None:
+        g, passes = self._ones[edge], self._found.get(edge)
+        if edge[0] in self._mixed or passes is None:
+            return MIXED
+        if g.numel() == 0:
+            return self._owned(g, 0 if g.ndim else None, torch.zeros(len(g) if g.ndim else 1, dtype=torch.long), 0)
+        dims = [dim for dim in range(g.ndim) if all(isinstance(found, dict) and dim in found for _, found in passes)]
+        fits = [(dim, _number([(place, found[dim]) for place, found in passes])) for dim in dims]
+        if not fits:
+            table = _number([(place, self._by_element(g, found)) for place, found in passes])
+            if bool((table >= self._count).any()):
+                return MIXED
+            known = table[table != NOBODY].unique()
+            if len(known) == 1 and bool((table != NOBODY).all()):
+                return self.all_of(g, int(known))
+            return self._owned(g, None, table.flatten(), 0)
+        if any(bool((of >= self._count).any()) for _, of in fits):
+            return MIXED
+        one = torch.cat([of for _, of in fits]).unique()
+        if len(one[one != NOBODY]) == 1:  # all that is known is one's
+            whole = all(bool((of != NOBODY).all()) for _, of in fits) and bool(g.all())
+            return self.all_of(g, int(one.max())) if whole else Owned(self.n, g.shape, *fits[0], 0, complete=False)
+        filled = [(dim, found) for dim, of in fits if (found := self._filled(of)) is not None]
+        if len(filled) > 1:  # too sparse to tell
+            dim, (of, each) = filled[0]
             return Owned(self.n, g.shape, dim, of, each, complete=False)
-        if whole:
-            dim, (of, each) = whole[0]
-            self._remember(of, each)
+        if filled:
+            dim, (of, each) = filled[0]
+            if each and (len(of) - self.n * each) % each == 0:
+                self._slots.add(len(of) // each - self.n)
             return self._owned(g, dim, of, each)
-        if fits:
-            return self._owned(g, *fits[0], 0)
-        return self._owned(g, None, table.flatten(), 0)
+        return self._owned(g, *fits[0], 0)
+
+    def _by_element(self, g: Tensor, found: dict[int, Tensor] | Tensor) -> Tensor:
+        if isinstance(found, Tensor):
+            return found.long()
+        dim, digits = next(iter(found.items()))
+        table = digits.view([-1 if d == dim else 1 for d in range(g.ndim)]).expand(g.shape)
+        return torch.where((g != 0) & g.isfinite(), table, NOBODY)
 
     def all_of(self, g: Tensor, owner: int) -> Owned:
         """All of g is one's."""
@@ -206,12 +271,17 @@ class _Finder:
         order = torch.arange(self.n, device=of.device).repeat_interleave(each)
         return each if torch.equal(of[:count], order) else 0
 
-    def _remember(self, of: Tensor, each: int) -> None:
-        known = self._known.setdefault(len(of), [])
-        if not any(torch.equal(of, one) for one, _ in known):
-            known.append((of, each))
-        if each and (len(of) - self.n * each) % each == 0:
-            self._slots.add(len(of) // each - self.n)
+
+def _number(digits: list[tuple[int, Tensor]]) -> Tensor:
+    """The owners that have these digits, by place; NOBODY where one is missing."""
+    total = sum(place * d for place, d in digits)
+    missing = torch.stack([d == NOBODY for _, d in digits]).any(0)
+    return torch.where(missing, NOBODY, total)
+
+
+def _power(digits: Tensor, g: Tensor) -> Tensor:
+    """2^(d + 1), in the real dtype of g."""
+    return torch.exp2((digits + 1).double()).to(g.real.dtype if g.is_complex() else g.dtype)
 
 
 def _same(h: Tensor, g: Tensor, factor: Tensor) -> bool:
