@@ -85,6 +85,8 @@ def backward(
     gradients = answer.gradients
     if update == "backward":
         gradients = engine.weighted_gradient(losses, answer.weights, scaling, scale, retain_graph)
+        if not retain_graph:
+            engine.free(val_loss)
     accumulate(dict(gradients))
     assembled = update != "backward" and answer.assembled
     return Step(answer.weights, losses.detach(), answer.scores, val_loss.detach(), answer.method,

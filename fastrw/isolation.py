@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import OrderedDict
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +18,7 @@ KEPT = 1 << 30  # bytes of parameters that are kept through a first call
 
 _seen: WeakKeyDictionary = WeakKeyDictionary()  # model -> _Seen
 _PLAIN = frozenset({int, float, bool, str, type(None), complex})
+_NESTS = frozenset({dict, OrderedDict, set, list, tuple})
 
 
 class RandomState:
@@ -55,7 +57,8 @@ class State:
         self._versions = [t._version for t in tensors]
         self._generators = [(v, v.get_state()) for v in held if isinstance(v, torch.Generator)]
         self._model = problem.modules[""]
-        self._parameters = [(name, p, p._version, p.data_ptr()) for name, p in self._model.named_parameters()]
+        named = {id(p): (f"{at}.{k}", p) for at, m in problem.modules.items() for k, p in m._parameters.items() if p is not None}
+        self._parameters = [(name, p, p._version, p.data_ptr()) for name, p in named.values()]
         wanted = _seen.setdefault(self._model, _Seen()).next(self._parameters)
         self._kept = {name: p.detach().clone() for name, p, *_ in self._parameters if name in wanted}
         devices = {t.device for t in (*problem.params.values(), *tensors) if t.is_cuda}
@@ -153,10 +156,12 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
     """The tensors, generators and plain values that a module holds as its own attributes."""
     found = {}
     for k, v in vars(module).items():
-        if type(v) in _PLAIN or isinstance(v, torch.Generator):
+        kind = type(v)
+        if kind in _PLAIN:
             found[k] = v
-        elif isinstance(v, Tensor) and v.grad_fn is None and not v.requires_grad:
-            found[k] = v
+        elif kind not in _NESTS:
+            if isinstance(v, torch.Generator) or (isinstance(v, Tensor) and v.grad_fn is None and not v.requires_grad):
+                found[k] = v
     return found
 
 

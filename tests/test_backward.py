@@ -414,3 +414,13 @@ def test_a_loss_made_of_the_other(of):
             g = cross_entropy(model, rows(3)).mean()
             f = f * g
         exact(f, g)
+
+
+def test_what_the_validation_loss_alone_reaches_is_not_filled():
+    torch.manual_seed(0)
+    body, head, other = nn.Linear(8, 6).double(), nn.Linear(6, 3).double(), nn.Linear(6, 2).double()
+    for _ in range(3):
+        h = body(torch.randn(9, 8).double()).tanh()
+        f, g = F.cross_entropy(head(h[:6]), torch.arange(6) % 3, reduction="none"), other(h[6:]).square().mean()
+        exact(f, g)
+        assert other.weight.grad is None

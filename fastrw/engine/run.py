@@ -143,7 +143,8 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
         free(losses)
         if val is not None:
             free(val)
-    gradients = [(leaves[i], g) for i, g in found.gradients.items()]
+    # what the validation loss alone reaches is not filled: nodes are numbered from the losses
+    gradients = [(leaves[i], g) for i, g in found.gradients.items() if i < size]
     name = "tangent" if at_losses or plan.scores_meet is not None else "layerwise"
     refused = {"layerwise": f"examples meet at {plan.scores_meet}"} if name == "tangent" and not at_losses else {}
     return Answer(found.scores, found.weights, gradients, name, plan.meet is None and not at_losses, refused,

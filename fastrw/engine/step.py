@@ -263,7 +263,8 @@ class Pass:
             edges, [GradientEdge(nodes[leaf], 0) for leaf in leaves],
             [g.to(dtype) for g, dtype in zip(derived.values(), kinds, strict=True)], retain_graph=retain, allow_unused=True,
         )  # fmt: skip
-        whole = bool(self.scores is None or self.scores.isfinite().all())
+        capturing = self.scores is not None and self.scores.is_cuda and torch.cuda.is_current_stream_capturing()
+        whole = capturing or bool(self.scores is None or self.scores.isfinite().all())
         for leaf, g in zip(leaves, grads, strict=True):
             if g is not None:
                 if not whole and not bool((g.to_dense() if g.is_sparse else g).isfinite().all()):
