@@ -11,6 +11,7 @@ from fastrw.nodes import registry
 from fastrw.nodes.generic import transposed
 from fastrw.nodes.waiting import formed
 from fastrw.tolerance import SCORE_GOAL, relative_error
+from tests.on_graph import apart, exact, joined
 
 x, w, b = torch.Size((5, 4, 6, 6)), torch.Size((3, 4, 3, 3)), torch.Size((3,))
 rows, idx = torch.Size((7, 4)), torch.tensor([0, 2, 2, 5, 1, 1])
@@ -139,7 +140,7 @@ def test_tangents_are_the_transpose_of_what_a_node_sends(name):
         with torch.no_grad():
             found = {k: formed(t) for k, t in registry.tangent(node, ts, "auto").items()}
             for _ in range(3):
-                us = [torch.randn(m.shape, dtype=m.dtype) for m in node._input_metadata]
+                us = [torch.randn(m.shape, dtype=m.dtype) * (k in found) for k, m in enumerate(node._input_metadata)]
                 sent = sum(((g.double() * ts[j]).sum() for j, g in send(node, us) if j in ts), torch.zeros(()).double())
                 ours = sum(((us[k].double() * t).sum() for k, t in found.items()), torch.zeros(()).double())
                 goal = SCORE_GOAL[torch.float32 if name == "ToCopyBackward0" else torch.float64]
@@ -151,3 +152,21 @@ def test_a_node_without_a_rule_is_transposed():
     node, (t, _) = node_of(torch.mv, [rows, rows[1:]])
     d = torch.randn(4, dtype=torch.double)
     assert relative_error(transposed(node, {1: d})[0], t @ d) <= SCORE_GOAL[torch.float64]
+
+
+def test_outputs_that_rules_do_not_know_of_are_transposed():
+    """The statistics of a group norm have gradients too."""
+    torch.manual_seed(0)
+    layer, head = torch.nn.Linear(8, 8).double(), torch.nn.Linear(8, 3).double()
+
+    def losses(model, batch):
+        h = model[0](batch[0])
+        y, mean, rstd = torch.native_group_norm(h, None, None, len(h), 8, 1, 2, 1e-5)
+        return F.cross_entropy(model[1](y * rstd.sum(1, keepdim=True) + mean.sum(1, keepdim=True)), batch[1], reduction="none")
+
+    model = torch.nn.ModuleList([layer, head])
+    for _ in range(2):
+        batch, val_batch = ((torch.randn(n, 8).double(), torch.arange(n) % 3) for n in (6, 4))
+        for made in (apart, joined):
+            exact(*made(model, batch, val_batch, losses))
+            exact(*made(model, batch, val_batch, losses), method="tangent")

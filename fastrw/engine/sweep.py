@@ -28,6 +28,7 @@ def sweep(graph: Graph, nodes: Sequence[int], V: Mapping[int, Tensor], wanted: C
                 readers[edge[0]] = readers.get(edge[0], 0) + 1
     held: dict[int, dict[int, Tangent]] = {i: {0: v} for i, v in V.items()}
     alone = _read_by_one(nodes, below)
+    others = {edge[0] for i in need for edge in below[i] if edge is not None and edge[1]} | {i for i, k in wanted if k}
     for i in need:
         ts = {j: held[c][k] for j, edge in enumerate(below[i]) if edge is not None
               for c, k in [edge] if k in held.get(c, ())}  # fmt: skip
@@ -40,7 +41,7 @@ def sweep(graph: Graph, nodes: Sequence[int], V: Mapping[int, Tensor], wanted: C
             reader = alone.get(i)
             reader = None if reader is None else graph.nodes[reader]
             with once(checkpointed):
-                held[i] = registry.tangent(graph.nodes[i], ts, backend, reader)
+                held[i] = registry.tangent(graph.nodes[i], ts, backend, reader, i not in others)
     return {edge: formed(held[edge[0]][edge[1]]) for edge in wanted if edge[1] in held.get(edge[0], ())}
 
 

@@ -16,10 +16,10 @@ TYPES: dict[str, NodeType] = {
 GENERIC = NodeType()
 
 
-def tangent(node: Node, ts: dict, backend: str, reader: Node | None = None) -> dict[int, Tensor]:
+def tangent(node: Node, ts: dict, backend: str, reader: Node | None = None, first: bool = True) -> dict[int, Tensor]:
     """The tangents of the outputs of a node's operation, for those of its inputs. reader: the only node that sends to it,
-    where there is one."""
-    kind = TYPES.get(node.name(), GENERIC)
+    where there is one. first: is no output asked for but the first? (Rules know of that one alone.)"""
+    kind = TYPES.get(node.name(), GENERIC) if first else GENERIC
     found = None
     if not kind.waits:
         ts = {j: formed(t) for j, t in ts.items()}
@@ -36,4 +36,6 @@ def part(node: Node, use: Use, gs: dict[int, Tensor], products: Products) -> Par
     if rule is use:
         rule = use.memo["rule"] = TYPES.get(node.name(), GENERIC).part
     found = rule(node, use, gs[0], products) if rule is not None and len(gs) == 1 and 0 in gs else None
-    return Generic(node, use, gs, lambda V: tangent(node, V, products.backend)) if found is None else found
+    if found is not None:
+        return found
+    return Generic(node, use, gs, lambda V: tangent(node, V, products.backend, None, {*gs} <= {0}))
