@@ -51,8 +51,8 @@ the columns:
 Times are the least of all turns, of the CPU, on one thread: other work on the machine adds little.
 
 calibration: the first call on a model (owners measured, hooks looked for, a score held against its example's own
-gradient) and those after it. What was learned serves graphs of the same structure and shapes. The first call of a process (on a tiny model) also
-lets every backend prove itself, and imports what is imported late.
+gradient) and those after it. What was learned serves graphs of the same structure and shapes. The first call of a
+process (on a tiny model) also lets every backend prove itself, and imports what is imported late.
 
   python -m bench.overhead --json overhead.json"""
 

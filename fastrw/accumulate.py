@@ -8,8 +8,8 @@ from fastrw.graph.walk import Graph
 
 
 def backward(total: Tensor, none: bool = False, finite: bool = False) -> None:
-    """An ordinary backward of the 0-d loss into `.grad` of every leaf; `none`: no example counts, and all that it adds is
-    0; `finite`: raises ForThisBatch where a gradient is not."""
+    """An ordinary backward of the 0-d loss into `.grad` of every leaf; `none`: no example counts, and all that it adds
+    is 0; `finite`: raises ForThisBatch where a gradient is not."""
     leaves = list(Graph(total.grad_fn).leaves.values())
     if any(p._post_accumulate_grad_hooks for p in leaves):
         return total.backward()
@@ -17,8 +17,8 @@ def backward(total: Tensor, none: bool = False, finite: bool = False) -> None:
     found = {p: torch.zeros_like(p) if none else g for p, g in zip(leaves, grads, strict=True) if g is not None}
     if finite and not all(bool((g.to_dense() if g.is_sparse else g).isfinite().all()) for g in found.values()):
         raise ForThisBatch(
-            "fastrw.Reweighter: an example that is not finite must be one of a dimension of the batch, to be left out, got "
-            "one that could not be"
+            "fastrw.Reweighter: an example that is not finite must be one of a dimension of the batch, to be left out, "
+            "got one that could not be"
         )
     accumulate(found)
 

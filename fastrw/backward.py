@@ -26,7 +26,8 @@ def backward(
     scaler: Any = None, update: str = "auto", method: str = "auto", backend: str = "auto",
     score_dtype: torch.dtype | None = None, recheck: bool = True, retain_graph: bool = False,
 ) -> Step:  # fmt: skip
-    """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta),  s_i = grad f^v . grad f_i;   .grad += scale * sum_i w_i grad f_i
+    """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta),  s_i = grad f^v . grad f_i;   .grad += scale * sum_i w_i grad
+    f_i
 
     In the place of `loss.backward()`, with losses that any code made, in any loop:
 
@@ -35,7 +36,8 @@ def backward(
         out = fastrw.backward(losses, val_loss)
         optimizer.step()
 
-    or with both from one forward of `torch.cat([x, x_val])`: `fastrw.backward(f[:n], f[n:].mean())`, which is the fastest.
+    or with both from one forward of `torch.cat([x, x_val])`: `fastrw.backward(f[:n], f[n:].mean())`, which is the
+    fastest.
     All is read off the graph that autograd recorded: nothing runs again, so nothing can move. Every leaf that
     `(w * losses).sum().backward()` would fill is filled, the loss's own parameters too; sparse gradients stay sparse.
     The graph is freed, as a backward frees it, unless `retain_graph`.
@@ -47,8 +49,10 @@ def backward(
             every leaf), or tensors that require grad.
         normalize: "rectify" (Eq. 8-9) or "shift" (s - min s + 1/n, Zhang & Pfister 2021).
         scale: what the weighted gradient is multiplied with: 1/k over k micro-batches of one step.
-        scaler: a `torch.amp.GradScaler`: gradients are scaled by its factor, so that `scaler.step` finds what it expects.
-        update: "assembled": the weighted gradient from the same backward as the scores. "backward": an ordinary backward
+        scaler: a `torch.amp.GradScaler`: gradients are scaled by its factor, so that `scaler.step` finds what it
+        expects.
+        update: "assembled": the weighted gradient from the same backward as the scores. "backward": an ordinary
+            backward
             of the weighted losses after it: less memory. "auto": assembled where it is cheaper.
         method: "auto" (the lowest cut of the graph), "layerwise", "tangent", "double_backward" or "per_example".
         backend: "auto", "cpp", "cuda", "triton" or "reference": who computes the fused products.
@@ -77,18 +81,19 @@ def backward(
         scaling = scaler.scale(torch.ones((), device=losses.device))
     if update == "assembled":
         method = "layerwise" if method == "auto" else method
-    question = Question(losses, val_loss, selected, NORMALIZERS[normalize], Products(backend, score_dtype), scaling, scale,
-                        update=update != "backward", retain=retain_graph or update == "backward",
-                        free=not retain_graph and update != "backward", recheck=recheck,
-                        say=say)  # fmt: skip
+    later = update == "backward"  # the graph is then needed once more
+    question = Question(
+        losses, val_loss, selected, NORMALIZERS[normalize], Products(backend, score_dtype), scaling, scale,
+        update=not later, retain=retain_graph or later, free=not (retain_graph or later), recheck=recheck, say=say,
+    )  # fmt: skip
     answer = engine.run(question, method)
     gradients = answer.gradients
-    if update == "backward":
+    if later:
         gradients = engine.weighted_gradient(losses, answer.weights, scaling, scale, retain_graph)
         if not retain_graph:
             engine.free(val_loss)
     accumulate(dict(gradients))
-    assembled = update != "backward" and answer.assembled
+    assembled = not later and answer.assembled
     return Step(answer.weights, losses.detach(), answer.scores, val_loss.detach(), answer.method,
                 "assembled" if assembled else "backward", answer.refused, answer.account)  # fmt: skip
 

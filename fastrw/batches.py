@@ -36,8 +36,8 @@ def examples(batch: Any) -> int | None:
 
 
 def mapped(function: Callable[[Any], Any], batch: Any) -> Any:
-    """The batch with `function` of each of its leaves; mappings that pytree does not know (a transformers.BatchEncoding,
-    a UserDict) stay of their kind."""
+    """The batch with `function` of each of its leaves; mappings that pytree does not know (a
+    transformers.BatchEncoding, a UserDict) stay of their kind."""
     if isinstance(batch, MutableMapping) and type(batch) is not dict:
         found = copy.copy(batch)
         found.update({key: mapped(function, value) for key, value in batch.items()})

@@ -1,5 +1,5 @@
-"""A question becomes graphs: forwards of the model, with its state put back between them, or one forward of both batches
-where that is the same; then the engine."""
+"""A question becomes graphs: forwards of the model, with its state put back between them, or one forward of both
+batches where that is the same; then the engine."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ _learned: WeakKeyDictionary = WeakKeyDictionary()
 
 @torch.enable_grad()
 def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", score_dtype: torch.dtype | None = None,
-             keep_graph: bool = False, scale: Tensor | None = None, V: dict[int, Tensor] | None = None) -> Scored:  # fmt: skip
+             keep_graph: bool = False, scale: Tensor | None = None, V: dict[int, Tensor] | None = None,
+             ) -> Scored:  # fmt: skip
     """Scores and losses of the training batch by the named method, or by the first that is exact. V: id of a parameter
     -> direction, in place of the validation gradient.
 
@@ -78,7 +79,9 @@ def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", s
     answer = engine.run(question, method)
     if method == "auto" and answer.method == "per_example":
         _say_cost(problem.model, len(losses), answer.refused)
-    return Scored(answer.scores, losses if keep_graph else losses.detach(), answer.method, answer.refused, answer.account)
+    return Scored(
+        answer.scores, losses if keep_graph else losses.detach(), answer.method, answer.refused, answer.account
+    )
 
 
 def validation_gradient(problem: Problem, state: State, scale: Tensor | None = None) -> dict[int, Tensor]:
@@ -120,7 +123,9 @@ def _joined(problem: Problem, state: State, how: dict, mark) -> Assembled:
         losses = problem.losses(batch)
     except torch.OutOfMemoryError:
         raise
-    except Exception as error:  # lengths that have to be sorted, a table of one row an example: whatever a model asks for
+    except (
+        Exception
+    ) as error:  # lengths that have to be sorted, a table of one row an example: whatever a model asks for
         raise _KeepApart(f"the model does not take both at once: {error}") from error
     if before.moved():
         raise _KeepApart("the forward draws random numbers")
@@ -168,11 +173,13 @@ def _separate(problem: Problem, state: State, method: str, how: dict, mark) -> A
     return _assembled(problem, answer, f, val_loss, joined=False)
 
 
-def _question(problem: Problem, losses: Tensor, val_loss: Tensor | None, backend: str, score_dtype, scale, normalize=None,
-              recheck: bool = True, **more) -> Question:  # fmt: skip
-    return Question(losses, val_loss, {id(p) for p in problem.params.values()}, normalize or (lambda s: s),
-                    Products(backend, score_dtype), scale, recheck=recheck, names=problem.names, say=problem.say,
-                    **more)  # fmt: skip
+def _question(problem: Problem, losses: Tensor, val_loss: Tensor | None, backend: str, score_dtype, scale,
+              normalize=lambda s: s, **more) -> Question:  # fmt: skip
+    selected = {id(p) for p in problem.params.values()}
+    products = Products(backend, score_dtype)
+    return Question(
+        losses, val_loss, selected, normalize, products, scale, names=problem.names, say=problem.say, **more
+    )
 
 
 def _assembled(problem: Problem, answer: Answer, losses: Tensor, val_loss: Tensor, joined: bool) -> Assembled:

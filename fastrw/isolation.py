@@ -38,8 +38,8 @@ class RandomState:
 
 
 class State:
-    """What a forward of a model may move, as it was when this was made: buffers, tensors, generators and plain values in
-    attributes of its modules, and every random state. `rewind` puts them back.
+    """What a forward of a model may move, as it was when this was made: buffers, tensors, generators and plain values
+    in attributes of its modules, and every random state. `rewind` puts them back.
 
     Tensors are written through `.data`: batch_norm moves its running statistics without a version bump, and so must we,
     or a graph that is still alive would refuse its backward.
@@ -57,7 +57,12 @@ class State:
         self._versions = [t._version for t in tensors]
         self._generators = [(v, v.get_state()) for v in held if isinstance(v, torch.Generator)]
         self._model = problem.modules[""]
-        named = {id(p): (f"{at}.{k}", p) for at, m in problem.modules.items() for k, p in m._parameters.items() if p is not None}
+        named = {
+            id(p): (f"{at}.{k}", p)
+            for at, m in problem.modules.items()
+            for k, p in m._parameters.items()
+            if p is not None
+        }
         self._parameters = [(name, p, p._version, p.data_ptr()) for name, p in named.values()]
         wanted = _seen.setdefault(self._model, _Seen()).next(self._parameters)
         self._kept = {name: p.detach().clone() for name, p, *_ in self._parameters if name in wanted}
@@ -115,11 +120,12 @@ class State:
         if failed:
             raise failed[0]
 
-
     def _written(self) -> set[str]:
         """The names of the parameters that have been written since."""
         found = {name for name, p, version, place in self._parameters if (p._version, p.data_ptr()) != (version, place)}
-        return found | {name for name, p, *_ in self._parameters if name in self._kept and not _equal(p, self._kept[name])}
+        return found | {
+            name for name, p, *_ in self._parameters if name in self._kept and not _equal(p, self._kept[name])
+        }
 
     def _put_parameters(self) -> list[Exception]:
         """What the forward wrote (a momentum encoder, a clamp) is put back; which those are is remembered."""
@@ -157,12 +163,14 @@ def _attributes(module: nn.Module) -> dict[str, Any]:
     found = {}
     for k, v in vars(module).items():
         kind = type(v)
-        if kind in _PLAIN:
+        if kind in _PLAIN or (kind not in _NESTS and (isinstance(v, torch.Generator) or _is_plain(v))):
             found[k] = v
-        elif kind not in _NESTS:
-            if isinstance(v, torch.Generator) or (isinstance(v, Tensor) and v.grad_fn is None and not v.requires_grad):
-                found[k] = v
     return found
+
+
+def _is_plain(v: Any) -> bool:
+    """Is this a tensor without a graph?"""
+    return isinstance(v, Tensor) and v.grad_fn is None and not v.requires_grad
 
 
 def _equal(tensor: Tensor, value: Tensor) -> bool:

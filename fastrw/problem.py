@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fastrw.batches import mapped, tensors_of
 from fastrw.engine import guards
 
+
 class Problem:
     """`losses(batch)` gives the [n] losses f_i of a batch with their graph; `params` holds the selected parameters.
 

@@ -147,7 +147,9 @@ class Reweighter:
         if self._update == "backward" or (hooked and self._update != "assembled"):
             return None
         if hooked:
-            raise Refused("fastrw.Reweighter: assembled parameters must have no hooks, got one on an accumulated gradient")
+            raise Refused(
+                "fastrw.Reweighter: assembled parameters must have no hooks, got one on an accumulated gradient"
+            )
         method = "layerwise" if self._update == "assembled" or self._graphs else self._method
 
         def run(problem: Problem, state: State) -> Assembled:

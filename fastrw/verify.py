@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from fastrw.batches import mapped
+from fastrw.engine.whole import coarsest
 from fastrw.errors import Refused
+from fastrw.evaluate import METHODS
+from fastrw.graph.walk import dtypes
 from fastrw.isolation import State
 from fastrw.meta_weights import BACKENDS, gradient_dots
-from fastrw.evaluate import METHODS
-from fastrw.engine.whole import coarsest
-from fastrw.graph.walk import dtypes
 from fastrw.problem import Problem
 from fastrw.tolerance import SCORE_GOAL, bound, relative_error
 

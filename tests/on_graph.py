@@ -1,4 +1,5 @@
-"""Losses made by any code, and what `fastrw.backward` has to give for them: one autograd.grad an example on one graph."""
+"""Losses made by any code, and what `fastrw.backward` has to give for them: one autograd.grad an example on one
+graph."""
 
 import torch
 import torch.nn.functional as F

@@ -34,7 +34,10 @@ def convolutional(norm):
 MODELS = {
     "mlp": (lambda: nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 3)), rows),
     "group norm": (lambda: convolutional(lambda c: nn.GroupNorm(2, c)), images),
-    "text": (lambda: nn.Sequential(nn.Embedding(20, 8), nn.LayerNorm(8), nn.GELU(), nn.Flatten(), nn.Linear(48, 3)), tokens),
+    "text": (
+        lambda: nn.Sequential(nn.Embedding(20, 8), nn.LayerNorm(8), nn.GELU(), nn.Flatten(), nn.Linear(48, 3)),
+        tokens,
+    ),
     "batch norm": (lambda: convolutional(nn.BatchNorm2d), images),
     "batch norm that stands": (lambda: convolutional(nn.BatchNorm2d).eval(), images),
 }
@@ -212,7 +215,7 @@ def test_an_example_that_is_not_finite_adds_nothing():
             batch, val_batch = data(6), data(3)
             f, g = made(model, batch, val_batch)
             good = torch.tensor([0, 1, 2, 4, 5])
-            s, w, weighted = truth(f[good], g)
+            _, w, weighted = truth(f[good], g)
             bad = f * torch.where(torch.arange(6) == 3, torch.nan, 1.0)
             for leaf in weighted:
                 leaf.grad = None
@@ -318,7 +321,11 @@ BAD = [
     (lambda f, g: ([1.0], g), TypeError, "losses must be a tensor"),
     (lambda f, g: (f, 1.0), TypeError, "val_loss must be a tensor"),
     (lambda f, g: (torch.arange(3), g), TypeError, "losses must be real floating point"),
-    (lambda f, g: (f, torch.ones((), requires_grad=True) * 2), ValueError, "val_loss must depend on a selected parameter"),
+    (
+        lambda f, g: (f, torch.ones((), requires_grad=True) * 2),
+        ValueError,
+        "val_loss must depend on a selected parameter",
+    ),
     (lambda f, g: (f, g, "last"), TypeError, "params must be None or tensors"),
     (lambda f, g: (f, g, []), ValueError, "params must select a tensor"),
     (lambda f, g: (f, g, [f]), ValueError, "params must be leaves that require grad"),
@@ -378,29 +385,28 @@ def test_the_standing_check_finds_what_was_learned_amiss():
     exact(*apart(model, rows(6), rows(3)))
 
 
-def test_make_fx_traces_a_step_once_it_has_learned():
+@pytest.mark.parametrize("name", ["mlp", "group norm", "text"])
+def test_make_fx_traces_a_step_once_it_has_learned(name):
     from torch.fx.experimental.proxy_tensor import make_fx
 
-    for name in ("mlp", "group norm", "text"):
-        torch.manual_seed(0)
-        make, data = MODELS[name]
-        model = make().double()
-        x, y = data(9)
+    torch.manual_seed(0)
+    make, data = MODELS[name]
+    model = make().double()
 
-        def step(x, y):  # noqa: B023
-            f = cross_entropy(model, (x, y))
-            for p in model.parameters():
-                p.grad = None
-            out = fastrw.backward(f[:6], f[6:].mean(), recheck=False)
-            return out.weights, *(p.grad for p in model.parameters())
+    def step(x, y):
+        f = cross_entropy(model, (x, y))
+        for p in model.parameters():
+            p.grad = None
+        out = fastrw.backward(f[:6], f[6:].mean(), recheck=False)
+        return out.weights, *(p.grad for p in model.parameters())
 
-        step(x, y)
-        traced = make_fx(step)(x, y)
-        again = data(9)
-        with torch.no_grad():
-            found = traced(*again)
-        for a, b in zip(found, step(*again), strict=True):
-            assert relative(a, b) <= 1e-10
+    step(*data(9))
+    traced = make_fx(step)(*data(9))
+    again = data(9)
+    with torch.no_grad():
+        found = traced(*again)
+    for a, b in zip(found, step(*again), strict=True):
+        assert relative(a, b) <= 1e-10
 
 
 @pytest.mark.parametrize("of", ["losses", "one of them", "val_loss"])

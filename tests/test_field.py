@@ -289,7 +289,11 @@ def test_block_diagonal_masks_of_floats():
 def test_gates_that_open_later():
     """What has no gradient at the first call has an owner, or none, at the next."""
     torch.manual_seed(0)
-    for side in (lambda net, h: net.inner(h).relu(), lambda net, h: net.inner(h - h.mean(0)), lambda net, h: h.roll(1, 0)):
+    for side in (
+        lambda net, h: net.inner(h).relu(),
+        lambda net, h: net.inner(h - h.mean(0)),
+        lambda net, h: h.roll(1, 0),
+    ):
         model = Net(lambda net, h, side=side: h + net.gate * side(net, h)).double()
         for gate in (0.0, 0.0, 1.0, 0.5, 0.0):
             nn.init.constant_(model.gate, gate)
@@ -389,7 +393,10 @@ def test_state_is_put_back_whatever_it_is(make):
         V = torch.autograd.grad(losses(val, val_batch).mean(), [p for p in val.parameters() if p.requires_grad])
         f, params = losses(plain, batch), [p for p in plain.parameters() if p.requires_grad]
         s = torch.stack(
-            [sum((g * v).sum() for g, v in zip(torch.autograd.grad(x, params, retain_graph=True), V, strict=True)) for x in f]
+            [
+                sum((g * v).sum() for g, v in zip(torch.autograd.grad(x, params, retain_graph=True), V, strict=True))
+                for x in f
+            ]
         )
         before = private(model)
         for method in ("auto", "tangent", "double_backward", "per_example"):
@@ -405,7 +412,9 @@ def test_state_is_put_back_whatever_it_is(make):
 
 def test_an_observer_moves_once():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), quantization.FusedMovingAvgObsFakeQuantize(), nn.Linear(6, 3))
+    model = nn.Sequential(
+        nn.Linear(8, 6), nn.BatchNorm1d(6), quantization.FusedMovingAvgObsFakeQuantize(), nn.Linear(6, 3)
+    )
     batch, val_batch = ((x.float(), y) for x, y in (rows(7), rows(4)))
     model(batch[0])
     step = fastrw.Reweighter(model)
@@ -470,7 +479,7 @@ def test_several_processes_are_refused_with_the_way_out(monkeypatch):
         lambda: fastrw.meta_weights(model, rows(5), rows(3)),
         lambda: fastrw.Reweighter(model).backward(rows(5), rows(3)),
     ):
-        with pytest.raises(fastrw.Refused, match="torch.distributed with 2"):
+        with pytest.raises(fastrw.Refused, match=r"torch\.distributed with 2"):
             call()
     assert model.weight.grad is None
 

@@ -12,9 +12,11 @@ from fastrw.errors import Refused
 from fastrw.graph.walk import Graph
 
 
-def check(graph: Graph, losses: Tensor, val_loss: Tensor | None, V: dict[int, Tensor] | None, found: Found, asked: Asked):
-    """Raises Refused where a score is not that of its example's own gradient. The graph must be whole. V: leaf's node ->
-    direction; None: the gradient of val_loss.
+def check(
+    graph: Graph, losses: Tensor, val_loss: Tensor | None, V: dict[int, Tensor] | None, found: Found, asked: Asked
+):
+    """Raises Refused where a score is not that of its example's own gradient. The graph must be whole. V: leaf's node
+    -> direction; None: the gradient of val_loss.
 
     Returns whether this batch could tell: one whose numbers are not finite, or all 0, vouches for nothing.
     """
@@ -47,6 +49,6 @@ def _check_gradient(found: Found, V: dict[int, Tensor], asked: Asked, kind: torc
     limit = whole.RELATIVE[kind] * w.abs() + whole.ROUNDINGS[kind] * torch.finfo(kind).eps * noise
     if not bool((got - w).abs() <= limit):
         raise Refused(
-            "fastrw.engine: the gradient must be that of the weighted losses, got a product with the validation gradient of "
-            f"{got.item():.6g} where weights and scores give {w.item():.6g}"
+            "fastrw.engine: the gradient must be that of the weighted losses, got a product with the validation "
+            f"gradient of {got.item():.6g} where weights and scores give {w.item():.6g}"
         )

@@ -1,9 +1,10 @@
 """Where the graph is cut: the lowest edges on which every element of a gradient belongs to one example.
 
-A node is *apart* when all nodes that send to it are and its gradients have owners. A *use* is a node apart with an input
-that leads to a leaf and is not apart: every path from a loss to a leaf leaves the nodes apart exactly once, at a use, so
-none can be missed or counted twice, whatever Python, writes in place, hooks or vmap made the graph. What lies below a
-use (views and casts of a parameter, weight_norm, all of BatchNorm's net) is its parameter side.
+A node is *apart* when all nodes that send to it are and its gradients have owners. A *use* is a node apart with an
+input
+that leads to a leaf and is not apart: every path from a loss to a leaf leaves the nodes apart exactly once, at a use,
+so none can be missed or counted twice, whatever Python, writes in place, hooks or vmap made the graph. What lies below
+a use (views and casts of a parameter, weight_norm, all of BatchNorm's net) is its parameter side.
 
     s_i = sum over uses of <G_i, t>      G: gradient of sum_k f_k at the use; t: its tangent along V"""
 
@@ -32,7 +33,9 @@ class Cut:
     content: tuple[int, ...]  # nodes of which more than the structure has to be the same
     sends: dict[int, dict[int, Owned]]  # of these, input -> owners of what it gets
     lasting: bool  # serves the next graph of the same structure and content
-    asleep: tuple[Edge, ...] = ()  # gradients that are 0 everywhere (a gate of 0): whose they are shows when they are not
+    asleep: tuple[
+        Edge, ...
+    ] = ()  # gradients that are 0 everywhere (a gate of 0): whose they are shows when they are not
 
 
 def inner_nodes(graph: Graph, order: Sequence[int]) -> list[int]:
@@ -65,8 +68,9 @@ def at_the_losses(graph: Graph, losses: Tensor, inner: Sequence[int]) -> Cut:
 
 
 def where_examples_meet(graph: Graph, cut: Cut, leaves: Collection[int]) -> str | None:
-    """The first operation of the parameter side, on the way to one of `leaves`, that takes examples, told by sizes that the uses have along theirs; None
-    where all of it is made of parameters. (A word for reports: the scores are exact either way.)"""
+    """The first operation of the parameter side, on the way to one of `leaves`, that takes examples, told by sizes that
+    the uses have along theirs; None where all of it is made of parameters. (A word for reports: the scores are exact
+    either way.)"""
     plain = _views_of_leaves(graph, cut.side, graph.leaves)
     sizes = {len(o.of) for use in cut.uses for o in use.owned.values() if o.dim is not None and len(o.of) > 1}
     dims = {o.dim for use in cut.uses for o in use.owned.values() if o.dim is not None} | {0}
@@ -74,7 +78,7 @@ def where_examples_meet(graph: Graph, cut: Cut, leaves: Collection[int]) -> str 
     for i in reversed(cut.side):
         if any(node is not None and graph.index[node] in leads for node, _ in graph.next[i]):
             leads.add(i)
-    if (name := next((graph.nodes[i].name() for i in graph.index.values() if routes.batchwise(graph.nodes[i])), None)):
+    if name := next((graph.nodes[i].name() for i in graph.index.values() if routes.batchwise(graph.nodes[i])), None):
         return name
     for i in cut.side:
         name = graph.nodes[i].name()

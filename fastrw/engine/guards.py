@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -16,8 +15,8 @@ def one_process(say: str) -> None:
     """Raises Refused where gradients would have to be reduced over processes."""
     if dist.is_available() and dist.is_initialized() and (ranks := dist.get_world_size()) > 1:
         raise Refused(
-            f"{say}weights and gradients are of one process, got torch.distributed with {ranks}: nothing would be reduced "
-            "(run it in one process, or take fastrw.meta_weights' weights before torch.distributed is initialised)"
+            f"{say}weights and gradients are of one process, got torch.distributed with {ranks}: nothing would be "
+            "reduced, and ranks would drift apart (run one process, or train with plain averaging)"
         )
 
 
@@ -26,8 +25,8 @@ def own_statistics(modules: Mapping[str, nn.Module], say: str) -> None:
     for name, module in modules.items():
         if isinstance(module, nn.SyncBatchNorm) and module.training:
             raise Refused(
-                f"{say}the statistics of a norm must be this process's own, got the nn.SyncBatchNorm {name!r} in training (put "
-                "nn.BatchNorm in its place, or .eval())"
+                f"{say}the statistics of a norm must be this process's own, got the nn.SyncBatchNorm {name!r} in "
+                "training (put nn.BatchNorm in its place, or .eval())"
             )
 
 

@@ -85,7 +85,9 @@ def _senders(graph: Graph, nodes: Sequence[int]) -> dict[Edge, set[int]]:
     return found
 
 
-def _pass(graph: Graph, outputs: Sequence[Tensor], exponents: list[Tensor], nodes: Sequence[int], senders, take) -> None:
+def _pass(
+    graph: Graph, outputs: Sequence[Tensor], exponents: list[Tensor], nodes: Sequence[int], senders, take
+) -> None:
     """One backward of sum_k 2^exponent_k f_k: take(edge, gradient) as each comes."""
     looked = set(nodes)
     sending = {i for (child, _), above in senders.items() if child in looked for i in above}
@@ -124,6 +126,7 @@ class _Finder:
         self._ones, self._senders = ones, senders
         self._digits: dict[tuple[int, int], list[Tensor]] = {}  # (place, length) -> digits by position
         self._found: dict[Edge, list] = {}  # a digit each: {dimension: digits by position}, or digits by element
+        self._dense: dict[Edge, bool] = {}
         self._mixed: set[int] = set()
         self._slots = {0}  # how many validation entries there are to n training entries
         self._merged: set[int] = set()
@@ -140,16 +143,19 @@ class _Finder:
         if not self._mixed.isdisjoint(self._senders.get(edge, ())):
             self._mixed.add(edge[0])
             return
-        if (found := self._digit(place, g, h)) is MIXED:
+        if edge not in self._dense:
+            live = int(torch.count_nonzero(g if bool(g.sum().isfinite()) else g.nan_to_num(0, 0, 0)))
+            # two layouts cannot agree on all of so many
+            self._dense[edge] = live * self._count > 1.5 * g.numel()
+        if (found := self._digit(place, g, h, self._dense[edge])) is MIXED:
             self._mixed.add(edge[0])
         else:
             self._found.setdefault(edge, []).append((place, found))
 
-    def _digit(self, place: int, g: Tensor, h: Tensor) -> dict[int, Tensor] | Tensor | None:
+    def _digit(self, place: int, g: Tensor, h: Tensor, dense: bool) -> dict[int, Tensor] | Tensor | None:
         if g.numel() == 0:
             return {dim: torch.zeros(length, dtype=torch.long) for dim, length in enumerate(g.shape)}
-        live = int(torch.count_nonzero(g if bool(g.sum().isfinite()) else g.nan_to_num(0, 0, 0)))
-        if live * self._count > 1.5 * g.numel():  # too many for two layouts to agree on all of them
+        if dense:
             for dim, length in enumerate(g.shape):
                 for digits in self._digits.get((place, length), ()):
                     shape = [-1 if d == dim else 1 for d in range(g.ndim)]
@@ -255,7 +261,9 @@ class _Finder:
                 one = (position // per).clamp(max=self.n)
                 if bool((one == of)[known].all()):
                     fits[tuple(one.tolist())] = one
-        if len(fits) > 1 and len(of) in self._merged:  # examples and positions, seen apart before, are one dimension here
+        if (
+            len(fits) > 1 and len(of) in self._merged
+        ):  # examples and positions, seen apart before, are one dimension here
             fits = {key: one for key, one in fits.items() if self._each(one)}
         if len(fits) != 1:
             return None

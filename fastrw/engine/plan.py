@@ -20,8 +20,8 @@ STRUCTURES, CONTENTS = 128, 16  # kept, of all graphs; of one structure
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the gradient of an input of a use goes: to the leaf of node `leaf`, whose transpose it may be, or through the
-    edge `edge` of the parameter side."""
+    """Where the gradient of an input of a use goes: to the leaf of node `leaf`, whose transpose it may be, or through
+    the edge `edge` of the parameter side."""
 
     leaf: int | None
     turned: bool

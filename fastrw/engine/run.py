@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fastrw.engine import cut as cutting
-from fastrw.engine import plan as planning
 from fastrw.engine import guards, whole
+from fastrw.engine import plan as planning
 from fastrw.engine.check import check
 from fastrw.engine.plan import Cache, Family, Plan
 from fastrw.engine.step import Asked, Mark, Pass, Woke, account
@@ -34,7 +34,8 @@ _cache = Cache()
 class Question:
     """What is asked of the graph of `losses` [n].
 
-    V: leaf's id -> direction; None: the gradient of `val_loss`. selected: ids of the leaves that scores go by; None: all.
+    V: leaf's id -> direction; None: the gradient of `val_loss`. selected: ids of the leaves that scores go by; None:
+    all.
     scaling: see Asked. retain: leave the graph as it is; free: let go what it saved, for the caller will keep it.
     """
 
@@ -68,7 +69,8 @@ class Answer:
 
 
 def run(question: Question, method: str = "auto", mark: Mark = lambda phase: None) -> Answer:
-    """Scores, and the weighted gradient, by the named method; by "auto" at the lowest cut, else by one backward an example.
+    """Scores, and the weighted gradient, by the named method; by "auto" at the lowest cut, else by one backward an
+    example.
 
     Raises Refused where the answer would not be exact.
     """
@@ -224,14 +226,16 @@ def refuse_by_name(graph: Graph, say: str) -> None:
         name = node.name()
         if "CompiledFunction" in name:
             raise Refused(
-                f"{say}losses must not come from compiled code, whose backward runs once only, got {name} (make them under "
-                'torch.compiler.set_stance("force_eager"))'
+                f"{say}losses must not come from compiled code, whose backward runs once only, got {name} (make them "
+                'under torch.compiler.set_stance("force_eager"))'
             )
         if "SyncBatchNorm" in name:
             raise Refused(f"{say}the statistics of a norm must be this process's own, got {name}")
 
 
-def _validation(question: Question, leaves: dict[int, Tensor], selected: frozenset[int], retain: bool) -> dict[int, Tensor]:
+def _validation(
+    question: Question, leaves: dict[int, Tensor], selected: frozenset[int], retain: bool
+) -> dict[int, Tensor]:
     """Leaf's node -> V, of the selected leaves that the validation loss reaches."""
     if question.V is not None:
         return {i: v for i, leaf in leaves.items() if (v := question.V.get(id(leaf))) is not None}
@@ -242,9 +246,11 @@ def _validation(question: Question, leaves: dict[int, Tensor], selected: frozens
     return {i: v for i, v in zip(wanted, found, strict=True) if v is not None}
 
 
-def gradient(loss: Tensor, leaves: Sequence[Tensor], scaling: Tensor | None = None, retain: bool = True) -> list[Tensor | None]:
-    """The dense gradient of a 0-d loss, times `scaling`, by each leaf. Nodes that run a backward of their own and compiled
-    ones are refused."""
+def gradient(
+    loss: Tensor, leaves: Sequence[Tensor], scaling: Tensor | None = None, retain: bool = True
+) -> list[Tensor | None]:
+    """The dense gradient of a 0-d loss, times `scaling`, by each leaf. Nodes that run a backward of their own and
+    compiled ones are refused."""
     refuse_by_name(Graph(loss.grad_fn), "fastrw.backward: ")
     seed = torch.ones_like(loss) if scaling is None else scaling.to(loss.dtype).expand(loss.shape)
     with nested.refused():

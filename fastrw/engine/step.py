@@ -1,14 +1,14 @@
-"""Scores, weights and weighted gradient from one backward of activations: where the gradient of a use appears, its V, its
-score and what its update will need are taken at once; no gradient of a parameter is formed in the backward. Then Eq. 8-9,
-then sum_i w_i G_i, use by use; what is kept of a use is let go with its update.
+"""Scores, weights and weighted gradient from one backward of activations: where the gradient of a use appears, its V,
+its score and what its update will need are taken at once; no gradient of a parameter is formed in the backward. Then
+Eq. 8-9, then sum_i w_i G_i, use by use; what is kept of a use is let go with its update.
 
-When a use is scored: at once, where V is known, or where its own rows of the validation make all of V; else (a parameter
-used twice, or something derived from parameters) when the last validation row has come."""
+When a use is scored: at once, where V is known, or where its own rows of the validation make all of V; else (a
+parameter used twice, or something derived from parameters) when the last validation row has come."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -47,8 +47,9 @@ class Asked:
     n: int
     normalize: Callable[[Tensor], Tensor]
     selected: frozenset[int]  # nodes of the leaves that scores go by
-    products: Products = Products()
-    scaling: Tensor | None = None  # what losses are multiplied with in a backward, so that float16 gradients stay above 0
+    products: Products = field(default_factory=Products)
+    # what losses are multiplied with in a backward, so that float16 gradients stay above 0
+    scaling: Tensor | None = None
     scale: float | Tensor = 1.0  # what the weighted gradient is multiplied with
     update: bool = True  # is the weighted gradient wanted?
 
@@ -65,7 +66,9 @@ class Pass:
     """One graph, cut as `plan` says. V: leaf's node -> validation gradient; None where the graph's own validation rows
     make it."""
 
-    def __init__(self, graph: Graph, plan: Plan, outputs: Sequence[Tensor], V: Mapping[int, Tensor] | None, asked: Asked):
+    def __init__(
+        self, graph: Graph, plan: Plan, outputs: Sequence[Tensor], V: Mapping[int, Tensor] | None, asked: Asked
+    ):
         self._graph, self._plan, self._outputs, self._asked = graph, plan, outputs, asked
         self._dtype = torch.promote_types(outputs[0].dtype, torch.float32)
         self._V = None if V is None else dict(V)
@@ -110,7 +113,11 @@ class Pass:
         try:
             edges = [(site.use.node, k) for site in lowest for k in site.use.owned]
             asked = [GradientEdge(nodes[i], k) for i, k in (*edges, *self._plan.cut.asleep)]
-            found = iter(torch.autograd.grad(self._outputs, asked, seeds, retain_graph=retain, allow_unused=True) if asked else ())
+            found = iter(
+                torch.autograd.grad(self._outputs, asked, seeds, retain_graph=retain, allow_unused=True)
+                if asked
+                else ()
+            )
         finally:
             for handle in handles:
                 handle.remove()
@@ -236,15 +243,17 @@ class Pass:
         if not self._asked.update:
             return
         found = part.update(self._w)
-        if not part.masks and not bool(self.scores.isfinite().all()):
-            if not all(bool(g.isfinite().all()) for g in found.values()):
-                raise ForThisBatch(
-                    "fastrw.engine: every operation must be able to leave out an example that is not finite, got "
-                    f"{self._graph.nodes[site.use.node].name()}"
-                )
+        spoilt = not part.masks and not bool(self.scores.isfinite().all())
+        if spoilt and not all(bool(g.isfinite().all()) for g in found.values()):
+            raise ForThisBatch(
+                "fastrw.engine: every operation must be able to leave out an example that is not finite, got "
+                f"{site.name}"
+            )
         self._sort(site, found, self._gradients, self._derived)
 
-    def _sort(self, site: Site, found: Mapping[int, Tensor], leaves: dict[int, Tensor], derived: dict[Edge, Tensor]) -> None:
+    def _sort(
+        self, site: Site, found: Mapping[int, Tensor], leaves: dict[int, Tensor], derived: dict[Edge, Tensor]
+    ) -> None:
         for j, g in found.items():
             source = site.sources[j]
             if source.leaf is None:
@@ -259,10 +268,9 @@ class Pass:
         nodes, leaves = self._graph.nodes, list(self._plan.under)
         edges = [GradientEdge(nodes[i], k) for i, k in derived]
         kinds = [nodes[i]._input_metadata[k].dtype for i, k in derived]
-        grads = torch.autograd.grad(
-            edges, [GradientEdge(nodes[leaf], 0) for leaf in leaves],
-            [g.to(dtype) for g, dtype in zip(derived.values(), kinds, strict=True)], retain_graph=retain, allow_unused=True,
-        )  # fmt: skip
+        cotangents = [g.to(dtype) for g, dtype in zip(derived.values(), kinds, strict=True)]
+        targets = [GradientEdge(nodes[leaf], 0) for leaf in leaves]
+        grads = torch.autograd.grad(edges, targets, cotangents, retain_graph=retain, allow_unused=True)
         capturing = self.scores is not None and self.scores.is_cuda and torch.cuda.is_current_stream_capturing()
         whole = capturing or bool(self.scores is None or self.scores.isfinite().all())
         for leaf, g in zip(leaves, grads, strict=True):

@@ -51,7 +51,9 @@ def double_backward(losses: Tensor, V: Directions) -> Tensor:
     try:
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             grads = torch.autograd.grad(losses, leaves, epsilon, create_graph=True, allow_unused=True)
-            dots = [product(g, v).sum() for g, (_, v) in zip(grads, V, strict=True) if g is not None and g.requires_grad]
+            dots = [
+                product(g, v).sum() for g, (_, v) in zip(grads, V, strict=True) if g is not None and g.requires_grad
+            ]
         if not dots:
             return wide(losses.detach()).new_zeros(len(losses))
         (s,) = torch.autograd.grad(dots, epsilon, allow_unused=True)
@@ -76,7 +78,9 @@ def one(losses: Tensor, i: int, V: Directions, scaling: float = 1.0, retain: boo
     seed = torch.zeros_like(losses)
     seed[i] = scaling
     grads = torch.autograd.grad(losses, [leaf for leaf, _ in V], seed, retain_graph=retain, allow_unused=True)
-    return along([(g, v) for g, (_, v) in zip(grads, V, strict=True) if g is not None], wide(losses.detach()).new_zeros(()))
+    return along(
+        [(g, v) for g, (_, v) in zip(grads, V, strict=True) if g is not None], wide(losses.detach()).new_zeros(())
+    )
 
 
 def along(pairs: Sequence[tuple[Tensor, Tensor]], zero: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """Any Θ^meta: the model is run at Θ̂ for the reward loss and the margin, and the scores come by fastrw's own methods.
 
-    s_i = D · ∇f_i(Θ),   D = η (∇L^R(Θ̂) + wd Θ̂)"""
+s_i = D · ∇f_i(Θ),   D = η (∇L^R(Θ̂) + wd Θ̂)"""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastrw.evaluate import evaluate
 from fastrw.fsr.lookahead import Lookahead
 from fastrw.fsr.question import Answer, Question, forward, losses
 from fastrw.isolation import State
-from fastrw.evaluate import evaluate
 from fastrw.problem import Problem
+
 
 @contextmanager
 def parameters_at(modules: Iterable[nn.Module], values: dict[nn.Parameter, Tensor]) -> Iterator[None]:

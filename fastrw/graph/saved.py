@@ -83,8 +83,8 @@ def is_checkpointed(node: Node) -> bool:
 
 
 class Once(GraphExecGroup):
-    """`with` it, as often as one likes, round reads that ask for each saved tensor once only: what checkpointing computes
-    again is computed once for all of them, beside what the backward itself computes."""
+    """`with` it, as often as one likes, round reads that ask for each saved tensor once only: what checkpointing
+    computes again is computed once for all of them, beside what the backward itself computes."""
 
 
 def once(checkpointed: bool) -> AbstractContextManager:

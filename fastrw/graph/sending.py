@@ -21,7 +21,8 @@ def send(node: Node, grads: Sequence[Tensor | None]) -> Iterator[tuple[int, Tens
         for g, m in zip(grads, node._input_metadata, strict=True)
     ]
     out = node.apply(*filled) if is_custom(node) else node(*filled)
-    for j, (g, (child, k)) in enumerate(zip(out if type(out) in (tuple, list) else (out,), node.next_functions)):
+    sent = out if type(out) in (tuple, list) else (out,)
+    for j, (g, (child, k)) in enumerate(zip(sent, node.next_functions, strict=False)):
         if g is not None and child is not None:
             m = child._input_metadata[k]
             if list(g.shape) != list(m.shape):
@@ -30,8 +31,8 @@ def send(node: Node, grads: Sequence[Tensor | None]) -> Iterator[tuple[int, Tens
 
 
 def changed_on_the_way(graph: Graph, found: dict[tuple[int, int], Tensor], nodes: Sequence[int]) -> str | None:
-    """The name of the first of `nodes` (each after all that send to it) whose gradient is not what they send: a hook has
-    changed it. found: edge -> the gradient that a backward gave."""
+    """The name of the first of `nodes` (each after all that send to it) whose gradient is not what they send: a hook
+    has changed it. found: edge -> the gradient that a backward gave."""
     got: dict[tuple[int, int], Tensor] = {}
     terms: dict[tuple[int, int], Tensor] = {}  # the norms of what is summed: it may cancel
     for i in nodes:
@@ -39,7 +40,7 @@ def changed_on_the_way(graph: Graph, found: dict[tuple[int, int], Tensor], nodes
         grads = [found.get((i, k)) for k in range(len(node._input_metadata))]
         for k, g in enumerate(grads):
             sent = got.pop((i, k), None)
-            if sent is not None and g is not None and g.numel() and not _alike(g, sent, terms.pop((i, k))):
+            if sent is not None and g is not None and g.numel() and not _alike(g, sent, terms.pop((i, k), None)):
                 return node.name()
         if all(g is None for g in grads):
             continue
@@ -47,16 +48,25 @@ def changed_on_the_way(graph: Graph, found: dict[tuple[int, int], Tensor], nodes
             child, k = graph.next[i][j]
             edge = graph.index[child], k
             if edge in found:
-                got[edge] = got[edge] + g if edge in got else g
-                norm = torch.linalg.vector_norm(g.to_dense() if g.layout != torch.strided else g)
-                terms[edge] = terms[edge] + norm if edge in terms else norm
+                if edge in got:
+                    terms[edge] = terms.get(edge, _norm(got[edge])) + _norm(g)
+                    g = got[edge] + g
+                got[edge] = g
     return None
 
 
-def _alike(g: Tensor, sent: Tensor, terms: Tensor) -> bool:
+def _norm(g: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(g.to_dense() if g.layout != torch.strided else g)
+
+
+def _alike(g: Tensor, sent: Tensor, terms: Tensor | None) -> bool:
+    """terms: the sum of the norms of what was summed, where it was more than one."""
+    if g.layout == sent.layout == torch.strided and torch.equal(g, sent):
+        return True
     g, sent = (t.to_dense() if t.layout != torch.strided else t for t in (g, sent))
     if not g.is_complex():
         g, sent = (t if t.dtype == torch.float64 else t.float() for t in (g, sent))
     limit = {torch.float64: 1e-7}.get(g.dtype, 2e-2)
-    scale = limit * torch.linalg.vector_norm(sent) + 1e4 * torch.finfo(g.dtype).eps * terms
-    return not bool(torch.linalg.vector_norm(g - sent) > scale)
+    norm = _norm(sent)
+    scale = limit * norm + 1e4 * torch.finfo(g.dtype).eps * (norm if terms is None else terms)
+    return not bool(_norm(g - sent) > scale)

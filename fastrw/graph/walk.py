@@ -1,4 +1,5 @@
-"""One walk of the graph that autograd would run: nodes, edges, leaves, and what two graphs of one making have in common."""
+"""One walk of the graph that autograd would run: nodes, edges, leaves, and what two graphs of one making have in
+common."""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ def _tangent(node, ts, backend: str):
     if getattr(node, "_saved_dropout_p", 0.0):
         return None
     q, k, v = (saved(node, name) for name in ("query", "key", "value"))
-    mask = next((m for name in ("attn_mask", "attn_bias") if (m := getattr(node, "_saved_" + name, None)) is not None), None)
+    mask = next(
+        (m for name in ("attn_mask", "attn_bias") if (m := getattr(node, "_saved_" + name, None)) is not None), None
+    )
     scale = node._saved_scale
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     heads = q.shape[1] // k.shape[1]

@@ -154,10 +154,10 @@ def total(*parts: Tensor | None) -> Tensor | None:
 class NodeType(NamedTuple):
     """What is known of a type of node.
 
-    part(node, use, g, products): its Part at a use with gradient g of output 0 alone; None where it does not serve. tangent(node, ts, backend): the tangents of its operation's outputs, {output: tangent}, for those of the
-    inputs {input: tangent}; None where it does not serve. read_by: type of the only node that sends to this one ->
-    a rule that serves it better, rule(node, ts, reader, backend). What is missing is `generic`'s.
-    """
+    part(node, use, g, products): its Part at a use with gradient g of output 0 alone; None where it does not serve.
+    tangent(node, ts, backend): the tangents of its operation's outputs, {output: tangent}, for those of the inputs
+    {input: tangent}; None where it does not serve. read_by: type of the only node that sends to this one -> a rule that
+    serves it better, rule(node, ts, reader, backend). What is missing is `generic`'s."""
 
     part: Callable[[Node, Use, Tensor, Products], Part | None] | None = None
     tangent: Callable[[Node, dict[int, Tensor], str], dict[int, Tensor] | None] | None = None

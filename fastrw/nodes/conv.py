@@ -70,7 +70,9 @@ class Convolution(Part):
         n = self._n
         V = None if V is None else V.to(self._x.dtype)
         if self.form == "instance":
-            s, self._G, _ = self._op("conv_instance", self._products, self._x, self._g, n, V, self._kernel, *self._geometry)
+            s, self._G, _ = self._op(
+                "conv_instance", self._products, self._x, self._g, n, V, self._kernel, *self._geometry
+            )
             self._x = self._g = None
             return s
         x, g, V = self._products.narrow(self._x[:n], self._g[:n], V)
@@ -92,7 +94,7 @@ def _part(node, use: Use, g: Tensor, products: Products) -> Part | None:
     if child is None:  # the bias alone
         return Instances({BIAS: by_example(wide(g).flatten(2).sum(2), owned)})
     weight = shape_of(child, k)
-    if len(weight) != g.ndim or g.dtype == torch.float16 and not g.is_cuda:
+    if len(weight) != g.ndim or (g.dtype == torch.float16 and not g.is_cuda):
         return None
     if WEIGHT not in below:
         return Instances({BIAS: by_example(wide(g).flatten(2).sum(2), owned)})
@@ -122,16 +124,16 @@ def _tangent(node, ts, backend: str):
 
 
 def _summed_tangent(node, ts, reader, backend: str) -> dict | None:
-    """The tangent of a convolution's output y with its sums, for the BatchNorm that reads it alone: one kernel; None where
-    none serves."""
+    """The tangent of a convolution's output y with its sums, for the BatchNorm that reads it alone: one kernel; None
+    where none serves."""
     if not reader._saved_training:
         return None
     y = saved(reader, "input")
     if node._saved_transposed or y.dtype not in (torch.float32, torch.float64):
         return None
     t, V, v_b = (ts.get(j) for j in (INPUT, WEIGHT, BIAS))
-    pairs = [pair for pair in ((V is not None and saved(node, "input"), V), (t, t is not None and saved(node, "weight")))
-             if isinstance(pair[0], Tensor) and isinstance(pair[1], Tensor)]  # fmt: skip
+    pairs = [] if V is None else [(saved(node, "input"), V)]
+    pairs += [] if t is None else [(t, saved(node, "weight"))]
     if not pairs or any(s.dtype != y.dtype for pair in pairs for s in pair):
         return None
     (x, V), (t, W) = (*pairs, (None, None))[:2]

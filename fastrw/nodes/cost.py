@@ -1,7 +1,7 @@
 """What the forms of a product of rows cost, and so which is taken.
 
-    gram      sum_k (a_r . a_k + 1)(g_r . g_k)         2 r k (p + q) FLOPs, forms no V
-    project   g_r . (V a_r + v_b)                      2 r p q FLOPs, and 2 k p q for V
+gram      sum_k (a_r . a_k + 1)(g_r . g_k)         2 r k (p + q) FLOPs, forms no V
+project   g_r . (V a_r + v_b)                      2 r p q FLOPs, and 2 k p q for V
 """
 
 from dataclasses import dataclass

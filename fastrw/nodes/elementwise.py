@@ -1,4 +1,5 @@
-"""Sums, scales and activations. At a use, the per-example gradient of a shift or scale: g or g x, summed to its shape."""
+"""Sums, scales and activations. At a use, the per-example gradient of a shift or scale: g or g x, summed to its
+shape."""
 
 from __future__ import annotations
 
@@ -101,8 +102,40 @@ def _self_adjoint(node, ts, backend: str):
     return {0: out[0] if isinstance(out, tuple) else out}
 
 
-_UNARY = """Hardsigmoid Hardswish Hardtanh Sigmoid Tanh Gelu Silu Mish Elu LeakyRelu Threshold Softplus LogSigmoid Exp
-Log Sqrt Rsqrt Sin Cos Erf Abs Neg Clamp ClampMin ClampMax Relu6 Selu Celu Hardshrink Softshrink Square Reciprocal""".split()
+_UNARY = [
+    "Hardsigmoid",
+    "Hardswish",
+    "Hardtanh",
+    "Sigmoid",
+    "Tanh",
+    "Gelu",
+    "Silu",
+    "Mish",
+    "Elu",
+    "LeakyRelu",
+    "Threshold",
+    "Softplus",
+    "LogSigmoid",
+    "Exp",
+    "Log",
+    "Sqrt",
+    "Rsqrt",
+    "Sin",
+    "Cos",
+    "Erf",
+    "Abs",
+    "Neg",
+    "Clamp",
+    "ClampMin",
+    "ClampMax",
+    "Relu6",
+    "Selu",
+    "Celu",
+    "Hardshrink",
+    "Softshrink",
+    "Square",
+    "Reciprocal",
+]
 
 TYPES = {
     **{f"{name}Backward{i}": NodeType(None, _self_adjoint) for name in _UNARY for i in range(2)},

@@ -54,7 +54,7 @@ def _part(node, use: Use, g: Tensor, products: Products) -> Part | None:
     if node._saved_scale_grad_by_freq or not g.ndim or not g.shape[-1]:
         return None
     rows = use.owned[0].rows(g.shape[-1])
-    if rows is None or wide(g).dtype != g.dtype and g.dtype == torch.float16:
+    if rows is None or (wide(g).dtype != g.dtype and g.dtype == torch.float16):
         return None
     child, k = node.next_functions[TABLE]
     idx, g = saved(node, "indices").reshape(-1), g.reshape(-1, g.shape[-1])
@@ -72,7 +72,8 @@ def _tangent(node, ts, backend: str):
 
 
 def _bag_tangent(node, ts, backend: str):
-    """Sums, means or maxima of rows, in bags: linear in the table but for "max", where the row that won gives its own."""
+    """Sums, means or maxima of rows, in bags: linear in the table but for "max", where the row that won gives its
+    own."""
     if TABLE not in ts or len(ts) > 1:
         return None
     V, idx, bag, sizes = ts[TABLE], saved(node, "indices"), saved(node, "result1"), saved(node, "result2")

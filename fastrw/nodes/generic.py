@@ -101,16 +101,22 @@ def transposed(node: Node, ts: ByInput) -> dict[int, Tensor]:
         if isinstance(error, torch.OutOfMemoryError) or "second time" in str(error):
             raise
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise NoDerivative(f"fastrw.nodes: the backward of {node.name()} must have a derivative, got {reason}") from error
+        raise NoDerivative(
+            f"fastrw.nodes: the backward of {node.name()} must have a derivative, got {reason}"
+        ) from error
     return {k: t for k, t in enumerate(found) if t is not None}
 
 
 def _prove(node: Node, ts: ByInput, us: list[Tensor], found: tuple[Tensor | None, ...]) -> None:
     """<what node sends for r, ts> = <r, found>, for some r. Raises NoDerivative where it is not."""
-    wave = [torch.arange(1, u.numel() + 1, device=u.device, dtype=torch.float64).sin().view(u.shape).to(u.dtype) for u in us]
+    wave = [
+        torch.arange(1, u.numel() + 1, device=u.device, dtype=torch.float64).sin().view(u.shape).to(u.dtype) for u in us
+    ]
     sent = total(*(product(g, ts[j]).sum() for j, g in send(node, wave) if j in ts))
     ours = total(*(product(r, t).sum() for r, t in zip(wave, found, strict=True) if t is not None))
     scale = sum(float(product(r, t).abs().sum()) for r, t in zip(wave, found, strict=True) if t is not None)
     sent, ours = (0.0 if x is None else float(x) for x in (sent, ours))
     if not abs(sent - ours) <= (1e-6 if us[0].dtype == torch.float64 else 1e-2) * max(scale, abs(sent)):
-        raise NoDerivative(f"fastrw.nodes: the backward of {node.name()} must have a derivative, got one that is not its own")
+        raise NoDerivative(
+            f"fastrw.nodes: the backward of {node.name()} must have a derivative, got one that is not its own"
+        )

@@ -13,7 +13,6 @@ from fastrw.nodes import cost
 from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, in_sums_of, total, wide
 from fastrw.nodes.owned import Owned, Rows
 
-
 _COSTS = "r={} k={} p={} q={}: gram {:.3g} us, project {:.3g} us by the cost model"
 
 
@@ -153,7 +152,9 @@ def _addmm_tangent(node, ts, backend):
 
 
 def _mm_tangent(node, ts, backend):
-    return {0: total(ts[0] @ saved(node, "mat2") if 0 in ts else None, saved(node, "self") @ ts[1] if 1 in ts else None)}
+    return {
+        0: total(ts[0] @ saved(node, "mat2") if 0 in ts else None, saved(node, "self") @ ts[1] if 1 in ts else None)
+    }
 
 
 TYPES = {

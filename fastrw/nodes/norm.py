@@ -49,7 +49,11 @@ def _layer_norm(node, use: Use, g: Tensor, products: Products) -> Part | None:
         own = Owned(n, torch.Size((N,)), 0, owned.of, 1, True)
     else:
         N, each = g.numel() // C, 1
-        of = rows.of if rows.of is not None else torch.arange(N, device=g.device).div(rows.each, rounding_mode="floor").clamp(max=n)
+        of = (
+            rows.of
+            if rows.of is not None
+            else torch.arange(N, device=g.device).div(rows.each, rounding_mode="floor").clamp(max=n)
+        )
         own = Owned(n, torch.Size((N,)), 0, of, 0, True)
     x, g = (t.reshape(N, each, C) for t in (x, g))
     return _instances(below, x, g, *(t.reshape(N, each, 1) for t in (mean, rstd)), shape, products, own)
@@ -124,7 +128,11 @@ def _group_norm_tangent(node, ts, backend: str):
     if INPUT in ts:
         t = _normalized_tangent(x_hat, rstd, grouped(ts[INPUT]), (-1,)).view(x.shape)
         t = t if weight is None else t * scale(weight)
-    parts = (t, x_hat.view(x.shape) * scale(ts[WEIGHT]) if WEIGHT in ts else None, scale(ts[BIAS]) if BIAS in ts else None)
+    parts = (
+        t,
+        x_hat.view(x.shape) * scale(ts[WEIGHT]) if WEIGHT in ts else None,
+        scale(ts[BIAS]) if BIAS in ts else None,
+    )
     return {0: total(*parts).to(x.dtype).expand(x.shape)}
 
 

@@ -106,10 +106,7 @@ class Owned:
         return self._times(g, (self.of == i).to(g.real.dtype if g.is_complex() else g.dtype))
 
     def _times(self, g: Tensor, w: Tensor) -> Tensor:
-        if self.dim is None:
-            w = w.view(g.shape)
-        else:
-            w = w.view([-1 if d == self.dim else 1 for d in range(g.ndim)])
+        w = w.view(g.shape if self.dim is None else [-1 if d == self.dim else 1 for d in range(g.ndim)])
         return torch.where(w == 0, 0, g * w)
 
 

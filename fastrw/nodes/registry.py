@@ -11,14 +11,15 @@ from fastrw.nodes.generic import Generic, transposed
 from fastrw.nodes.waiting import formed
 
 TYPES: dict[str, NodeType] = {
-    **views.TYPES, **elementwise.TYPES, **linear.TYPES, **conv.TYPES, **norm.TYPES, **embedding.TYPES, **attention.TYPES,
+    **views.TYPES, **elementwise.TYPES, **linear.TYPES, **conv.TYPES, **norm.TYPES, **embedding.TYPES,
+    **attention.TYPES,
 }  # fmt: skip
 GENERIC = NodeType()
 
 
 def tangent(node: Node, ts: dict, backend: str, reader: Node | None = None, first: bool = True) -> dict[int, Tensor]:
-    """The tangents of the outputs of a node's operation, for those of its inputs. reader: the only node that sends to it,
-    where there is one. first: is no output asked for but the first? (Rules know of that one alone.)"""
+    """The tangents of the outputs of a node's operation, for those of its inputs. reader: the only node that sends to
+    it, where there is one. first: is no output asked for but the first? (Rules know of that one alone.)"""
     kind = TYPES.get(node.name(), GENERIC) if first else GENERIC
     found = None
     if not kind.waits:

@@ -1,5 +1,5 @@
-"""Does what a node saved decide which row goes where? Owners that were measured on one graph hold on another of the same
-structure only where it is the same there."""
+"""Does what a node saved decide which row goes where? Owners that were measured on one graph hold on another of the
+same structure only where it is the same there."""
 
 from __future__ import annotations
 
@@ -18,31 +18,148 @@ from fastrw.nodes.owned import Owned
 LOCAL = frozenset(
     f"{name}Backward{i}"
     for i in range(3)
-    for name in """Abs Acos Acosh Add AddReluAdd AdaptiveMaxPool2D AdaptiveMaxPool3D AdaptiveAvgPool2D AvgPool2D
-    AvgPool3D Asin Asinh Atan Atanh BinaryCrossEntropy BinaryCrossEntropyWithLogits Celu Clamp ClampMin ClampMax Clone
-    Contiguous Convolution Copy CopySlices Cos Cosh CtcLoss CudnnBatchNorm CudnnConvolution Div Elu Embedding Erf Erfc
-    Exp Exp2 Expand Expm1 Gelu Glu Hardshrink Hardsigmoid Hardswish Hardtanh HuberLoss KlDiv LeakyRelu Lerp LinalgVectorNorm
-    Log Log1P Log2 Log10 LogSigmoid MaskedFill MaxPool2DWithIndices MaxPool3DWithIndices MiopenBatchNorm Mish MseLoss Mul
-    MultiMarginLoss MultilabelMarginLoss NativeBatchNorm NativeDropout NativeGroupNorm NativeLayerNorm Neg NllLoss
-    NllLoss2D Pow PreluKernel Reciprocal Relu Relu6 ReshapeAlias Round Rsqrt Rsub Selu Sigmoid Sign Silu Sin Sinh
-    SmoothL1Loss SoftMarginLoss Softplus Softshrink Sqrt Square Sub T Tan Tanh Threshold To ToCopy UnsafeView View Where
-    Xlogy FusedRmsNorm""".split()
+    for name in [
+        "Abs",
+        "Acos",
+        "Acosh",
+        "Add",
+        "AddReluAdd",
+        "AdaptiveMaxPool2D",
+        "AdaptiveMaxPool3D",
+        "AdaptiveAvgPool2D",
+        "AvgPool2D",
+        "AvgPool3D",
+        "Asin",
+        "Asinh",
+        "Atan",
+        "Atanh",
+        "BinaryCrossEntropy",
+        "BinaryCrossEntropyWithLogits",
+        "Celu",
+        "Clamp",
+        "ClampMin",
+        "ClampMax",
+        "Clone",
+        "Contiguous",
+        "Convolution",
+        "Copy",
+        "CopySlices",
+        "Cos",
+        "Cosh",
+        "CtcLoss",
+        "CudnnBatchNorm",
+        "CudnnConvolution",
+        "Div",
+        "Elu",
+        "Embedding",
+        "Erf",
+        "Erfc",
+        "Exp",
+        "Exp2",
+        "Expand",
+        "Expm1",
+        "Gelu",
+        "Glu",
+        "Hardshrink",
+        "Hardsigmoid",
+        "Hardswish",
+        "Hardtanh",
+        "HuberLoss",
+        "KlDiv",
+        "LeakyRelu",
+        "Lerp",
+        "LinalgVectorNorm",
+        "Log",
+        "Log1P",
+        "Log2",
+        "Log10",
+        "LogSigmoid",
+        "MaskedFill",
+        "MaxPool2DWithIndices",
+        "MaxPool3DWithIndices",
+        "MiopenBatchNorm",
+        "Mish",
+        "MseLoss",
+        "Mul",
+        "MultiMarginLoss",
+        "MultilabelMarginLoss",
+        "NativeBatchNorm",
+        "NativeDropout",
+        "NativeGroupNorm",
+        "NativeLayerNorm",
+        "Neg",
+        "NllLoss",
+        "NllLoss2D",
+        "Pow",
+        "PreluKernel",
+        "Reciprocal",
+        "Relu",
+        "Relu6",
+        "ReshapeAlias",
+        "Round",
+        "Rsqrt",
+        "Rsub",
+        "Selu",
+        "Sigmoid",
+        "Sign",
+        "Silu",
+        "Sin",
+        "Sinh",
+        "SmoothL1Loss",
+        "SoftMarginLoss",
+        "Softplus",
+        "Softshrink",
+        "Sqrt",
+        "Square",
+        "Sub",
+        "T",
+        "Tan",
+        "Tanh",
+        "Threshold",
+        "To",
+        "ToCopy",
+        "UnsafeView",
+        "View",
+        "Where",
+        "Xlogy",
+        "FusedRmsNorm",
+    ]
 ) | {"AccumulateGrad", "torch::autograd::CopySlices"}
 
 # They move rows along one dimension, by indices.
 ALONG = frozenset(
     f"{name}Backward{i}"
     for i in range(3)
-    for name in """Gather Scatter ScatterAdd ScatterReduce IndexSelect IndexAdd IndexCopy IndexFill Sort Topk Kthvalue
-    Max Min Median Nanmedian Mode Cummax Cummin Sort Argsort""".split()
+    for name in [
+        "Gather",
+        "Scatter",
+        "ScatterAdd",
+        "ScatterReduce",
+        "IndexSelect",
+        "IndexAdd",
+        "IndexCopy",
+        "IndexFill",
+        "Sort",
+        "Topk",
+        "Kthvalue",
+        "Max",
+        "Min",
+        "Median",
+        "Nanmedian",
+        "Mode",
+        "Cummax",
+        "Cummin",
+        "Sort",
+        "Argsort",
+    ]
 )
 INDEXED = frozenset({"IndexBackward0", "IndexPutBackward0", "UnsafeIndexBackward0", "UnsafeIndexPutBackward0"})
 PRODUCTS = frozenset({"MmBackward0", "AddmmBackward0", "BmmBackward0", "BaddbmmBackward0"})
 
 
 def content(node: Node, owners: Mapping[int, Owned]) -> tuple | list[Tensor]:
-    """What has to be the same, for the owners to be: numbers and tensors of node. owners: of the gradients that it sends
-    to its inputs, where they have any."""
+    """What has to be the same, for the owners to be: numbers and tensors of node. owners: of the gradients that it
+    sends to its inputs, where they have any."""
     name = node.name()
     if "BatchNorm" in name and hasattr(node, "_saved_training"):  # with running statistics it mixes nothing
         return (node._saved_training,)
