@@ -139,13 +139,13 @@ def _joined(problem: Problem, state: State, how: dict, mark) -> Assembled:
         answer = engine.run(_question(problem, losses[:n], losses[n:].mean(), **how), "layerwise", mark)
     except CoupledExamples as reason:
         raise _KeepApart(str(reason)) from None
-    if answer.learned:
+    if answer.checked:
         _check_joined(problem, state, f, losses)
     return _assembled(problem, answer, f[:n], f[n:].mean(), joined=True)
 
 
 def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor) -> None:
-    """Once per graph: the losses of the joined forward are those of the two batches apart."""
+    """With the standing check: the losses of the joined forward are those of the two batches apart."""
     if state.buffers_moved():
         raise _KeepApart("the forward moves buffers")
     limit, start, after = RELATIVE[coarsest(dtypes(losses))], 0, State(problem)

@@ -508,3 +508,52 @@ def test_a_share_of_a_parameter_is_refused(tmp_path):
             fastrw.meta_weights(model, rows(5), rows(3))
     finally:
         dist.destroy_process_group()
+
+
+def test_rows_written_in_an_order_that_changes():
+    """Which slice a write filled is not on the graph."""
+    torch.manual_seed(0)
+
+    def by_order(net, h):
+        out = torch.zeros_like(h)
+        for k, i in enumerate(net.order):
+            out[i] = h[k].sin()
+        return net.inner(out)
+
+    model = Net(by_order).double()
+
+    def losses(model, batch):
+        model.order = range(len(batch[1])) if straight else reversed(range(len(batch[1])))
+        return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+    for straight in (True, True, False, True, False, False, False):  # noqa: B007
+        exact(*apart(model, rows(6), rows(3), losses))
+
+
+def test_rows_of_a_table_that_the_batch_makes():
+    torch.manual_seed(0)
+    model = Net(lambda net, h: net.inner(F.embedding(net.idx, h))).double()
+    for order in ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [5, 3, 1, 0, 2, 4], [0, 1, 2, 3, 4, 5]):
+        val = rows(3)
+
+        def losses(model, batch, order=order):
+            model.idx = torch.tensor(order)[: len(batch[1])] % len(batch[1])
+            return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+        exact(*apart(model, rows(6), val, losses))
+
+
+def test_slices_picked_in_an_order_that_changes():
+    torch.manual_seed(0)
+
+    def picked(net, h):
+        return net.inner(torch.stack([h[i] for i in net.order]))
+
+    model = Net(picked).double()
+    for order in ([0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0], [2, 0, 1, 4, 3, 5]):
+
+        def losses(model, batch, order=order):
+            model.order = [i for i in order if i < len(batch[1])]
+            return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+        exact(*apart(model, rows(6), rows(3), losses))

@@ -64,7 +64,7 @@ class Answer:
     assembled: bool = False  # the weighted gradient too, use by use
     refused: dict[str, str] = field(default_factory=dict)
     account: Callable[[], tuple[UseReport, ...]] = tuple  # how each use was served, told when it is asked for
-    learned: bool = False  # was the graph a new one?
+    checked: bool = False  # was it held against an example's own gradient at this call?
     trusted: bool = True  # was it held against an example's own gradient, or by a batch that could tell?
 
 
@@ -150,7 +150,7 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
     name = "tangent" if at_losses or plan.scores_meet is not None else "layerwise"
     refused = {"layerwise": f"examples meet at {plan.scores_meet}"} if name == "tangent" and not at_losses else {}
     return Answer(found.scores, found.weights, gradients, name, plan.meet is None and not at_losses, refused,
-                  partial(account, found.account), learned, trusted)  # fmt: skip
+                  partial(account, found.account), due, trusted)  # fmt: skip
 
 
 def _learn(graph: Graph, outputs: list[Tensor], selected: Collection[int], names: Mapping[int, str], at_losses: bool,

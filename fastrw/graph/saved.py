@@ -60,13 +60,6 @@ def _plain(value: Any) -> Any:
     return type(value)
 
 
-def tensors(node: Node) -> list[Tensor]:
-    """Every tensor that a node saved."""
-    values = node.saved_tensors if is_custom(node) else [saved(node, name) for name in names(type(node))]
-    flat = [x for value in values for x in (value if isinstance(value, list | tuple) else [value])]
-    return [x.detach() for x in flat if isinstance(x, Tensor)]
-
-
 def is_checkpointed(node: Node) -> bool:
     """Will what this node saved be computed again when it is read (torch.utils.checkpoint, use_reentrant=False)?"""
     for name in dir(type(node)):

@@ -102,43 +102,12 @@ def _self_adjoint(node, ts, backend: str):
     return {0: out[0] if isinstance(out, tuple) else out}
 
 
-_UNARY = [
-    "Hardsigmoid",
-    "Hardswish",
-    "Hardtanh",
-    "Sigmoid",
-    "Tanh",
-    "Gelu",
-    "Silu",
-    "Mish",
-    "Elu",
-    "LeakyRelu",
-    "Threshold",
-    "Softplus",
-    "LogSigmoid",
-    "Exp",
-    "Log",
-    "Sqrt",
-    "Rsqrt",
-    "Sin",
-    "Cos",
-    "Erf",
-    "Abs",
-    "Neg",
-    "Clamp",
-    "ClampMin",
-    "ClampMax",
-    "Relu6",
-    "Selu",
-    "Celu",
-    "Hardshrink",
-    "Softshrink",
-    "Square",
-    "Reciprocal",
-]
+_UNARY = """Hardsigmoid Hardswish Hardtanh Sigmoid Tanh Gelu Silu Mish Elu LeakyRelu Threshold Softplus LogSigmoid Exp
+    Log Sqrt Rsqrt Sin Cos Erf Abs Neg Clamp ClampMin ClampMax Relu6 Selu Celu Hardshrink Softshrink Square
+    Reciprocal"""
 
 TYPES = {
-    **{f"{name}Backward{i}": NodeType(None, _self_adjoint) for name in _UNARY for i in range(2)},
+    **{f"{name}Backward{i}": NodeType(None, _self_adjoint) for name in _UNARY.split() for i in range(2)},
     "AddBackward0": NodeType(_add, _add_tangent, waits=True),
     "SubBackward0": NodeType(_sub, _sub_tangent),
     "MulBackward0": NodeType(_mul, _mul_tangent),

@@ -13,145 +13,29 @@ from fastrw.graph.saved import is_custom, names, plain_values, saved, signed
 from fastrw.graph.walk import Edge
 from fastrw.nodes.owned import Owned
 
+
+def _named(words: str) -> frozenset[str]:
+    """The types of node of these operations."""
+    return frozenset(f"{word}Backward{i}" for word in words.split() for i in range(3))
+
+
 # Each element of their gradients stays where it is, or moves as the shapes tell; what they save are values, or choices
 # within a row (the class of a target, the place of a maximum in its window).
-LOCAL = frozenset(
-    f"{name}Backward{i}"
-    for i in range(3)
-    for name in [
-        "Abs",
-        "Acos",
-        "Acosh",
-        "Add",
-        "AddReluAdd",
-        "AdaptiveMaxPool2D",
-        "AdaptiveMaxPool3D",
-        "AdaptiveAvgPool2D",
-        "AvgPool2D",
-        "AvgPool3D",
-        "Asin",
-        "Asinh",
-        "Atan",
-        "Atanh",
-        "BinaryCrossEntropy",
-        "BinaryCrossEntropyWithLogits",
-        "Celu",
-        "Clamp",
-        "ClampMin",
-        "ClampMax",
-        "Clone",
-        "Contiguous",
-        "Convolution",
-        "Copy",
-        "CopySlices",
-        "Cos",
-        "Cosh",
-        "CtcLoss",
-        "CudnnBatchNorm",
-        "CudnnConvolution",
-        "Div",
-        "Elu",
-        "Embedding",
-        "Erf",
-        "Erfc",
-        "Exp",
-        "Exp2",
-        "Expand",
-        "Expm1",
-        "Gelu",
-        "Glu",
-        "Hardshrink",
-        "Hardsigmoid",
-        "Hardswish",
-        "Hardtanh",
-        "HuberLoss",
-        "KlDiv",
-        "LeakyRelu",
-        "Lerp",
-        "LinalgVectorNorm",
-        "Log",
-        "Log1P",
-        "Log2",
-        "Log10",
-        "LogSigmoid",
-        "MaskedFill",
-        "MaxPool2DWithIndices",
-        "MaxPool3DWithIndices",
-        "MiopenBatchNorm",
-        "Mish",
-        "MseLoss",
-        "Mul",
-        "MultiMarginLoss",
-        "MultilabelMarginLoss",
-        "NativeBatchNorm",
-        "NativeDropout",
-        "NativeGroupNorm",
-        "NativeLayerNorm",
-        "Neg",
-        "NllLoss",
-        "NllLoss2D",
-        "Pow",
-        "PreluKernel",
-        "Reciprocal",
-        "Relu",
-        "Relu6",
-        "ReshapeAlias",
-        "Round",
-        "Rsqrt",
-        "Rsub",
-        "Selu",
-        "Sigmoid",
-        "Sign",
-        "Silu",
-        "Sin",
-        "Sinh",
-        "SmoothL1Loss",
-        "SoftMarginLoss",
-        "Softplus",
-        "Softshrink",
-        "Sqrt",
-        "Square",
-        "Sub",
-        "T",
-        "Tan",
-        "Tanh",
-        "Threshold",
-        "To",
-        "ToCopy",
-        "UnsafeView",
-        "View",
-        "Where",
-        "Xlogy",
-        "FusedRmsNorm",
-    ]
-) | {"AccumulateGrad", "torch::autograd::CopySlices"}
-
+LOCAL = _named(
+    """Abs Acos Acosh Add AddReluAdd AdaptiveMaxPool2D AdaptiveMaxPool3D AdaptiveAvgPool2D AvgPool2D AvgPool3D Asin
+    Asinh Atan Atanh BinaryCrossEntropy BinaryCrossEntropyWithLogits Celu Clamp ClampMin ClampMax Clone
+    Convolution Copy Cos Cosh CtcLoss CudnnBatchNorm CudnnConvolution Div Elu Erf Erfc Exp Exp2 Expand Expm1
+    Gelu Glu Hardshrink Hardsigmoid Hardswish Hardtanh HuberLoss KlDiv LeakyRelu Lerp LinalgVectorNorm Log Log1P
+    Log2 Log10 LogSigmoid MaskedFill MaxPool2DWithIndices MaxPool3DWithIndices MiopenBatchNorm Mish MseLoss Mul
+    MultiMarginLoss MultilabelMarginLoss NativeBatchNorm NativeDropout NativeGroupNorm NativeLayerNorm Neg
+    NllLoss NllLoss2D Pow PreluKernel Reciprocal Relu Relu6 ReshapeAlias Round Rsqrt Rsub Selu Sigmoid Sign Silu
+    Sin Sinh SmoothL1Loss SoftMarginLoss Softplus Softshrink Sqrt Square Sub T Tan Tanh Threshold To ToCopy
+    UnsafeView View Where Xlogy FusedRmsNorm"""
+)
 # They move rows along one dimension, by indices.
-ALONG = frozenset(
-    f"{name}Backward{i}"
-    for i in range(3)
-    for name in [
-        "Gather",
-        "Scatter",
-        "ScatterAdd",
-        "ScatterReduce",
-        "IndexSelect",
-        "IndexAdd",
-        "IndexCopy",
-        "IndexFill",
-        "Sort",
-        "Topk",
-        "Kthvalue",
-        "Max",
-        "Min",
-        "Median",
-        "Nanmedian",
-        "Mode",
-        "Cummax",
-        "Cummin",
-        "Sort",
-        "Argsort",
-    ]
+ALONG = _named(
+    """Gather Scatter ScatterAdd ScatterReduce IndexSelect IndexAdd IndexCopy IndexFill Sort Topk Kthvalue Max Min
+    Median Nanmedian Mode Cummax Cummin Argsort"""
 )
 INDEXED = frozenset({"IndexBackward0", "IndexPutBackward0", "UnsafeIndexBackward0", "UnsafeIndexPutBackward0"})
 PRODUCTS = frozenset({"MmBackward0", "AddmmBackward0", "BmmBackward0", "BaddbmmBackward0"})
@@ -215,6 +99,10 @@ def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Own
         if out.dim == batch:  # rows
             return right is not None or (left is not None and left.dim != batch)
         return left is not None or (right is not None and right.dim != batch + 1)
+    if name == "torch::autograd::CopySlices":  # which slice it wrote, it does not tell
+        out = outputs.get(0)
+        whole = out is not None and out.dim == 0 and out.each
+        return not whole or any(o.dim != 0 or not torch.equal(o.of, out.of) for o in inputs.values())
     if "Softmax" in name and hasattr(node, "_saved_dim"):
         out = outputs.get(0)
         return out is None or out.dim is None or signed(node._saved_dim) % max(len(out.shape), 1) == out.dim
