@@ -44,6 +44,7 @@ VARIABLES = [*MALLOC["retain"], *EXTENSION["off"]]
 EPILOG = f"""\
 the ways, beside `plain` (one forward and one backward of the mean loss):
   Reweighter            the step of fastrw.Reweighter as it comes; what served it stands beside it
+  fastrw.backward       the same from losses made by hand, in one forward where that is allowed
   all weights positive  the same with normalize="shift": no example has weight 0, so nothing can be skipped
   update=backward       scores, then an ordinary backward of the weighted losses: little memory
   params=last           gradients compared in the last layer alone

@@ -85,6 +85,7 @@ def backward(
     question = Question(
         losses, val_loss, selected, NORMALIZERS[normalize], Products(backend, score_dtype), scaling, scale,
         update=not later, retain=retain_graph or later, free=not (retain_graph or later), recheck=recheck, say=say,
+        lean=update == "auto",
     )  # fmt: skip
     answer = engine.run(question, method)
     gradients = answer.gradients

@@ -96,10 +96,13 @@ def validation_gradient(problem: Problem, state: State, scale: Tensor | None = N
 @torch.enable_grad()
 def assemble(problem: Problem, state: State, normalize: Callable[[Tensor], Tensor], *, method: str = "auto",
              backend: str = "auto", score_dtype: torch.dtype | None = None, scale: Tensor | None = None,
-             recheck: bool = True, mark: Callable[[str], None] = lambda phase: None) -> Assembled:  # fmt: skip
-    """Weights and weighted gradient together; raises Refused where they would not be exact."""
+             scaled_by: float = 1.0, lean: bool = False, recheck: bool = True,
+             mark: Callable[[str], None] = lambda phase: None) -> Assembled:  # fmt: skip
+    """Weights and weighted gradient together; raises Refused where they would not be exact. scale: a GradScaler's
+    factor; scaled_by: what the weighted gradient is multiplied with beside; lean: see engine.run.Question."""
     _require(problem, backend, score_dtype)
-    how = {"normalize": normalize, "backend": backend, "score_dtype": score_dtype, "scale": scale, "recheck": recheck}
+    how = {"normalize": normalize, "backend": backend, "score_dtype": score_dtype, "scale": scale, "recheck": recheck,
+           "scaled_by": scaled_by, "lean": lean}  # fmt: skip
     apart = _learned.setdefault(problem.model, {}).setdefault("apart", {})
     key = (problem.key, tuple(module.training for module in problem.modules.values()))
     if method in ("auto", "layerwise") and key not in apart:
@@ -174,11 +177,11 @@ def _separate(problem: Problem, state: State, method: str, how: dict, mark) -> A
 
 
 def _question(problem: Problem, losses: Tensor, val_loss: Tensor | None, backend: str, score_dtype, scale,
-              normalize=lambda s: s, **more) -> Question:  # fmt: skip
+              normalize=lambda s: s, scaled_by: float = 1.0, **more) -> Question:  # fmt: skip
     selected = {id(p) for p in problem.params.values()}
     products = Products(backend, score_dtype)
     return Question(
-        losses, val_loss, selected, normalize, products, scale, names=problem.names, say=problem.say, **more
+        losses, val_loss, selected, normalize, products, scale, scaled_by, names=problem.names, say=problem.say, **more
     )
 
 

@@ -49,6 +49,8 @@ class Reweighter:
             averaging at the others. Weights are never carried over to other examples.
         scaler: a `torch.amp.GradScaler`: gradients are scaled by its factor, so that `scaler.step` finds what it
             expects.
+        recheck: hold one score against its example's own gradient at the 1st, 2nd, 4th, 8th ... step on graphs of one
+            structure; False: at the first alone.
         timeline: also measure where the time goes (waits for the GPU after each phase).
         capture: on a GPU, repeat the whole step as one CUDA graph. For batches of fixed shapes and models that are
             assembled, draw no random numbers, and whose Python does the same at every call: it is not run again. The
@@ -66,7 +68,7 @@ class Reweighter:
         self, model: nn.Module, *, loss_fn: Callable | None = None, losses_fn: Callable | None = None,
         params: Any = None, method: str = "auto", backend: str = "auto", normalize: str | None = "rectify",
         score_dtype: torch.dtype | None = None, update: str = "auto", every: int = 1, scaler: Any = None,
-        timeline: bool = False, capture: bool = False,
+        recheck: bool = True, timeline: bool = False, capture: bool = False,
     ):  # fmt: skip
         check_options("Reweighter", method, backend, score_dtype)
         if normalize not in ("rectify", "shift"):
@@ -90,19 +92,26 @@ class Reweighter:
         self._how = {"backend": backend, "score_dtype": score_dtype}
         self._method, self._normalize = method, NORMALIZERS[normalize]
         self._update, self._every, self._scaler, self._timed = update, every, scaler, timeline
+        self._recheck = recheck
         self._graphs = Graphs() if capture else None
 
-    def backward(self, batch: Any, val_batch: Any) -> Step:
-        """Adds sum_i w_i grad f_i to `.grad`.
+    def backward(self, batch: Any, val_batch: Any, *, scale: float = 1.0) -> Step:
+        """Adds scale * sum_i w_i grad f_i to `.grad`.
 
         Args:
             batch, val_batch: as in `meta_weights`.
+            scale: 1/k, where k micro-batches make one step.
         Returns:
             Step: weights, losses, scores, validation loss, method, peak memory and, on request, a timeline. Tensors
             stay on their device; nothing waits for a GPU.
         Raises:
             TypeError, ValueError, Refused: as `meta_weights`.
         """
+        if isinstance(scale, bool) or not isinstance(scale, int | float):
+            raise TypeError(f"fastrw.Reweighter: scale must be a number, got {type(scale).__name__}")
+        if self._graphs and scale != 1:
+            raise ValueError(f"fastrw.Reweighter: a captured step has scale=1, got {scale}")
+        self._scaled_by = float(scale)
         plain = self.steps % self._every != 0
         problem = Problem(self.model, batch, batch if plain else val_batch, **self._question)
         with torch.enable_grad():
@@ -155,7 +164,8 @@ class Reweighter:
         def run(problem: Problem, state: State) -> Assembled:
             mark = timeline.mark if timeline else lambda phase: None
             return assemble(problem, state, self._normalize, method=method, scale=self._scale(problem), mark=mark,
-                            recheck=self._graphs is None, **self._how)  # fmt: skip
+                            recheck=self._recheck and self._graphs is None,
+                            scaled_by=self._scaled_by, lean=self._update == "auto", **self._how)  # fmt: skip
 
         try:
             found = self._graphs.step(problem, state, run) if self._graphs else run(problem, state)
@@ -200,6 +210,7 @@ class Reweighter:
 
     def _accumulated(self, total: Tensor, none: bool = False, finite: bool = False) -> None:
         """An ordinary backward; `none`: no example counts; `finite`: raises where a gradient is not."""
+        total = total * self._scaled_by if self._scaled_by != 1.0 else total
         total = total if self._scaler is None else self._scaler.scale(total)
         backward(total, none, finite)
 

@@ -430,3 +430,31 @@ def test_what_the_validation_loss_alone_reaches_is_not_filled():
         f, g = F.cross_entropy(head(h[:6]), torch.arange(6) % 3, reduction="none"), other(h[6:]).square().mean()
         exact(f, g)
         assert other.weight.grad is None
+
+
+@pytest.mark.parametrize("update", ["auto", "backward"])
+def test_micro_batches_of_one_step_add_up(update):
+    torch.manual_seed(0)
+    model = MODELS["mlp"][0]().double()
+    parts = [(rows(6), rows(3)) for _ in range(2)]
+    expected = []
+    for batch, val_batch in parts:
+        expected.append(truth(*apart(model, batch, val_batch))[2])
+    step = fastrw.Reweighter(model, update=update)
+    for batch, val_batch in parts:
+        step.backward(batch, val_batch, scale=0.5)
+    for p in model.parameters():
+        assert relative(p.grad, sum(found[p] for found in expected) / 2) <= 1e-10
+    with pytest.raises(TypeError, match="scale must be a number"):
+        step.backward(*parts[0], scale="half")
+
+
+def test_checkpointing_keeps_its_saving():
+    """Operands are let go with their score; the weighted gradient is an ordinary backward's, unless told otherwise."""
+    torch.manual_seed(0)
+    model = Checkpointed().double()
+    for made in (apart, joined):
+        for _ in range(3):
+            out = exact(*made(model, rows(6), rows(3)))
+            assert (out.method, out.update) == ("layerwise", "backward")
+        assert exact(*made(model, rows(6), rows(3)), update="assembled").update == "assembled"

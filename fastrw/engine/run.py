@@ -4,7 +4,7 @@ example's own gradient from time to time."""
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -36,7 +36,8 @@ class Question:
 
     V: leaf's id -> direction; None: the gradient of `val_loss`. selected: ids of the leaves that scores go by; None:
     all.
-    scaling: see Asked. retain: leave the graph as it is; free: let go what it saved, for the caller will keep it.
+    scaling: see Asked. retain: leave the graph as it is; free: let go what it saved, for the caller will keep it. lean:
+    the weighted gradient may come from a backward of its own, where that keeps less.
     """
 
     losses: Tensor
@@ -49,6 +50,7 @@ class Question:
     update: bool = True
     retain: bool = False
     free: bool = False
+    lean: bool = False
     recheck: bool = True
     V: dict[int, Tensor] | None = None
     names: Mapping[int, str] = field(default_factory=dict)  # id of a leaf -> what reports call it
@@ -115,16 +117,20 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
     meet = plan.meet if question.update else plan.scores_meet
     if method == "layerwise" and meet is not None:
         raise CoupledExamples(f"fastrw.layerwise: examples must stay apart, got {meet}")
+    # what checkpointing saves is not to be kept until the weights are known: scores, then an ordinary backward
+    lean = plan.checkpointed and question.update and question.lean
+    if lean:
+        asked = replace(asked, update=False)
     V = None
-    if not joint or at_losses:
-        V = _validation(question, leaves, selected, retain=question.retain or shared or learned)
+    if not joint or at_losses or lean:
+        V = _validation(question, leaves, selected, retain=question.retain or shared or learned or lean)
     calls = family.calls + 1
     due = first or (question.recheck and calls & (calls - 1) == 0)
     found = None
     while found is None:
         work = Pass(graph, plan, outputs[:1] if V is not None else outputs, V, asked)
         try:
-            found = work.run(question.retain or due or learned, mark)
+            found = work.run(question.retain or due or learned or lean, mark)
         except Woke:
             if learned or not plan.keeps:
                 raise
@@ -141,15 +147,17 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
         plan.keeps = found.by_hand or bool(plan.cut.asleep)
         if plan.cut.lasting:
             _cache.put(key, parameters, graph, plan)
-    if question.free and (due or learned or plan.keeps):
+    # what the validation loss alone reaches is not filled: nodes are numbered from the losses
+    gradients = [(leaves[i], g) for i, g in found.gradients.items() if i < size]
+    if lean:
+        gradients = weighted_gradient(losses, found.weights, question.scaling, question.scale, question.retain)
+    if question.free and (due or learned or plan.keeps or lean):
         free(losses)
         if val is not None:
             free(val)
-    # what the validation loss alone reaches is not filled: nodes are numbered from the losses
-    gradients = [(leaves[i], g) for i, g in found.gradients.items() if i < size]
     name = "tangent" if at_losses or plan.scores_meet is not None else "layerwise"
     refused = {"layerwise": f"examples meet at {plan.scores_meet}"} if name == "tangent" and not at_losses else {}
-    return Answer(found.scores, found.weights, gradients, name, plan.meet is None and not at_losses, refused,
+    return Answer(found.scores, found.weights, gradients, name, plan.meet is None and not (at_losses or lean), refused,
                   partial(account, found.account), due, trusted)  # fmt: skip
 
 

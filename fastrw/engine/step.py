@@ -23,7 +23,7 @@ from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import registry
 from fastrw.nodes.base import Part, Products
 from fastrw.nodes.generic import Generic
-from fastrw.nodes.linear import gram_scores
+from fastrw.nodes.linear import Linear, gram_scores
 from fastrw.report import UseReport
 
 Mark = Callable[[str], None]
@@ -157,9 +157,11 @@ class Pass:
     def _keep(self, site: Site, part: Part) -> None:
         if self.weights is not None:
             return self._update(site, part)
-        if site.scored:
-            self._score(site, part)
-        self._parts.append((site, part))
+        waits = bool(site.scored) and self._score(site, part)
+        if self._asked.update or waits:
+            self._parts.append((site, part))
+        else:  # nothing more is asked of it: its operands are let go
+            self._tell(site, part)
         self._done(site)
 
     def _done(self, site: Site) -> None:
@@ -170,16 +172,19 @@ class Pass:
 
     # scores
 
-    def _score(self, site: Site, part: Part) -> None:
+    def _score(self, site: Site, part: Part) -> bool:
+        """Returns whether the part is needed until the weights are known."""
         if self._V is not None:
             self._along(site, part)
         elif not site.alone:
             self._later.append((site, part))
+            return True
         elif len(site.scored) == len(site.sources):
             self._add(part.alone())
         else:
             V = part.validation()
             self._add(part.score({j: V[j] for j in site.scored if j in V}))
+        return isinstance(part, Linear) and part.waiting is not None
 
     def _along(self, site: Site, part: Part) -> None:
         directions = {j: d for j, source in site.scored.items() if (d := self._direction(source)) is not None}
@@ -236,10 +241,13 @@ class Pass:
                 self._graph, self._plan.cut.side, V, wanted, self._asked.products.backend, self._plan.checkpointed
             )
 
+    def _tell(self, site: Site, part: Part) -> None:
+        self._account.append((site, part.form, part.backend, part.why()))
+
     # the weighted gradient
 
     def _update(self, site: Site, part: Part) -> None:
-        self._account.append((site, part.form, part.backend, part.why()))
+        self._tell(site, part)
         if not self._asked.update:
             return
         found = part.update(self._w)
