@@ -458,3 +458,13 @@ def test_checkpointing_keeps_its_saving():
             out = exact(*made(model, rows(6), rows(3)))
             assert (out.method, out.update) == ("layerwise", "backward")
         assert exact(*made(model, rows(6), rows(3)), update="assembled").update == "assembled"
+
+
+def test_owners_are_measured_under_deterministic_algorithms_on_a_gpu():
+    from fastrw.engine.owners import repeatable
+
+    for device, inside in (("cuda", True), ("cpu", False)):
+        with pytest.raises(KeyError), repeatable(torch.device(device)):
+            assert torch.are_deterministic_algorithms_enabled() == inside
+            raise KeyError
+        assert not torch.are_deterministic_algorithms_enabled()

@@ -7,7 +7,9 @@ the hook clamps."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -36,13 +38,14 @@ def measure(graph: Graph, outputs: Sequence[Tensor], n: int, nodes: Sequence[int
     senders = _senders(graph, nodes)
     ones: dict[Edge, Tensor] = {}
     finder = _Finder(n, len(outputs) > 1, base, outputs[0].device, ones, senders)
-    seeds = [torch.full_like(o, start) for o in owners]
-    _pass(graph, outputs, seeds, nodes, senders, ones.__setitem__)
-    place = 1
-    while place <= max(n + len(outputs) - 2, 0) or place == 1:
-        seeds = [start + 1 + o // place % base for o in owners]
-        _pass(graph, outputs, seeds, nodes, senders, partial(finder.look, place))
-        place *= base
+    with repeatable(outputs[0].device):
+        seeds = [torch.full_like(o, start) for o in owners]
+        _pass(graph, outputs, seeds, nodes, senders, ones.__setitem__)
+        place = 1
+        while place <= max(n + len(outputs) - 2, 0) or place == 1:
+            seeds = [start + 1 + o // place % base for o in owners]
+            _pass(graph, outputs, seeds, nodes, senders, partial(finder.look, place))
+            place *= base
     found: dict[Edge, Owned | None] = {}
     mixed: set[int] = set()
     asleep: set[Edge] = set()
@@ -73,6 +76,23 @@ def measure(graph: Graph, outputs: Sequence[Tensor], n: int, nodes: Sequence[int
         sole[edge[0]] = one if sole.get(edge[0], one) == one else None
     found = {edge: owned for edge, owned in found.items() if edge[0] not in mixed}
     return mixed, asleep, sound, found, ones
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """On a GPU, deterministic algorithms where torch has them: sums by atomics differ from one backward to the next, and
+    what differs has no owner (a higher cut then serves, as exactly)."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*determinis")
+            torch.use_deterministic_algorithms(True, warn_only=True)
+            yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def _senders(graph: Graph, nodes: Sequence[int]) -> dict[Edge, set[int]]:
