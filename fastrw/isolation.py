@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import OrderedDict
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -48,7 +49,8 @@ class State:
     def __init__(self, problem: Problem):
         modules = problem.modules.values()
         self._owners = [(module._buffers, dict(module._buffers)) for module in modules]
-        self._attributes = [(vars(module), _attributes(module), vars(module).keys() | ()) for module in modules]
+        own = [vars(module) for module in modules if not _holds_nothing(module)]
+        self._attributes = [(now, _attributes(now), now.keys() | ()) for now in own]
         held = [v for _, found, _ in self._attributes for v in found.values()]
         tensors = [b for _, before in self._owners for b in before.values() if b is not None]
         tensors += [v for v in held if isinstance(v, Tensor)]
@@ -158,10 +160,20 @@ class _Seen:
         return self.written
 
 
-def _attributes(module: nn.Module) -> dict[str, Any]:
-    """The tensors, generators and plain values that a module holds as its own attributes."""
+@cache
+def _is_torchs(kind: type) -> bool:
+    return kind.__module__.startswith("torch.nn.modules.")
+
+
+def _holds_nothing(module: nn.Module) -> bool:
+    """torch's own modules keep what their forwards move in buffers, unless a hook of the user's does otherwise."""
+    return _is_torchs(type(module)) and not (module._forward_hooks or module._forward_pre_hooks)
+
+
+def _attributes(own: dict[str, Any]) -> dict[str, Any]:
+    """The tensors, generators and plain values among the attributes of a module."""
     found = {}
-    for k, v in vars(module).items():
+    for k, v in own.items():
         kind = type(v)
         if kind in _PLAIN or (kind not in _NESTS and (isinstance(v, torch.Generator) or _is_plain(v))):
             found[k] = v

@@ -80,8 +80,8 @@ def measure(graph: Graph, outputs: Sequence[Tensor], n: int, nodes: Sequence[int
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
-    """On a GPU, deterministic algorithms where torch has them: sums by atomics differ from one backward to the next, and
-    what differs has no owner (a higher cut then serves, as exactly)."""
+    """On a GPU, deterministic algorithms where torch has them: sums by atomics differ from one backward to the next,
+    and what differs has no owner (a higher cut then serves, as exactly)."""
     if device.type != "cuda":
         yield
         return
