@@ -37,8 +37,9 @@ def accumulate(gradients: dict[Tensor, Tensor]) -> None:
         if g.is_sparse:
             p.grad = g
             continue
-        home = g.untyped_storage().data_ptr()
-        alone = home not in taken and g.untyped_storage().nbytes() == g.numel() * g.element_size()
+        storage = g.untyped_storage()
+        home = storage.data_ptr()
+        alone = home not in taken and storage.nbytes() == g.nbytes
         taken.add(home)
         p.grad = (
             g.detach() if alone and (g.dtype, g.stride()) == (p.dtype, p.stride()) else torch.empty_like(p).copy_(g)

@@ -12,7 +12,6 @@ from fastrw.accumulate import accumulate
 from fastrw.engine import guards
 from fastrw.engine import run as engine
 from fastrw.engine.run import Question
-from fastrw.graph.walk import Graph
 from fastrw.nodes.base import Products
 from fastrw.report import Step
 from fastrw.weights import NORMALIZERS
@@ -74,8 +73,7 @@ def backward(
     losses, val_loss = _checked(losses, val_loss, say)
     _options(normalize, scale, update, method, backend, score_dtype, say)
     guards.one_process(say)
-    selected = _parameters(losses) if params is None else _selected(params, say)
-    guards.reached(val_loss, selected, say)
+    selected = None if params is None else _selected(params, say)
     scaling = None
     if scaler is not None and scaler.is_enabled():
         scaling = scaler.scale(torch.ones((), device=losses.device))
@@ -85,7 +83,7 @@ def backward(
     question = Question(
         losses, val_loss, selected, NORMALIZERS[normalize], Products(backend, score_dtype), scaling, scale,
         update=not later, retain=retain_graph or later, free=not (retain_graph or later), recheck=recheck, say=say,
-        lean=update == "auto",
+        lean=update == "auto", reaches=True,
     )  # fmt: skip
     answer = engine.run(question, method)
     gradients = answer.gradients
@@ -129,12 +127,6 @@ def _options(normalize, scale, update, method, backend, score_dtype, say: str) -
         raise ValueError(f'{say}update="assembled" goes layer by layer, got method={method!r}')
     if score_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"{say}score_dtype must be None or a float dtype, got {score_dtype!r}")
-
-
-def _parameters(losses: Tensor) -> set[int] | None:
-    """The ids of the parameters among the leaves; None where there is none. (A leaf that a forward makes anew, as T5's
-    position bias is under checkpointing, is no parameter: two forwards have two.)"""
-    return {id(p) for p in Graph(losses.grad_fn).leaves.values() if isinstance(p, nn.Parameter)} or None
 
 
 def _selected(params: Any, say: str) -> set[int]:

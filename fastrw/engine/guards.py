@@ -38,8 +38,8 @@ def whole_tensors(leaves: Iterable[Tensor], say: str) -> None:
             raise Refused(f"{say}parameters must be whole tensors, got a DTensor (FSDP2 or tensor parallel)")
 
 
-def reached(val_loss: Tensor, selected: Collection[int] | None, say: str) -> None:
+def reached(val_loss: Tensor, selected: Collection[int], say: str) -> None:
     """Raises ValueError where the validation loss reaches no selected parameter: every score would be 0."""
     leaves = Graph(val_loss.grad_fn).leaves.values()
-    if not any(selected is None or id(leaf) in selected for leaf in leaves):
+    if not any(id(leaf) in selected for leaf in leaves):
         raise ValueError(f"{say}val_loss must depend on a selected parameter, got one that reaches none of params")

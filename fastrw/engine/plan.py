@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -200,10 +200,9 @@ def _kept(content):
     return tuple(map(_kept, content)) if isinstance(content, tuple | list) else content
 
 
-def key_of(graph: Graph, selected: Callable[[Tensor], bool], n: int, *more) -> tuple[tuple, list[Tensor]]:
+def key_of(graph: Graph, selected: frozenset[int], n: int, *more) -> tuple[tuple, list[Tensor]]:
     """(what a plan is kept under, the parameters among the leaves)."""
     leaves = graph.leaves
     parameters = [leaf for leaf in leaves.values() if isinstance(leaf, nn.Parameter)]
-    chosen = tuple([selected(leaf) for leaf in leaves.values()])
     roots = tuple([m.dtype for root in graph.roots for m in root._input_metadata])
-    return (graph.skeleton(), tuple(map(id, parameters)), chosen, roots, n, *more), parameters
+    return (graph.skeleton(), tuple(map(id, parameters)), selected, roots, n, *more), parameters

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastrw.engine import cut as cutting
 from fastrw.engine import guards, whole
@@ -35,9 +35,10 @@ class Question:
     """What is asked of the graph of `losses` [n].
 
     V: leaf's id -> direction; None: the gradient of `val_loss`. selected: ids of the leaves that scores go by; None:
-    all.
+    the parameters among them, or all where there is none.
     scaling: see Asked. retain: leave the graph as it is; free: let go what it saved, for the caller will keep it. lean:
-    the weighted gradient may come from a backward of its own, where that keeps less.
+    the weighted gradient may come from a backward of its own, where that keeps less. reaches: refuse a validation loss
+    that reaches nothing selected.
     """
 
     losses: Tensor
@@ -51,6 +52,7 @@ class Question:
     retain: bool = False
     free: bool = False
     lean: bool = False
+    reaches: bool = False
     recheck: bool = True
     V: dict[int, Tensor] | None = None
     names: Mapping[int, str] = field(default_factory=dict)  # id of a leaf -> what reports call it
@@ -99,20 +101,21 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
         graph = graph if joint else graph.first(size)
     outputs = [losses, val] if joint else [losses]
     leaves = graph.leaves
-    chosen = (lambda t: True) if question.selected is None else (lambda t: id(t) in question.selected)
-    selected = frozenset(i for i, leaf in leaves.items() if chosen(leaf))
+    selected = _selected(question, leaves)
     for leaf in leaves.values():
         if leaf._backward_hooks:
             raise UntracedUse(f"{question.say}parameters must have no gradient hooks, got one on a {tuple(leaf.shape)}")
     n, at_losses = len(losses), method == "tangent"
     guards.whole_tensors(leaves.values(), question.say)
-    key, parameters = planning.key_of(graph, chosen, n, joint, at_losses)
+    key, parameters = planning.key_of(graph, selected, n, joint, at_losses)
     plan = _cache.get(key, parameters, graph)
     family = _cache.family(key, parameters)
     asked = Asked(n, question.normalize, selected, question.products, question.scaling, question.scale, question.update)
     learned, first = plan is None, not family.calls
     if learned:
         refuse_by_name(graph, question.say)
+        if question.reaches:
+            guards.reached(val, {id(leaves[i]) for i in selected}, question.say)
         plan = _learn(graph, outputs, selected, question.names, at_losses, family)
     meet = plan.meet if question.update else plan.scores_meet
     if method == "layerwise" and meet is not None:
@@ -161,6 +164,14 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
                   partial(account, found.account), due, trusted)  # fmt: skip
 
 
+def _selected(question: Question, leaves: dict[int, Tensor]) -> frozenset[int]:
+    """The nodes of the leaves that scores go by."""
+    if question.selected is not None:
+        return frozenset([i for i, leaf in leaves.items() if id(leaf) in question.selected])
+    # a leaf that a forward makes anew (T5's position bias under checkpointing) is no parameter: two forwards have two
+    return frozenset([i for i, leaf in leaves.items() if isinstance(leaf, nn.Parameter)] or leaves)
+
+
 def _learn(graph: Graph, outputs: list[Tensor], selected: Collection[int], names: Mapping[int, str], at_losses: bool,
            family: Family) -> Plan:  # fmt: skip
     n, inner = len(outputs[0]), cutting.inner_nodes(graph, graph.order())
@@ -190,7 +201,9 @@ def _whole(question: Question, method: str, refused: dict[str, str]) -> Answer:
     graph = Graph(losses.grad_fn)
     refuse_by_name(graph, question.say)
     leaves = graph.leaves
-    selected = frozenset(i for i, leaf in leaves.items() if question.selected is None or id(leaf) in question.selected)
+    selected = _selected(question, leaves)
+    if question.reaches:
+        guards.reached(question.val_loss, {id(leaves[i]) for i in selected}, question.say)
     with nested.refused():
         V = _validation(question, leaves, selected, retain=True)
         directions = [(leaves[i], v) for i, v in V.items()]

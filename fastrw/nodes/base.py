@@ -139,7 +139,8 @@ def wide(t: Tensor) -> Tensor:
 
 def in_sums_of(w: Tensor, g: Tensor) -> Tensor:
     """The weights in the dtype that sums of g are kept in."""
-    return w.to(torch.float64 if g.dtype == torch.float64 else torch.float32)
+    dtype = torch.float64 if g.dtype == torch.float64 else torch.float32
+    return w if w.dtype == dtype else w.to(dtype)
 
 
 def total(*parts: Tensor | None) -> Tensor | None:

@@ -27,7 +27,8 @@ class Linear(Part):
 
     def __init__(self, a: Tensor, g: Tensor, rows: Rows, matrix: int | None, bias: int | None, products: Products):
         self._rows, self._products, self._matrix, self._bias = rows, products, matrix, bias
-        self._a, self._g = a.to(g.dtype), g  # of the training examples
+        a = a if a.dtype == g.dtype else a.to(g.dtype)
+        self._a, self._g = a, g  # of the training examples
         self._validating: tuple[Tensor, Tensor] | None = None  # of the validation
         if rows.of is None:
             r = rows.training
