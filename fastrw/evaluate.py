@@ -20,6 +20,7 @@ from fastrw.graph.walk import dtypes
 from fastrw.isolation import RandomState, State
 from fastrw.nodes.base import Products
 from fastrw.ops import backends
+from fastrw.own_loss import hold
 from fastrw.problem import Problem
 from fastrw.report import UseReport
 
@@ -73,7 +74,9 @@ def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", s
     Raises Refused where the named method (or every method) cannot serve.
     """
     _require(problem, backend, score_dtype)
-    V = validation_gradient(problem, State(problem), scale) if V is None else V
+    state = State(problem)
+    hold(problem, state)
+    V = validation_gradient(problem, state, scale) if V is None else V
     losses = problem.losses(problem.batch)
     question = _question(problem, losses, None, backend, score_dtype, scale, update=False, V=V, retain=keep_graph)
     answer = engine.run(question, method)
@@ -101,6 +104,7 @@ def assemble(problem: Problem, state: State, normalize: Callable[[Tensor], Tenso
     """Weights and weighted gradient together; raises Refused where they would not be exact. scale: a GradScaler's
     factor; scaled_by: what the weighted gradient is multiplied with beside; lean: see engine.run.Question."""
     _require(problem, backend, score_dtype)
+    hold(problem, state)
     how = {"normalize": normalize, "backend": backend, "score_dtype": score_dtype, "scale": scale, "recheck": recheck,
            "scaled_by": scaled_by, "lean": lean}  # fmt: skip
     apart = _learned.setdefault(problem.model, {}).setdefault("apart", {})

@@ -40,6 +40,7 @@ class Problem:
         self.model, self.batch, self.val_batch = model, batch, val_batch
         self.val_losses: Tensor | None = None  # of the last validation forward
         self.modules = dict(model.named_modules())
+        self.by_default = loss_fn is None and losses_fn is None
         self._names: dict[int, str] | None = None
         self._compiled = "torch._dynamo" in sys.modules
         guards.own_statistics(self.modules, self.say)

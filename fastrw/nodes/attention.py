@@ -6,19 +6,17 @@ import math
 
 import torch
 
-from fastrw.graph.saved import saved
+from fastrw.graph.saved import names, saved
 from fastrw.nodes.base import NodeType, total
 
 
 def _tangent(node, ts, backend: str):
     """o = p v, p = softmax(scale q kᵀ + mask): p' = p (s' - Σ p s'), o' = p' v + p v'."""
-    if getattr(node, "_saved_dropout_p", 0.0):
+    if saved(node, "dropout_p") if "dropout_p" in names(type(node)) else 0.0:
         return None
     q, k, v = (saved(node, name) for name in ("query", "key", "value"))
-    mask = next(
-        (m for name in ("attn_mask", "attn_bias") if (m := getattr(node, "_saved_" + name, None)) is not None), None
-    )
-    scale = node._saved_scale
+    mask = next((saved(node, name) for name in ("attn_mask", "attn_bias") if name in names(type(node))), None)
+    scale = saved(node, "scale")
     scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
     heads = q.shape[1] // k.shape[1]
     if heads > 1:  # grouped queries
@@ -26,8 +24,8 @@ def _tangent(node, ts, backend: str):
         ts = {j: t if j == 0 else t.repeat_interleave(heads, 1) for j, t in ts.items()}
     s = (q @ k.mT) * scale
     if mask is not None:
-        s = s + mask.detach()
-    if node._saved_is_causal:
+        s = s + mask
+    if saved(node, "is_causal"):
         s = s.masked_fill(torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(1), -torch.inf)
     p = s.softmax(-1).nan_to_num()
     ds = total(ts[0] @ k.mT if 0 in ts else None, q @ ts[1].mT if 1 in ts else None)

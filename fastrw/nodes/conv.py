@@ -82,13 +82,13 @@ class Convolution(Part):
 def _geometry(node) -> tuple:
     """Stride, padding and dilation, a number a dimension, and groups."""
     dims = len(node._input_metadata[0].shape) - 2
-    each = (list(x) for x in (node._saved_stride, node._saved_padding, node._saved_dilation))
-    return (*(x * dims if len(x) == 1 else x for x in each), node._saved_groups)
+    each = (list(x) for x in (saved(node, "stride"), saved(node, "padding"), saved(node, "dilation")))
+    return (*(x * dims if len(x) == 1 else x for x in each), saved(node, "groups"))
 
 
 def _part(node, use: Use, g: Tensor, products: Products) -> Part | None:
     below, owned = use.below, use.owned[0]
-    if INPUT in below or not owned.leading or node._saved_transposed or not 3 <= g.ndim <= 5:
+    if INPUT in below or not owned.leading or saved(node, "transposed") or not 3 <= g.ndim <= 5:
         return None
     child, k = node.next_functions[WEIGHT]
     if child is None:  # the bias alone
@@ -104,9 +104,9 @@ def _part(node, use: Use, g: Tensor, products: Products) -> Part | None:
 def _tangent(node, ts, backend: str):
     """conv(x, V) + v_b + conv(t, W)."""
     t, V, v_b = (ts.get(j) for j in (INPUT, WEIGHT, BIAS))
-    transposed = node._saved_transposed
+    transposed = saved(node, "transposed")
     *geometry, groups = _geometry(node)
-    extra = (transposed, list(node._saved_output_padding), groups)
+    extra = (transposed, list(saved(node, "output_padding")), groups)
     pairs = []
     if V is not None:
         pairs.append((saved(node, "input"), V))
@@ -126,10 +126,10 @@ def _tangent(node, ts, backend: str):
 def _summed_tangent(node, ts, reader, backend: str) -> dict | None:
     """The tangent of a convolution's output y with its sums, for the BatchNorm that reads it alone: one kernel; None
     where none serves."""
-    if not reader._saved_training:
+    if not saved(reader, "training"):
         return None
     y = saved(reader, "input")
-    if node._saved_transposed or y.dtype not in (torch.float32, torch.float64):
+    if saved(node, "transposed") or y.dtype not in (torch.float32, torch.float64):
         return None
     t, V, v_b = (ts.get(j) for j in (INPUT, WEIGHT, BIAS))
     pairs = [] if V is None else [(saved(node, "input"), V)]

@@ -35,14 +35,14 @@ def _add(node, use: Use, g: Tensor, products: Products) -> Part | None:
     if len(use.below) != 1:
         return None
     (j,) = use.below
-    return _reduced(_scaled(g, node._saved_alpha) if j else g, node, j, use.owned[0])
+    return _reduced(_scaled(g, saved(node, "alpha")) if j else g, node, j, use.owned[0])
 
 
 def _sub(node, use: Use, g: Tensor, products: Products) -> Part | None:
     if len(use.below) != 1:
         return None
     (j,) = use.below
-    return _reduced(g * -node._saved_alpha if j else g, node, j, use.owned[0])
+    return _reduced(g * -saved(node, "alpha") if j else g, node, j, use.owned[0])
 
 
 def _mul(node, use: Use, g: Tensor, products: Products) -> Part | None:
@@ -60,7 +60,7 @@ def _like_output(node, t: Tensor) -> Tensor:
 
 
 def _add_tangent(node, ts, backend: str):
-    alpha = node._saved_alpha
+    alpha = saved(node, "alpha")
     for x, y in ((0, 1), (1, 0)):
         t = ts.get(x)
         if alpha == 1 and isinstance(t, Normed) and t.shape == shape_of(node):
@@ -76,7 +76,7 @@ def _add_tangent(node, ts, backend: str):
 
 
 def _sub_tangent(node, ts, backend: str):
-    return {0: _like_output(node, total(ts.get(0), ts[1] * -node._saved_alpha if 1 in ts else None))}
+    return {0: _like_output(node, total(ts.get(0), ts[1] * -saved(node, "alpha") if 1 in ts else None))}
 
 
 def _mul_tangent(node, ts, backend: str):

@@ -51,7 +51,7 @@ class Lookup(Part):
 
 
 def _part(node, use: Use, g: Tensor, products: Products) -> Part | None:
-    if node._saved_scale_grad_by_freq or not g.ndim or not g.shape[-1]:
+    if saved(node, "scale_grad_by_freq") or not g.ndim or not g.shape[-1]:
         return None
     rows = use.owned[0].rows(g.shape[-1])
     if rows is None or (wide(g).dtype != g.dtype and g.dtype == torch.float16):
@@ -59,13 +59,13 @@ def _part(node, use: Use, g: Tensor, products: Products) -> Part | None:
     child, k = node.next_functions[TABLE]
     idx, g = saved(node, "indices").reshape(-1), g.reshape(-1, g.shape[-1])
     size = shape_of(child, k)[0]
-    return Lookup(idx, g, size, signed(node._saved_padding_idx), node._saved_sparse, rows, products)
+    return Lookup(idx, g, size, signed(saved(node, "padding_idx")), saved(node, "sparse"), rows, products)
 
 
 def _tangent(node, ts, backend: str):
-    idx, padding = saved(node, "indices"), signed(node._saved_padding_idx)
+    idx, padding = saved(node, "indices"), signed(saved(node, "padding_idx"))
     t = ts[TABLE][idx]
-    if node._saved_scale_grad_by_freq:  # torch's own second derivative forgets it
+    if saved(node, "scale_grad_by_freq"):  # torch's own second derivative forgets it
         counts = torch.bincount(idx.reshape(-1), minlength=len(ts[TABLE]))[idx]
         t = t / counts.unsqueeze(-1)
     return {0: t if padding < 0 else t.masked_fill((idx == padding).unsqueeze(-1), 0)}
@@ -78,13 +78,13 @@ def _bag_tangent(node, ts, backend: str):
         return None
     V, idx, bag, sizes = ts[TABLE], saved(node, "indices"), saved(node, "result1"), saved(node, "result2")
     shape = shape_of(node)
-    if node._saved_mode == 2:
+    if saved(node, "mode") == 2:
         winners = saved(node, "result3")[: shape[0]]
         return {0: V.gather(0, winners.clamp(min=0)).masked_fill((sizes[: shape[0]] == 0).unsqueeze(-1), 0)}
     t, weights = V[idx], saved(node, "per_sample_weights")
     if weights is not None:
         t = t * weights.unsqueeze(-1)
-    padding = signed(node._saved_padding_idx)
+    padding = signed(saved(node, "padding_idx"))
     if padding >= 0:
         t = t.masked_fill((idx == padding).unsqueeze(-1), 0)
     if len(bag) != len(idx):  # torch leaves it out where it needs none, and the sizes
@@ -94,7 +94,7 @@ def _bag_tangent(node, ts, backend: str):
     if len(bag) != len(idx):
         return None
     found = V.new_zeros(shape).index_add_(0, bag, t)
-    return {0: found / sizes[: shape[0]].clamp(min=1).unsqueeze(-1) if node._saved_mode == 1 else found}
+    return {0: found / sizes[: shape[0]].clamp(min=1).unsqueeze(-1) if saved(node, "mode") == 1 else found}
 
 
 TYPES = {"EmbeddingBagBackward0": NodeType(None, _bag_tangent), "EmbeddingBackward0": NodeType(_part, _tangent)}

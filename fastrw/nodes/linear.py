@@ -107,7 +107,7 @@ def _part(node, use: Use, g: Tensor, products: Products, a: str, matrix: int, bi
 
 def _addmm(node, use: Use, g: Tensor, products: Products) -> Part | None:
     """self + mat1 mat2: inputs 0, 1, 2."""
-    if node._saved_alpha != 1 or node._saved_beta != 1:
+    if saved(node, "alpha") != 1 or saved(node, "beta") != 1:
         return None
     if 0 in use.below and "rows" not in use.memo:
         child, k = node.next_functions[0]
@@ -148,8 +148,8 @@ def _addmm_tangent(node, ts, backend):
         ts[1] @ saved(node, "mat2") if 1 in ts else None,
         saved(node, "mat1") @ ts[2] if 2 in ts else None,
     )
-    bias = scaled(ts[0], node._saved_beta) if 0 in ts else None
-    return {0: total(None if product is None else scaled(product, node._saved_alpha), bias)}
+    bias = scaled(ts[0], saved(node, "beta")) if 0 in ts else None
+    return {0: total(None if product is None else scaled(product, saved(node, "alpha")), bias)}
 
 
 def _mm_tangent(node, ts, backend):

@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from fastrw.graph.saved import saved
+from fastrw.graph.saved import names, saved
 from fastrw.graph.walk import shape_of
 from fastrw.nodes.base import Instances, NodeType, Part, Products, Use, by_example, total
 from fastrw.nodes.owned import Owned
@@ -79,7 +79,7 @@ def _batch_norm(node, use: Use, g: Tensor, products: Products) -> Part | None:
     """With running statistics; with those of the batch it mixes examples."""
     below, owned = use.below, use.owned[0]
     x = saved(node, "input")
-    if INPUT in below or node._saved_training or not owned.leading or x.dtype != g.dtype or not g.numel():
+    if INPUT in below or saved(node, "training") or not owned.leading or x.dtype != g.dtype or not g.numel():
         return None
     mean, rstd = saved(node, "running_mean"), (saved(node, "running_var") + _eps(node)).rsqrt()
     x, g = _channels(x), _channels(g)
@@ -88,7 +88,7 @@ def _batch_norm(node, use: Use, g: Tensor, products: Products) -> Part | None:
 
 
 def _eps(node) -> float:
-    return node._saved_eps if hasattr(node, "_saved_eps") else node._saved_epsilon
+    return saved(node, "eps") if "eps" in names(type(node)) else saved(node, "epsilon")
 
 
 def _normalized_tangent(x_hat: Tensor, rstd: Tensor, t: Tensor, over) -> Tensor:
@@ -119,7 +119,7 @@ def _statistics(mean: Tensor, x: Tensor) -> int:
 def _group_norm_tangent(node, ts, backend: str):
     x, mean, rstd, weight = (saved(node, name) for name in ("input", "result1", "result2", "weight"))
     N, C = x.shape[:2]
-    groups = node._saved_group
+    groups = saved(node, "group")
     grouped = lambda t: t.reshape(N, groups, -1)  # noqa: E731
     scale = lambda t: t.view(1, C, *[1] * (x.ndim - 2))  # noqa: E731
     mean, rstd = (t.reshape(N, groups, 1) for t in (mean, rstd))
@@ -143,7 +143,7 @@ def _batch_norm_tangent(node, ts, backend: str):
         return None
     tx, tw, tb = ts.get(INPUT), *(None if (t := ts.get(j)) is None else formed(t) for j in (WEIGHT, BIAS))
     weight, sums = saved(node, "weight"), None
-    if node._saved_training:
+    if saved(node, "training"):
         mean, rstd = saved(node, "result1"), saved(node, "result2")
         if isinstance(tx, Summed):
             tx, sums = tx.tangent, tx.sums

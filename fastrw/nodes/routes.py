@@ -45,8 +45,8 @@ def content(node: Node, owners: Mapping[int, Owned]) -> tuple | list[Tensor]:
     """What has to be the same, for the owners to be: numbers and tensors of node. owners: of the gradients that it
     sends to its inputs, where they have any."""
     name = node.name()
-    if "BatchNorm" in name and hasattr(node, "_saved_training"):  # with running statistics it mixes nothing
-        return (node._saved_training,)
+    if "BatchNorm" in name and "training" in names(type(node)):  # with running statistics it mixes nothing
+        return (saved(node, "training"),)
     if name in LOCAL or name in PRODUCTS:
         return ()
     if name in INDEXED:
@@ -54,8 +54,8 @@ def content(node: Node, owners: Mapping[int, Owned]) -> tuple | list[Tensor]:
     if is_custom(node):
         return (plain_values(node), *(t for t in node.saved_tensors if t is not None and _chooses(t)))
     kept = frozenset()
-    if name in ALONG and hasattr(node, "_saved_dim"):
-        dim = signed(node._saved_dim)
+    if name in ALONG and "dim" in names(type(node)):
+        dim = signed(saved(node, "dim"))
         if all(o.dim is not None and o.shape and dim % len(o.shape) != o.dim for o in owners.values()):
             kept = frozenset(names(type(node))) - {"dim"}  # along what an example owns whole, they stay with it
     found: list = [plain_values(node, kept)]
@@ -103,9 +103,9 @@ def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Own
         out = outputs.get(0)
         whole = out is not None and out.dim == 0 and out.each
         return not whole or any(o.dim != 0 or not torch.equal(o.of, out.of) for o in inputs.values())
-    if "Softmax" in name and hasattr(node, "_saved_dim"):
+    if "Softmax" in name and "dim" in names(type(node)):
         out = outputs.get(0)
-        return out is None or out.dim is None or signed(node._saved_dim) % max(len(out.shape), 1) == out.dim
+        return out is None or out.dim is None or signed(saved(node, "dim")) % max(len(out.shape), 1) == out.dim
     if "DotProduct" in name or "Attention" in name:
         return any(o.dim is None or o.dim > 1 for o in (*outputs.values(), *inputs.values()))
     if is_custom(node):  # its backward may route by anything; rows that stay in their places do not
@@ -116,4 +116,4 @@ def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Own
 
 def batchwise(node: Node) -> bool:
     """Does its backward hang on what else is in the batch, though each gradient has one owner?"""
-    return bool(getattr(node, "_saved_scale_grad_by_freq", False))
+    return bool(saved(node, "scale_grad_by_freq") if "scale_grad_by_freq" in names(type(node)) else False)

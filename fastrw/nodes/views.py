@@ -30,13 +30,13 @@ def _cast(node, t):
 
 
 def _mean(node, t):
-    dims = [signed(d) for d in node._saved_dim or ()]
-    return t.mean(dims, node._saved_keepdim) if dims else t.mean().expand(shape_of(node))
+    dims = [signed(d) for d in saved(node, "dim") or ()]
+    return t.mean(dims, saved(node, "keepdim")) if dims else t.mean().expand(shape_of(node))
 
 
 def _sum(node, t):
-    dims = [signed(d) for d in node._saved_dim or ()]
-    return t.sum(dims, node._saved_keepdim) if dims else t.sum().expand(shape_of(node))
+    dims = [signed(d) for d in saved(node, "dim") or ()]
+    return t.sum(dims, saved(node, "keepdim")) if dims else t.sum().expand(shape_of(node))
 
 
 def _max_pool(node, ts, backend: str):
@@ -47,8 +47,8 @@ def _max_pool(node, ts, backend: str):
 
 def _average_pool(node, t):
     return torch.nn.functional.avg_pool2d(
-        t, node._saved_kernel_size, node._saved_stride, node._saved_padding, node._saved_ceil_mode,
-        node._saved_count_include_pad, node._saved_divisor_override,
+        t, saved(node, "kernel_size"), saved(node, "stride"), saved(node, "padding"), saved(node, "ceil_mode"),
+        saved(node, "count_include_pad"), saved(node, "divisor_override"),
     )  # fmt: skip
 
 
@@ -58,8 +58,8 @@ TYPES = {
     **dict.fromkeys(("CloneBackward0", "AliasBackward0", "DetachBackward0"), _on(lambda node, t: t)),
     "ToCopyBackward0": _on(_cast),
     "TBackward0": _on(lambda node, t: t.t()),
-    "TransposeBackward0": _on(lambda node, t: t.transpose(signed(node._saved_dim0), signed(node._saved_dim1))),
-    "PermuteBackward0": _on(lambda node, t: t.permute([signed(d) for d in node._saved_dims])),
+    "TransposeBackward0": _on(lambda node, t: t.transpose(signed(saved(node, "dim0")), signed(saved(node, "dim1")))),
+    "PermuteBackward0": _on(lambda node, t: t.permute([signed(d) for d in saved(node, "dims")])),
     "ExpandBackward0": _on(lambda node, t: t.expand(shape_of(node))),
     "MeanBackward0": _on(lambda node, t: t.mean()),
     "MeanBackward1": _on(_mean),
