@@ -66,7 +66,7 @@ class Graph:
         index = self.index
         return (
             tuple([type(node) for node in self.nodes]),
-            tuple([-1 if node is None else index[node] * 64 + k for below in self.next for node, k in below]),
+            tuple([-1 if node is None else (index[node] << 32) + k for below in self.next for node, k in below]),
             tuple([tuple(m.shape) for node in self.nodes for m in node._input_metadata]),
         )
 
