@@ -244,3 +244,10 @@ def test_experts_that_all_rows_reach_at_first():
     check(model, batch, val_batch)
     nn.init.normal_(model.gate.weight)
     check(model, batch, val_batch)
+
+
+def test_evaluation_after_training_is_layerwise():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4)).double()
+    methods = [check(model.train(mode), vectors(8), vectors(3, seed=1)) for mode in (True, False, True, False)]
+    assert methods == ["tangent", "layerwise"] * 2

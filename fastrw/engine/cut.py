@@ -106,6 +106,9 @@ def _cut(graph: Graph, inner: Sequence[int], mixed: set[int], asleep: set[Edge],
             apart.add(i)
     uses, content, sends, lasting = [], [], {}, True
     for i in inner:
+        if routes.has_modes(graph.nodes[i]):
+            content.append(i)
+            sends[i] = {}
         if i not in apart:
             continue
         mine = _of(owned, graph, i)
@@ -114,7 +117,7 @@ def _cut(graph: Graph, inner: Sequence[int], mixed: set[int], asleep: set[Edge],
         if to and mine:  # one that is asleep sends nothing
             if routes.by_values(graph.nodes[i], mine, to, below[i]):
                 lasting = False
-            elif routes.content(graph.nodes[i], to):
+            elif i not in sends and routes.content(graph.nodes[i], to):
                 content.append(i)
                 sends[i] = to
         down = tuple(

@@ -29,7 +29,7 @@ class Generic(Part):
 
     def why(self) -> str:
         if self.form == "generic":
-            return "no rule of its own: what the node sends, transposed"
+            return "the tangent of the operation; the rest by calling its node"
         return "the node's backward has no derivative"
 
     def __init__(self, node: Node, use: Use, gs: dict[int, Tensor], tangent: Callable[[dict], dict]):

@@ -45,7 +45,7 @@ def content(node: Node, owners: Mapping[int, Owned]) -> tuple | list[Tensor]:
     """What has to be the same, for the owners to be: numbers and tensors of node. owners: of the gradients that it
     sends to its inputs, where they have any."""
     name = node.name()
-    if "BatchNorm" in name and "training" in names(type(node)):  # with running statistics it mixes nothing
+    if has_modes(node):  # with running statistics it mixes nothing
         return (saved(node, "training"),)
     if name in LOCAL or name in PRODUCTS:
         return ()
@@ -112,6 +112,11 @@ def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Own
         found = [*outputs.values(), *inputs.values()]
         return any(o.dim != 0 or not o.each for o in found)
     return False
+
+
+def has_modes(node: Node) -> bool:
+    """Does a flag of its own decide whether it mixes examples?"""
+    return "BatchNorm" in node.name() and "training" in names(type(node))
 
 
 def batchwise(node: Node) -> bool:
