@@ -48,7 +48,7 @@ class Plan:
     under: dict[int, set[Edge]]  # leaf -> the edges of sources that it lies below
     content: tuple = ()
     keeps: bool = True  # nodes are called by hand: the backward must not free what they saved
-    checkpointed: bool = False  # see graph.saved.reading
+    checkpointed: bool = False  # see graph.saved.once
     meet: str | None = None  # where examples meet below the cut
     scores_meet: str | None = None  # the same, on the way to what scores go by
 
