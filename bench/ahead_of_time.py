@@ -57,7 +57,7 @@ def triton(chosen: list[str], targets: list[int], console: Console) -> Iterator[
 
 def cuda(chosen: list[str], console: Console) -> Iterator[dict]:
     """A row a kernel and target in the extension's machine code; a source file has the name of its op, or none's."""
-    from fastrw import extension
+    from fastrw.ops import extension
 
     tools = toolkit()
     if extension.reason is not None or "cuobjdump" not in tools:

@@ -46,7 +46,7 @@ the columns:
               its memory or of the cache that the case fits in, both measured at the start of the same run. A way that
               needs fewer FLOPs than the op as written may be above 100 %
 
-A way that is not exact by the rule of fastrw/tolerance.py gets no number but a red line, and the exit status is 1."""
+A way that is not exact by the rule of fastrw/ops/tolerance.py gets no number but a red line, and exit status 1."""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -31,7 +31,7 @@ from bench import exactness, goals, layouts, peers, record, roof, tables, timing
 from bench.floors import floors
 from bench.models import MODELS, Model, on_this
 from bench.steps import BASE, EXPECTED, STEPS, WITHOUT_FASTRW, Step, double_backward, plain
-from fastrw import extension
+from fastrw.ops import extension
 
 # glibc ignores a first value above 32 MiB
 MALLOC = {

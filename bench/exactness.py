@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bench.models import Batch
 from bench.steps import Step, double_backward
-from fastrw.tolerance import SCORE_GOAL, relative_error
+from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 
 
 class Errors(NamedTuple):

@@ -29,7 +29,7 @@ from bench.floors import floors
 from bench.models import MODELS, Batch
 from bench.steps import copied_buffers, parameters, plain
 from fastrw.fsr import FSR, TABLE_4, MixUp, ProxyDictionary, Relabel
-from fastrw.tolerance import relative_error
+from fastrw.ops.tolerance import relative_error
 
 ROW = TABLE_4["cifar_noise"]
 EPOCH = 50_000  # examples in CIFAR's training set

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from bench import roof, timing
 from bench.cases import CASES, Case, Draw
-from fastrw import Refused, ops, reference, tolerance
-from fastrw.ops import backends
+from fastrw import Refused, ops
+from fastrw.ops import backends, reference, tolerance
 from fastrw.ops.self_test import as_tuple
 
 BACKENDS = ("reference", "cpp", "cuda", "triton")

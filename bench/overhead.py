@@ -23,10 +23,10 @@ from bench import record, tables, timing
 from bench.goals import OVERHEAD, missed
 from bench.models import MODELS, Batch, Model, images, on_this
 from bench.steps import plain, reweighter
+from fastrw.api.problem import Problem
 from fastrw.engine.plan import key_of
 from fastrw.graph.walk import Graph
 from fastrw.ops import backends
-from fastrw.problem import Problem
 
 WIDTH, N, M = 4, 8, 2
 SHORT, LONG = 4, 104  # operations or uses

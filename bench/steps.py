@@ -18,10 +18,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import fastrw
 from bench import layouts, peers
 from bench.models import Batch
-from fastrw import capture
-from fastrw.evaluate import evaluate
-from fastrw.problem import Problem
-from fastrw.weights import NORMALIZERS, rectify
+from fastrw.api import capture
+from fastrw.api.evaluate import evaluate
+from fastrw.api.problem import Problem
+from fastrw.engine.weights import NORMALIZERS, rectify
 
 Step = Callable[[nn.Module, Batch, Batch], tuple[Tensor, str]]
 

@@ -1,13 +1,14 @@
 """fastrw: exact example weights of "Learning to Reweight Examples" (Ren et al. 2018) from ordinary training passes."""
 
-from fastrw import extension, fsr
-from fastrw.backward import backward
+from fastrw import fsr
+from fastrw.api.backward import backward
+from fastrw.api.meta_weights import explain, gradient_dots, meta_weights
+from fastrw.api.reweighter import Reweighter
+from fastrw.api.verify import VerificationError, VerifyReport, verify
+from fastrw.engine.report import Report, Step, UseReport
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
-from fastrw.extension import free_workspaces
-from fastrw.meta_weights import explain, gradient_dots, meta_weights
-from fastrw.report import Report, Step, UseReport
-from fastrw.reweighter import Reweighter
-from fastrw.verify import VerificationError, VerifyReport, verify
+from fastrw.ops import extension
+from fastrw.ops.extension import free_workspaces
 
 __version__ = "0.1.0"
 __all__ = [

@@ -3,7 +3,7 @@
 import torch
 
 from fastrw.ops.self_test import as_tuple
-from fastrw.tolerance import bound, relative_error
+from fastrw.ops.tolerance import bound, relative_error
 
 DTYPES = {  # family -> dtype of the rows, of the other factor
     "hopper": (torch.bfloat16, torch.bfloat16),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fastrw.fsr import Relabel
-from fastrw.tolerance import SCORE_GOAL, relative_error
+from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 
 
 @contextmanager

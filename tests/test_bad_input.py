@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import fastrw
-from fastrw.tolerance import SCORE_GOAL, bound, relative_error
-from fastrw.zoo import cases
+from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error
+from fastrw.testing import cases
 from tests import oracle
 
 METHODS = ("auto", "layerwise", "tangent", "double_backward", "per_example")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrw import reference
+from fastrw.ops import reference
 from tests import interpreter
 from tests.launch import check
 from tests.op_cases import CASES

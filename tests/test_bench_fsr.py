@@ -7,7 +7,7 @@ import torch
 
 import bench
 from bench import fsr as fsr_bench
-from fastrw.tolerance import relative_error
+from fastrw.ops.tolerance import relative_error
 from tests import fsr_reference as reference
 
 TINY = ["fsr", "lenet", "-b", "10", "-q", "20", "--rounds", "1", "--threads", "1"]

@@ -18,8 +18,7 @@ from bench import command, compare, ops, record, roof, timing
 from bench.cases import CASES, Draw
 from bench.cases.rows import gram_dot
 from bench.cases.uses import USES
-from fastrw import reference
-from fastrw.ops import backends
+from fastrw.ops import backends, reference
 from fastrw.ops.self_test import as_tuple
 
 SMALL = [(op, name) for op, cases in CASES.items() for name, case in cases.items() if not case.large]

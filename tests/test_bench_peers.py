@@ -15,7 +15,7 @@ import bench
 from bench import end_to_end, exactness, goals, layouts, models, peers, roof, steps, twins
 from bench.models import MODELS
 from bench.peers import PEERS
-from fastrw.weights import shift
+from fastrw.engine.weights import shift
 
 TINY = ["-n", "4", "-m", "2", "--rounds", "1", "--threads", "1"]
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 import fastrw
-from fastrw import capture
-from fastrw.tolerance import SCORE_GOAL, relative_error
+from fastrw.api import capture
+from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 
 
 class Rerun:

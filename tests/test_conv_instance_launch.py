@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastrw import reference
+from fastrw.ops import reference
 from tests import interpreter
 from tests.convolutions import LAYERS, arguments
 from tests.launch import DTYPES, check, every, to_tf32

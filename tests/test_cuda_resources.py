@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from bench import ahead_of_time
-from fastrw import extension
+from fastrw.ops import extension
 
 OPS = ["gram_dot", "grouped_gram_dot", "conv_dot", "norm_dot", "norm_instance", "embedding_dot", "rectify_normalize"]
 

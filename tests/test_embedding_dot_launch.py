@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fastrw import reference
+from fastrw.ops import reference
 from tests import interpreter
 from tests.launch import check
 from tests.op_cases.draw import LAYOUTS, NAN, Draw

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from fastrw import reference
-from fastrw.ops import embedding_dot
+from fastrw.ops import embedding_dot, reference
 from tests.op_cases import CASES, SERVED, need, same, widened
 
 EACH = [(backend, dtype) for op, backend, dtype in SERVED if op == "embedding_dot"]

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 import fastrw
-from fastrw.tolerance import SCORE_GOAL, bound, relative_error
-from fastrw.zoo import cases
+from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error
+from fastrw.testing import cases
 from tests import oracle
 from tests.tiers import covering
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import fastrw
-from fastrw.tolerance import SCORE_GOAL, relative_error
-from fastrw.zoo import Net
+from fastrw.ops.tolerance import SCORE_GOAL, relative_error
+from fastrw.testing import Net
 from tests import oracle
 
 METHODS = ("auto", "layerwise", "tangent", "double_backward", "per_example")

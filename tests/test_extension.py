@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fastrw import extension
-from fastrw.tolerance import SCORE_GOAL
+from fastrw.ops import extension
+from fastrw.ops.tolerance import SCORE_GOAL
 
 ROOT = Path(__file__).parents[1]
 
@@ -53,7 +53,7 @@ SIZES = [(1, 1, 1, 1), (4, 6, 16, 8), (9, 13, 37, 70), (6, 300, 250, 33), (3, 2,
 @pytest.mark.parametrize("level", extension.build_info().get("isa_levels", []))
 def test_every_instruction_set_is_right(level):
     code = f"""
-import json, torch; from fastrw import extension, reference; from fastrw.tolerance import bound, relative_error
+import json, torch; from fastrw.ops import extension, reference; from fastrw.ops.tolerance import bound, relative_error
 torch.set_num_threads(1)
 wrong = []
 torch.manual_seed(0)
@@ -87,8 +87,9 @@ with warnings.catch_warnings(record=True) as seen:
     warnings.simplefilter("always")
     import fastrw
 import torch
-from fastrw import extension, ops, reference
-from fastrw.tolerance import relative_error
+from fastrw.ops import extension, reference
+from fastrw import ops
+from fastrw.ops.tolerance import relative_error
 torch.manual_seed(0)
 x = [torch.randn(shape) for shape in ((4, 3), (4, 2), (5, 3), (5, 2))]
 model, y = torch.nn.Linear(3, 2), torch.tensor([0, 1, 1, 0])

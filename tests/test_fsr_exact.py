@@ -8,7 +8,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from fastrw import fsr
-from fastrw.tolerance import relative_error
+from fastrw.ops.tolerance import relative_error
 from tests import fsr_reference as reference
 from tests.tiers import covering
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from fastrw import fsr
-from fastrw.tolerance import SCORE_GOAL, relative_error
+from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 from tests import fsr_reference as reference
 from tests.resumed import near, same_state
 

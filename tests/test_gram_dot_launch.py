@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrw import reference
-from fastrw.tolerance import bound, relative_error
+from fastrw.ops import reference
+from fastrw.ops.tolerance import bound, relative_error
 from tests import interpreter
 from tests.launch import every, to_tf32
 from tests.op_cases.draw import LAYOUTS, NAN

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from fastrw import reference
-from fastrw.tolerance import SCORE_GOAL, bound, relative_error
+from fastrw.ops import reference
+from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error
 from tests.op_cases.gram_dot import CASE, matrices
 
 

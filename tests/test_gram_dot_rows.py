@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from fastrw import reference
-from fastrw.ops import gram_dot
+from fastrw.ops import gram_dot, reference
 from tests.op_cases import SERVED, need, same, widened
 from tests.op_cases.gram_dot import matrices
 

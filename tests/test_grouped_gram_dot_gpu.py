@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from fastrw import reference
-from fastrw.ops import grouped_gram_dot
-from fastrw.tolerance import bound, relative_error
+from fastrw.ops import grouped_gram_dot, reference
+from fastrw.ops.tolerance import bound, relative_error
 from tests.op_cases import CASES, need
 
 pytestmark = pytest.mark.gpu

@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from fastrw import extension, reference
-from fastrw.ops import gram_dot, grouped_gram_dot, rectify_normalize
-from fastrw.tolerance import bound, relative_error
+from fastrw.ops import extension, gram_dot, grouped_gram_dot, rectify_normalize, reference
+from fastrw.ops.tolerance import bound, relative_error
 from tests.op_cases import widened
 
 NAMES = ("a", "g", "a_val", "g_val", "bias")

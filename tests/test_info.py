@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from fastrw import cli, extension
+from fastrw import cli
+from fastrw.ops import extension
 
 
 @pytest.mark.quick

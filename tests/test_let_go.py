@@ -9,7 +9,7 @@ from torch import nn
 
 import fastrw
 from fastrw.nodes import registry
-from fastrw.tolerance import SCORE_GOAL, relative_error
+from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 
 
 class Deep(nn.Module):

@@ -10,7 +10,7 @@ from fastrw.graph.sending import send
 from fastrw.nodes import registry
 from fastrw.nodes.generic import transposed
 from fastrw.nodes.waiting import formed
-from fastrw.tolerance import SCORE_GOAL, relative_error
+from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 from tests.on_graph import apart, exact, joined
 
 x, w, b = torch.Size((5, 4, 6, 6)), torch.Size((3, 4, 3, 3)), torch.Size((3,))

@@ -5,7 +5,7 @@ import torch
 
 from fastrw.ops import norm_dot, norm_instance
 from fastrw.ops.self_test import as_tuple
-from fastrw.tolerance import bound, relative_error
+from fastrw.ops.tolerance import bound, relative_error
 from tests.op_cases import CASES, SERVED, need, same, widened
 from tests.tiers import covering
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import fastrw
-from fastrw.tolerance import SCORE_GOAL, relative_error
-from fastrw.zoo import Net, cases
+from fastrw.ops.tolerance import SCORE_GOAL, relative_error
+from fastrw.testing import Net, cases
 from tests import oracle
 from tests.tiers import covering, some
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 
 from fastrw.ops.self_test import as_tuple
-from fastrw.tolerance import SCORE_GOAL, bound, relative_error
+from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error
 from tests.op_cases import CASES, OF_CPU, need, same
 from tests.tiers import covering
 

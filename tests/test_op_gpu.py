@@ -6,7 +6,7 @@ from torch import Tensor
 
 from fastrw.ops import backends
 from fastrw.ops.self_test import as_tuple
-from fastrw.tolerance import bound, relative_error
+from fastrw.ops.tolerance import bound, relative_error
 from tests.op_cases import CASES, check, need, widened
 
 pytestmark = [

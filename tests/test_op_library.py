@@ -8,7 +8,7 @@ from torch.library import opcheck
 
 from fastrw.ops import self_test
 from fastrw.ops.self_test import as_tuple
-from fastrw.tolerance import bound, relative_error
+from fastrw.ops.tolerance import bound, relative_error
 from tests.op_cases import CASES, OF_CPU, SERVED, need, same, widened
 from tests.tiers import covering, some
 

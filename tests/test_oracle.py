@@ -6,8 +6,8 @@ Two lines of thought that share no code but the losses: n backward passes and do
 import pytest
 import torch
 
-from fastrw.tolerance import SCORE_GOAL, relative_error
-from fastrw.zoo import cases
+from fastrw.ops.tolerance import SCORE_GOAL, relative_error
+from fastrw.testing import cases
 from tests import oracle
 
 # Here torch's own second derivative is missing or wrong, or a parameter's hook sees one step where the oracle has two.

@@ -65,7 +65,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         names = archive.namelist()
         (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         needs = email.message_from_bytes(archive.read(metadata)).get_all("Requires-Dist")
-    assert {"fastrw/kernels/__init__.py", "fastrw/kernels/gram_dot.py", "fastrw/extension.py"} <= set(names)
+    assert {"fastrw/kernels/__init__.py", "fastrw/kernels/gram_dot.py", "fastrw/ops/extension.py"} <= set(names)
     assert any(name.startswith("fastrw/_C.") for name in names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fastrw"}
     assert [need for need in needs if "extra ==" not in need] == ["torch>=2.11"]
@@ -73,7 +73,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 
 USE = """
 import json, fastrw, torch
-from fastrw import extension, kernels, ops, reference
+from fastrw.ops import extension, reference
+from fastrw import kernels, ops
 x = [torch.ones(shape) for shape in ((4, 3), (4, 2), (5, 3), (5, 2))]
 equal = torch.equal(ops.gram_dot(*x, backend="cpp"), reference.gram_dot(*x))
 print(json.dumps([fastrw.__file__, kernels.__file__, extension.reason, equal]))"""

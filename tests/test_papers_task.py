@@ -12,7 +12,7 @@ from bench.papers import sources
 from bench.papers.spoil import LOOK_ALIKE, class_counts, flip_labels
 from bench.papers.task import make_task
 from bench.papers.training import Training, crop_and_flip
-from fastrw.tolerance import SCORE_GOAL, relative_error
+from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 
 
 @given(

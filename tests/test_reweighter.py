@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import fastrw
-from fastrw import zoo
-from fastrw.tolerance import SCORE_GOAL
+from fastrw import testing
+from fastrw.ops.tolerance import SCORE_GOAL
 from tests import oracle
 
 pytestmark = [
@@ -54,7 +54,7 @@ def exact_twice(model, batch, val_batch, kwargs):
         assert error(gradients(model), expected) <= EXACT
 
 
-@pytest.mark.parametrize("case", zoo.cases(), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", testing.cases(), ids=lambda case: case.name)
 def test_the_zoo_is_exact_in_float64(case):
     model, batch, val_batch = case.make(torch.float64)
     exact_twice(model, batch, val_batch, dict(case.kwargs))
@@ -164,7 +164,7 @@ def test_a_batch_with_no_finite_example_adds_nothing(update):
     assert all(torch.equal(p.grad, g) for p, g in zip(model.parameters(), before, strict=True))
 
 
-@pytest.mark.parametrize("case", zoo.cases(), ids=lambda case: case.name)
+@pytest.mark.parametrize("case", testing.cases(), ids=lambda case: case.name)
 def test_a_few_parameters_score_and_all_are_trained(case):
     model, batch, val_batch = case.make(torch.float64)
     names = [name for name, p in model.named_parameters() if p.requires_grad]

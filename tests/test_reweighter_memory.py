@@ -11,7 +11,7 @@ from torch import nn
 
 import fastrw
 from bench import timing
-from fastrw.extension import idle_workspaces
+from fastrw.ops.extension import idle_workspaces
 from tests.tiers import covering
 
 EARLY, LATE = 5, 50

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from fastrw.api.evaluate import METHODS
 from fastrw.cli import COMMANDS
-from fastrw.evaluate import METHODS
 from tests import tiers
 from tests.op_cases import OF_CPU
 

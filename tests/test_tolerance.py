@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastrw.tolerance import SCORE_GOAL, bound, relative_error
+from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error
 
 
 def test_relative_error_is_the_ratio_of_norms():

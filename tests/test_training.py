@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import fastrw
-from fastrw.tolerance import relative_error
+from fastrw.ops.tolerance import relative_error
 from tests import oracle
 
 STEPS = 200

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 import fastrw
-from fastrw import evaluate
+from fastrw.api import evaluate
+from fastrw.api.verify import VerifyRow
 from fastrw.cli import main
-from fastrw.tolerance import SCORE_GOAL, relative_error
-from fastrw.verify import VerifyRow
-from fastrw.zoo import cases
+from fastrw.ops.tolerance import SCORE_GOAL, relative_error
+from fastrw.testing import cases
 from tests import oracle
 
 

@@ -7,7 +7,7 @@ from torch import nn
 
 import fastrw
 from fastrw.nodes import waiting
-from fastrw.tolerance import SCORE_GOAL, relative_error
+from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 from tests import oracle
 
 

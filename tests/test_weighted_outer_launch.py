@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastrw import reference
+from fastrw.ops import reference
 from tests import interpreter
 from tests.launch import DTYPES, check, every, to_tf32
 from tests.op_cases.draw import LAYOUTS, NAN, Draw

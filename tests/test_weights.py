@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 import fastrw
-from fastrw.tolerance import SCORE_GOAL, bound, relative_error
-from fastrw.weights import rectify, shift
+from fastrw.engine.weights import rectify, shift
+from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error
 from tests import oracle
 
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 import fastrw
-from fastrw import extension
-from fastrw.ops import conv_instance
+from fastrw.ops import conv_instance, extension
 
 pytestmark = pytest.mark.skipif(extension.reason is not None, reason="needs the compiled extension")
 

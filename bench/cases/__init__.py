@@ -1,6 +1,6 @@
 """The sizes that every op is measured on, taken from real layers: CASES[op][name].
 
-Ops in the order of fastrw/reference.py; then whole uses of a layer, several ops each."""
+Ops in the order of fastrw/ops/reference.py; then whole uses of a layer, several ops each."""
 
 from __future__ import annotations
 

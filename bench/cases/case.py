@@ -47,9 +47,9 @@ class Case:
     elements: int  # of inputs and results in the dtype that is measured
     results: int  # of results and weights in the dtype of sums: float32 for float32 and narrower ones
     indices: int = 0  # of int64
-    terms: int  # of the sums that a result is made of, one inside another: K of fastrw/tolerance.py
+    terms: int  # of the sums that a result is made of, one inside another: K of fastrw/ops/tolerance.py
     large: bool = False  # meant for a GPU
-    spec: Callable | None = None  # what it computes, where it is no op of fastrw/reference.py
+    spec: Callable | None = None  # what it computes, where it is no op of fastrw/ops/reference.py
     words: dict[str, Callable] = field(default_factory=dict)  # and fastrw's forms of it: (*args, backend)
 
     def bytes(self, dtype: torch.dtype) -> int:

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from bench.cases.case import Case, alive
 from bench.cases.convolutions import LAYERS, Layer, outer, outer_of_live, weight_gradient
 from bench.cases.rows import GPT2, LENET, MLP, TRANSFORMER, VIT, gram, live_rows, weighted_product
-from fastrw import ops, reference
+from fastrw import ops
+from fastrw.ops import reference
 
 Found = tuple[Tensor, ...]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from bench.models import Batch
 from bench.steps import losses, validation_gradient
 from bench.twins import Twins
-from fastrw.weights import rectify
+from fastrw.engine.weights import rectify
 
 _hooked = Twins(lambda twin: GradSampleHooks(twin, loss_reduction="sum"))
 

@@ -10,7 +10,7 @@ from torchjd.autogram import Engine
 from bench.models import Batch
 from bench.steps import losses
 from bench.twins import Twins
-from fastrw.weights import rectify
+from fastrw.engine.weights import rectify
 
 _engines = Twins(lambda twin: Engine(twin, batch_dim=0))
 

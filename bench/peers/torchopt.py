@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench.models import Batch
 from bench.steps import copied_buffers, losses, twice_differentiable
-from fastrw.weights import rectify
+from fastrw.engine.weights import rectify
 
 RATE = 0.1
 

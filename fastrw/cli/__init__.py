@@ -1,5 +1,6 @@
 """The command line: one module per command, with add_arguments(parser) and run(args) -> exit status.
 
+May import everything; nothing may import it.
 A command's module is imported only when it is the one asked for, so that none needs the extras of another.
 """
 

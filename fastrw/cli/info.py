@@ -10,8 +10,7 @@ from importlib.metadata import version
 import torch
 
 import fastrw
-from fastrw import extension
-from fastrw.ops import backends
+from fastrw.ops import backends, extension
 
 EPILOG = """\
 examples:

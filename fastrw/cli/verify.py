@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from fastrw.evaluate import METHODS
-from fastrw.verify import VerificationError, VerifyRow, verify
-from fastrw.zoo import Case, cases
+from fastrw.api.evaluate import METHODS
+from fastrw.api.verify import VerificationError, VerifyRow, verify
+from fastrw.testing import Case, cases
 
 EPILOG = """\
 examples:

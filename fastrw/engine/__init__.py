@@ -1,2 +1,4 @@
-"""The one schedule: cut the graph, measure owners, send tangents up and gradients down, weigh, update. Names no type of
-node; may import graph, nodes and ops, and nothing above them."""
+"""The one schedule: cut the graph, find owners, send gradients down and tangents up, weigh, update.
+
+May import nodes, graph, ops and errors; it names no type of node and knows no model. Nothing in nodes, graph or ops may
+import it."""

@@ -15,6 +15,7 @@ from fastrw.engine import guards, whole
 from fastrw.engine import plan as planning
 from fastrw.engine.check import check
 from fastrw.engine.plan import Cache, Family, Plan
+from fastrw.engine.report import UseReport
 from fastrw.engine.step import Asked, Mark, Pass, Woke, account
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
 from fastrw.graph import nested
@@ -23,7 +24,6 @@ from fastrw.graph.sending import changed_on_the_way
 from fastrw.graph.walk import Graph
 from fastrw.nodes.base import Products
 from fastrw.nodes.generic import NoDerivative
-from fastrw.report import UseReport
 
 METHODS = ("layerwise", "tangent", "double_backward", "per_example")
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from fastrw.engine.plan import Plan, Site, Source
+from fastrw.engine.report import UseReport
 from fastrw.engine.sweep import sweep
 from fastrw.errors import ForThisBatch, Refused
 from fastrw.graph.saved import once
@@ -24,7 +25,6 @@ from fastrw.nodes import registry
 from fastrw.nodes.base import Part, Products
 from fastrw.nodes.generic import Generic
 from fastrw.nodes.linear import Linear, gram_scores
-from fastrw.report import UseReport
 
 Mark = Callable[[str], None]
 

@@ -1,5 +1,7 @@
 """FSR: learning to reweight without clean data (Zhang & Pfister 2021, "Learning Fast Sample Re-weighting Without
-Reward Data"). Training examples that learn well, equally many of each class, stand in for the clean set."""
+Reward Data"). Training examples that learn well, equally many of each class, stand in for the clean set.
+
+May import api and what api may import; nothing but demo and cli may import it."""
 
 from fastrw.fsr.dictionary import ProxyDictionary
 from fastrw.fsr.fsr import FSR

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastrw.evaluate import evaluate
+from fastrw.api.evaluate import evaluate
+from fastrw.api.problem import Problem
 from fastrw.fsr.lookahead import Lookahead
 from fastrw.fsr.question import Answer, Question, forward, losses
-from fastrw.isolation import State
-from fastrw.problem import Problem
+from fastrw.state.snapshot import State
 
 
 @contextmanager
@@ -44,7 +44,7 @@ class AnyLayer:
         """The answer; buffers and random states, which are at `start`, are left as one training forward leaves them."""
         params = self.lookahead.params
         z, _ = forward(self.model, question.mixed, self.classes)
-        after = State(self.lookahead)
+        after = State(self.lookahead.modules)
         plain = z
         try:
             if question.is_mixed:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
-from fastrw.accumulate import backward
+from fastrw.engine.accumulate import backward
 from fastrw.fsr import checks
 from fastrw.fsr.any_layer import AnyLayer
 from fastrw.fsr.dictionary import ProxyDictionary
@@ -23,7 +23,7 @@ from fastrw.fsr.question import Answer, Question
 from fastrw.fsr.relabel import Relabel
 from fastrw.fsr.statistics import EpochReport, FSRStep, Totals
 from fastrw.fsr.weights import VARIANTS, weights
-from fastrw.isolation import State
+from fastrw.state.snapshot import State
 
 
 class FSR:
@@ -172,7 +172,7 @@ class FSR:
                 f"fastrw.FSR.step: y must be the dataset's labels at index, got {int(y[i])} for example "
                 f"{int(index[i])}, whose label is {held}"
             )
-        state, generator = State(self.lookahead), self.dictionary.generator.get_state()
+        state, generator = State(self.lookahead.modules), self.dictionary.generator.get_state()
         try:
             with torch.enable_grad():
                 found, answer = self._step(index, x, y.to(self._device))
@@ -237,7 +237,7 @@ class FSR:
         question = Question(x, mixed, target, reward, self._features if reuses else None,
                             self.dictionary.pusher.looks_ahead,
                             weighs and self.relabel is not None and self.variant == "paper")  # fmt: skip
-        start = State(self.lookahead)  # reading the reward examples may have drawn
+        start = State(self.lookahead.modules)  # reading the reward examples may have drawn
         answer, served_by = self._last and self._last.find(question, start), "last layer"
         if answer is None:
             if self.refresh > 1:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastrw.engine.weights import as_score
 from fastrw.engine.whole import RELATIVE, coarsest
 from fastrw.fsr.lookahead import Lookahead
 from fastrw.fsr.question import Answer, Question, forward, losses
 from fastrw.graph.walk import dtypes
-from fastrw.isolation import State
-from fastrw.weights import as_score
+from fastrw.state.snapshot import State
 
 
 class LastLayer:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from fastrw.problem import select
-from fastrw.weights import as_score
+from fastrw.api.problem import select
+from fastrw.engine.weights import as_score
 
 LOOKAHEADS = ("momentum", "plain")
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastrw.weights import as_score
+from fastrw.engine.weights import as_score
 
 
 @dataclass

@@ -1,2 +1,3 @@
-"""torch's autograd graph as data: which nodes there are, what they saved, what they send. No formula and no operation
-of ours; imports nothing of fastrw but its errors."""
+"""torch's autograd graph as data: which nodes there are, what they saved, what they send.
+
+May import errors alone: no formula, no op."""

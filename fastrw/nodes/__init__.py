@@ -1,2 +1,3 @@
-"""All that is known of the types of node: formulas of tensors, and what they read of a node. May import graph and
-ops."""
+"""All that is known of the types of node, a file a family: what it reads of a node, and formulas of tensors.
+
+May import graph, ops and errors, and nothing of the schedule."""

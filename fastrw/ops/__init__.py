@@ -1,5 +1,7 @@
-"""The ops of fastrw, one file each: check, choose a backend, run. The letters are those of the equations.
+"""The ops of fastrw, one file each: check, choose a backend, run.
 
+May import errors and the kernels alone: an op knows tensors, no graph and no model. The letters are those of the
+equations:
 n train examples, m validation examples, r train rows, k validation rows, p in-features, q out-features,
 a inputs, g output-gradients, V validation gradient.
 """

@@ -18,10 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fastrw import extension, kernels
+from fastrw import kernels
 from fastrw.errors import Refused
 
-from . import library, self_test
+from . import extension, library, self_test
 
 Sample = Callable[[torch.device, torch.dtype], tuple]
 Reason = Callable[..., str | None]

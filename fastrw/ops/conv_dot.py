@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastrw import reference
-
-from . import backends, checks, convolution
+from . import backends, checks, convolution, reference
 from .convolution import Ints
 from .function import call
 

@@ -5,9 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fastrw import reference
-
-from . import backends, checks
+from . import backends, checks, reference
 from .function import call
 
 _LETTERS = {"a": "rp", "g": "rq", "a_val": "kp", "g_val": "kq"}

@@ -3,9 +3,7 @@
 import torch
 from torch import Tensor
 
-from fastrw import reference
-
-from . import backends, checks
+from . import backends, checks, reference
 from .function import lean
 from .sample import whole
 

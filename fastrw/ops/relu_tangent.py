@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from fastrw import reference
 from fastrw.kernels.dense import dense
 
-from . import backends, checks
+from . import backends, checks, reference
 from .function import call
 
 

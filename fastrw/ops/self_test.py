@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from fastrw.tolerance import relative_error
+from fastrw.ops.tolerance import relative_error
 
 if TYPE_CHECKING:
     from .backends import Backend, Op

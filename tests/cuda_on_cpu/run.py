@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from fastrw.ops.self_test import as_tuple
-from fastrw.tolerance import bound, relative_error
+from fastrw.ops.tolerance import bound, relative_error
 from tests.op_cases import CASES
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)

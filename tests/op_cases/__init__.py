@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fastrw import ops, reference
-from fastrw.ops import backends
+from fastrw import ops
+from fastrw.ops import backends, reference
 from fastrw.ops.self_test import as_tuple
-from fastrw.tolerance import bound, relative_error
+from fastrw.ops.tolerance import bound, relative_error
 
 from .draw import LAYOUTS, Draw
 

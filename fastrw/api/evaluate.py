@@ -11,18 +11,18 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from fastrw.batches import examples, join
+from fastrw.api.own_loss import hold
+from fastrw.api.problem import Problem
 from fastrw.engine import run as engine
+from fastrw.engine.report import UseReport
 from fastrw.engine.run import Answer, Question
 from fastrw.engine.whole import RELATIVE, coarsest
 from fastrw.errors import CoupledExamples
 from fastrw.graph.walk import dtypes
-from fastrw.isolation import RandomState, State
 from fastrw.nodes.base import Products
 from fastrw.ops import backends
-from fastrw.own_loss import hold
-from fastrw.problem import Problem
-from fastrw.report import UseReport
+from fastrw.state.batches import examples, join
+from fastrw.state.snapshot import RandomState, State
 
 METHODS = engine.METHODS
 
@@ -74,7 +74,7 @@ def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", s
     Raises Refused where the named method (or every method) cannot serve.
     """
     _require(problem, backend, score_dtype)
-    state = State(problem)
+    state = State(problem.modules)
     hold(problem, state)
     V = validation_gradient(problem, state, scale) if V is None else V
     losses = problem.losses(problem.batch)
@@ -155,7 +155,7 @@ def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor)
     """With the standing check: the losses of the joined forward are those of the two batches apart."""
     if state.buffers_moved():
         raise _KeepApart("the forward moves buffers")
-    limit, start, after = RELATIVE[coarsest(dtypes(losses))], 0, State(problem)
+    limit, start, after = RELATIVE[coarsest(dtypes(losses))], 0, State(problem.modules)
     try:
         for batch in (problem.batch, problem.val_batch):
             state.rewind()

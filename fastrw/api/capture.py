@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from fastrw.api.evaluate import Assembled
+from fastrw.api.problem import Problem
 from fastrw.errors import ForThisBatch, Refused
-from fastrw.evaluate import Assembled
-from fastrw.isolation import RandomState, State
-from fastrw.problem import Problem
+from fastrw.state.snapshot import RandomState, State
 
 Run = Callable[[Problem, State], Assembled]
 
@@ -52,7 +52,7 @@ class Captured:
         )
         try:
             with autocast:  # a cast weight that outlives the capture would lie in the graph's memory
-                self._found = graph.record(lambda: run(problem, State(problem)))
+                self._found = graph.record(lambda: run(problem, State(problem.modules)))
         except RuntimeError as error:
             raise Refused(
                 "fastrw.capture: a captured step must not wait for the GPU, got " + str(error).partition("\n")[0]

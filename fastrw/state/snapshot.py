@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from fastrw.errors import Refused
-from fastrw.problem import Problem
 
 KEPT = 1 << 30  # bytes of parameters that are kept through a first call
 
@@ -46,8 +45,8 @@ class State:
     or a graph that is still alive would refuse its backward.
     """
 
-    def __init__(self, problem: Problem):
-        modules = problem.modules.values()
+    def __init__(self, named_modules: dict[str, nn.Module]):
+        modules = named_modules.values()
         self._owners = [(module._buffers, dict(module._buffers)) for module in modules]
         own = [vars(module) for module in modules if not _holds_nothing(module)]
         self._attributes = [(now, _attributes(now), now.keys() | ()) for now in own]
@@ -58,17 +57,17 @@ class State:
         self._tensors = [(t, t.detach().clone()) for t in tensors]
         self._versions = [t._version for t in tensors]
         self._generators = [(v, v.get_state()) for v in held if isinstance(v, torch.Generator)]
-        self._model = problem.modules[""]
+        self._model = named_modules[""]
         named = {
             id(p): (f"{at}.{k}", p)
-            for at, m in problem.modules.items()
+            for at, m in named_modules.items()
             for k, p in m._parameters.items()
             if p is not None
         }
         self._parameters = [(name, p, p._version, p.data_ptr()) for name, p in named.values()]
         wanted = _seen.setdefault(self._model, _Seen()).next(self._parameters)
         self._kept = {name: p.detach().clone() for name, p, *_ in self._parameters if name in wanted}
-        devices = {t.device for t in (*problem.params.values(), *tensors) if t.is_cuda}
+        devices = {t.device for t in (*(p for _, p, *_ in self._parameters), *tensors) if t.is_cuda}
         if devices and torch.cuda.is_current_stream_capturing():
             devices = set()  # see RandomState
         self._cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]
@@ -138,7 +137,7 @@ class State:
                 p.data.copy_(self._kept[name])
         if lost := sorted(written - self._kept.keys()):
             return [Refused(
-                "fastrw.isolation: a forward must not write its parameters, for two forwards start from one state, got "
+                "fastrw.state: a forward must not write its parameters, for two forwards start from one state, got "
                 f"{lost[0]!r} written (make both losses in one forward, for fastrw.backward)"
             )]  # fmt: skip
         return []

@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastrw.accumulate import accumulate, backward
-from fastrw.capture import Graphs
+from fastrw.api.capture import Graphs
+from fastrw.api.evaluate import Assembled, assemble, evaluate
+from fastrw.api.meta_weights import check_options
+from fastrw.api.problem import Problem
+from fastrw.api.timeline import Timeline
+from fastrw.engine.accumulate import accumulate, backward
+from fastrw.engine.report import Step
+from fastrw.engine.weights import NORMALIZERS
 from fastrw.errors import ForThisBatch, Refused, UntracedUse
-from fastrw.evaluate import Assembled, assemble, evaluate
-from fastrw.isolation import State
-from fastrw.meta_weights import check_options
-from fastrw.problem import Problem
-from fastrw.report import Step
-from fastrw.timeline import Timeline
-from fastrw.weights import NORMALIZERS
+from fastrw.state.snapshot import State
 
 UPDATES = ("auto", "assembled", "backward")
 
@@ -122,7 +122,7 @@ class Reweighter:
     def weights(self, batch: Any, val_batch: Any) -> Tensor:
         """w [n] alone, for a loop that does its own forward and backward: see `meta_weights`. Nothing moves."""
         problem = Problem(self.model, batch, val_batch, **self._question)
-        state = State(problem)
+        state = State(problem.modules)
         try:
             return self._normalize(evaluate(problem, method=self._method, **self._how).scores)
         finally:
@@ -141,7 +141,7 @@ class Reweighter:
 
     def _step(self, problem: Problem) -> Step:
         timeline = Timeline(problem) if self._timed else None
-        state = State(problem)
+        state = State(problem.modules)
         try:
             out = self._assembled(problem, state, timeline) or self._backward(problem, state, timeline)
         except BaseException:
@@ -198,7 +198,7 @@ class Reweighter:
                     scored.refused, scored.account)  # fmt: skip
 
     def _plain(self, problem: Problem) -> Step:
-        state = State(problem)
+        state = State(problem.modules)
         try:
             losses = problem.losses(problem.batch)
             self._accumulated(losses.mean())

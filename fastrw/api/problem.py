@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastrw.batches import mapped, tensors_of
 from fastrw.engine import guards
+from fastrw.state.batches import mapped, tensors_of
 
 
 class Problem:

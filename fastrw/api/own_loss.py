@@ -10,10 +10,10 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from fastrw.batches import examples, mapped
+from fastrw.api.problem import Problem
 from fastrw.errors import Refused
-from fastrw.isolation import State
-from fastrw.problem import Problem
+from fastrw.state.batches import examples, mapped
+from fastrw.state.snapshot import State
 
 _held: WeakKeyDictionary = WeakKeyDictionary()  # model -> kinds of labels that were held against its own loss
 

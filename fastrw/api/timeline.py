@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from fastrw.problem import Problem
+from fastrw.api.problem import Problem
 
 
 class Timeline:

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastrw.evaluate import METHODS, evaluate
-from fastrw.isolation import State
-from fastrw.problem import Problem
-from fastrw.report import Report
-from fastrw.weights import NORMALIZERS
+from fastrw.api.evaluate import METHODS, evaluate
+from fastrw.api.problem import Problem
+from fastrw.engine.report import Report
+from fastrw.engine.weights import NORMALIZERS
+from fastrw.state.snapshot import State
 
 BACKENDS = ("auto", "reference", "cpp", "cuda", "triton")
 
@@ -89,7 +89,7 @@ def explain(
 def _report(caller, model, batch, val_batch, loss_fn, losses_fn, params, method, backend, score_dtype) -> Report:
     check_options(caller, method, backend, score_dtype)
     problem = Problem(model, batch, val_batch, loss_fn=loss_fn, losses_fn=losses_fn, params=params, caller=caller)
-    state = State(problem)
+    state = State(problem.modules)
     try:
         scored = evaluate(problem, method=method, backend=backend, score_dtype=score_dtype)
     finally:

@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastrw.accumulate import accumulate
 from fastrw.engine import guards
 from fastrw.engine import run as engine
+from fastrw.engine.accumulate import accumulate
+from fastrw.engine.report import Step
 from fastrw.engine.run import Question
+from fastrw.engine.weights import NORMALIZERS
 from fastrw.nodes.base import Products
-from fastrw.report import Step
-from fastrw.weights import NORMALIZERS
 
 UPDATES = ("auto", "assembled", "backward")
 BACKENDS = ("auto", "reference", "cpp", "cuda", "triton")

@@ -1,5 +1,6 @@
 """The zoo: tiny models, one for every claim of exactness and one for every trap met, each with its two batches.
 
+May import torch alone: what judges the library must not be made of it.
 `cases()` lists them all; `cases("resnet*")` those whose name fits the pattern.
 """
 

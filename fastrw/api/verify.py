@@ -13,15 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastrw.batches import mapped
+from fastrw.api.evaluate import METHODS
+from fastrw.api.meta_weights import BACKENDS, gradient_dots
+from fastrw.api.problem import Problem
 from fastrw.engine.whole import coarsest
 from fastrw.errors import Refused
-from fastrw.evaluate import METHODS
 from fastrw.graph.walk import dtypes
-from fastrw.isolation import State
-from fastrw.meta_weights import BACKENDS, gradient_dots
-from fastrw.problem import Problem
-from fastrw.tolerance import SCORE_GOAL, bound, relative_error
+from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error
+from fastrw.state.batches import mapped
+from fastrw.state.snapshot import State
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _forward(problem: Problem) -> tuple[bool, torch.dtype]:
         return [torch.get_rng_state(), *map(torch.cuda.get_rng_state, devices)]
 
     devices = {p.device for p in problem.params.values() if p.is_cuda}
-    state, before = State(problem), states()
+    state, before = State(problem.modules), states()
     try:
         losses = problem.losses(problem.batch)
         return not all(map(torch.equal, before, states())), coarsest(dtypes(losses))

@@ -57,7 +57,7 @@ def case(expect: frozenset[str], *, name: str | None = None, draws: bool = False
     def add(build: Callable) -> Callable:
         label = name or build.__name__
         if label in _REGISTRY:
-            raise ValueError(f"fastrw.zoo: case names must be unique, got {label!r} twice")
+            raise ValueError(f"fastrw.testing: case names must be unique, got {label!r} twice")
         _REGISTRY[label] = Case(label, build, expect, kwargs, draws)
         return build
 

@@ -1,0 +1,71 @@
+"""Imports point down only, and run in no circle: what each folder says that it may import is all that it does."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# folder of fastrw -> the folders that it may import. "." is fastrw itself: its public names.
+MAY_IMPORT = {
+    "errors": set(),
+    "graph": {"errors"},
+    "ops": {"errors", "kernels"},
+    "nodes": {"graph", "ops", "errors"},
+    "engine": {"nodes", "graph", "ops", "errors"},
+    "state": {"errors"},
+    "api": {"engine", "state", "nodes", "graph", "ops", "errors"},
+    "fsr": {"api", "engine", "state", "nodes", "graph", "ops", "errors"},
+    "testing": set(),
+    "demo": {".", "fsr", "testing"},
+    "cli": {".", "api", "fsr", "testing", "demo", "engine", "ops"},
+}
+
+
+def modules(package):
+    """Dotted name -> path, of the modules of a package."""
+    found = {}
+    for path in sorted((ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    if package == "fastrw":
+        found["fastrw.kernels"] = ROOT / "kernels/__init__.py"  # installed there
+    return found
+
+
+def imported(name, path, known):
+    """The modules of the package that this one imports, wherever in its text; types alone do not count."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    skipped, found = set(), set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            skipped.update(id(one) for one in ast.walk(node))
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = ".".join(package.split(".")[: len(package.split(".")) - node.level + 1]) if node.level else ""
+            base = ".".join(filter(None, (base, node.module)))
+            for alias in node.names:
+                found.add(f"{base}.{alias.name}" if f"{base}.{alias.name}" in known else base)
+    return {one for one in found if one.split(".")[0] == name.split(".")[0] and one != name}
+
+
+@pytest.mark.quick
+def test_each_folder_imports_only_what_lies_below_it():
+    known = modules("fastrw")
+    for name, path in known.items():
+        parts = name.split(".")
+        if len(parts) == 1 or parts[1] in ("__main__", "kernels"):
+            continue
+        for other in imported(name, path, known):
+            folder = other.split(".")[1] if "." in other else "."
+            assert folder == parts[1] or folder in MAY_IMPORT[parts[1]], f"{name} imports {other}"
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("folder", sorted(MAY_IMPORT.keys() - {"errors"}))
+def test_each_folder_says_what_it_may_import(folder):
+    text = ast.get_docstring(ast.parse((ROOT / "fastrw" / folder / "__init__.py").read_text()))
+    assert "May import" in text
