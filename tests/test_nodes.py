@@ -9,7 +9,7 @@ from fastrw.graph.saved import names
 from fastrw.graph.sending import send
 from fastrw.nodes import registry
 from fastrw.nodes.generic import transposed
-from fastrw.nodes.waiting import formed
+from fastrw.nodes.lazy import formed
 from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 from tests.on_graph import apart, exact, joined
 
@@ -32,58 +32,54 @@ def running(t, g, c):
 
 
 heads = torch.Size((2, 3, 5, 4))
-# node -> what makes it, the shapes of what it takes, what is read of it
+# node -> what makes it, the shapes of what it takes
 MADE = {
-    "AddmmBackward0": (torch.addmm, [torch.Size((3,)), rows, torch.Size((4, 3))], "mat1 mat2 alpha beta"),
-    "MmBackward0": (torch.mm, [rows, torch.Size((4, 3))], "self mat2"),
-    "BmmBackward0": (torch.bmm, [torch.Size((2, 3, 4)), torch.Size((2, 4, 5))], "self mat2"),
-    "ConvolutionBackward0": (
-        lambda t, k, c: F.conv2d(t, k, c, 2, 1), [x, w, b],
-        "input weight stride padding dilation transposed output_padding groups",
-    ),
-    "NativeLayerNormBackward0": (lambda t, g, c: F.layer_norm(t, (6, 6), g, c), [x, x[2:], x[2:]],
-                                 "input weight result1 result2"),
-    "NativeGroupNormBackward0": (lambda t, g, c: F.group_norm(t, 2, g, c), [x, channels, channels],
-                                 "input weight result1 result2 group"),
-    "NativeBatchNormBackward0": (lambda t, g, c: F.batch_norm(t, None, None, g, c, True), [x, channels, channels],
-                                 "input weight result1 result2 running_mean running_var training eps"),
-    "EmbeddingBackward0": (lambda t: F.embedding(idx, t, padding_idx=2), [torch.Size((6, 3))],
-                           "indices padding_idx scale_grad_by_freq sparse"),
-    "EmbeddingBagBackward0": (bag("mean"), [torch.Size((6, 3))],
-                              "indices offsets result1 result2 result3 mode per_sample_weights padding_idx"),
-    "ScaledDotProductFlashAttentionForCpuBackward0": (
-        attention(), [heads] * 3, "query key value attn_mask is_causal dropout_p scale",
-    ),
-    "AddBackward0": (lambda s, t: torch.add(s, t, alpha=0.5), [rows, rows[1:]], "alpha"),
-    "SubBackward0": (lambda s, t: torch.sub(s, t, alpha=0.5), [rows, rows], "alpha"),
-    "MulBackward0": (torch.mul, [rows, rows[1:]], "self other"),
-    "ReluBackward0": (F.relu, [rows], "result"),
-    "ViewBackward0": (lambda t: t.view(4, 7), [rows], ""),
-    "UnsafeViewBackward0": (lambda t: torch.ops.aten._unsafe_view(t, [4, 7]), [rows], ""),
-    "UnsqueezeBackward0": (lambda t: t.unsqueeze(1), [rows], ""),
-    "SqueezeBackward1": (lambda t: t.squeeze(1), [torch.Size((3, 1, 2))], ""),
-    "CloneBackward0": (torch.clone, [rows], ""),
-    "ToCopyBackward0": (lambda t: t.to(torch.float32).double(), [rows], ""),
-    "TBackward0": (torch.t, [rows], ""),
-    "TransposeBackward0": (lambda t: t.transpose(1, -1), [x], "dim0 dim1"),
-    "PermuteBackward0": (lambda t: t.permute(1, 3, 0, 2), [x], "dims"),
-    "ExpandBackward0": (lambda t: t.expand(5, 7, 4), [rows], ""),
-    "MeanBackward0": (torch.mean, [rows], ""),
-    "MeanBackward1": (lambda t: t.mean((-1, 1)), [x], "dim keepdim"),
-    "SumBackward0": (torch.sum, [rows], ""),
-    "SumBackward1": (lambda t: t.sum(-1, keepdim=True), [x], "dim keepdim"),
-    "MaxPool2DWithIndicesBackward0": (lambda t: F.max_pool2d(t, 2), [x], "result1"),
-    "AvgPool2DBackward0": (lambda t: F.avg_pool2d(t, 3, 2, 1, count_include_pad=False), [x],
-                           "kernel_size stride padding ceil_mode count_include_pad divisor_override"),
-}  # fmt: skip
+    "AddmmBackward0": (lambda b, m, n: torch.addmm(b, m, n, alpha=0.5, beta=2), [(3,), rows, (4, 3)]),
+    "MmBackward0": (torch.mm, [rows, (4, 3)]),
+    "MvBackward0": (torch.mv, [rows, (4,)]),
+    "BmmBackward0": (torch.bmm, [(2, 3, 4), (2, 4, 5)]),
+    "BaddbmmBackward0": (lambda b, m, n: torch.baddbmm(b, m, n, alpha=0.5, beta=2), [(2, 1, 5), (2, 3, 4), (2, 4, 5)]),
+    "ConvolutionBackward0": (lambda t, k, c: F.conv2d(t, k, c, 2, 1), [x, w, b]),
+    "NativeLayerNormBackward0": (lambda t, g, c: F.layer_norm(t, (6, 6), g, c), [x, (6, 6), (6, 6)]),
+    "NativeGroupNormBackward0": (lambda t, g, c: F.group_norm(t, 2, g, c), [x, channels, channels]),
+    "NativeBatchNormBackward0": (lambda t, g, c: F.batch_norm(t, None, None, g, c, True), [x, channels, channels]),
+    "EmbeddingBackward0": (lambda t: F.embedding(idx, t, padding_idx=2), [(6, 3)]),
+    "EmbeddingBagBackward0": (bag("mean"), [(6, 3)]),
+    "ScaledDotProductFlashAttentionForCpuBackward0": (attention(), [heads] * 3),
+    "AddBackward0": (lambda s, t: torch.add(s, t, alpha=0.5), [rows, (4,)]),
+    "SubBackward0": (lambda s, t: torch.sub(s, t, alpha=0.5), [rows, rows]),
+    "MulBackward0": (torch.mul, [rows, (4,)]),
+    "ReluBackward0": (F.relu, [rows]),
+    "ViewBackward0": (lambda t: t.view(4, 7), [rows]),
+    "UnsafeViewBackward0": (lambda t: torch.ops.aten._unsafe_view(t, [4, 7]), [rows]),
+    "UnsqueezeBackward0": (lambda t: t.unsqueeze(1), [rows]),
+    "SqueezeBackward1": (lambda t: t.squeeze(1), [(3, 1, 2)]),
+    "CloneBackward0": (torch.clone, [rows]),
+    "ToCopyBackward0": (lambda t: t.to(torch.float32), [rows]),
+    "TBackward0": (torch.t, [rows]),
+    "TransposeBackward0": (lambda t: t.transpose(1, -1), [x]),
+    "PermuteBackward0": (lambda t: t.permute(1, 3, 0, 2), [x]),
+    "ExpandBackward0": (lambda t: t.expand(5, 7, 4), [rows]),
+    "RepeatBackward0": (lambda t: t.repeat(2, 1, 3), [rows]),
+    "MeanBackward0": (torch.mean, [rows]),
+    "MeanBackward1": (lambda t: t.mean((-1, 1)), [x]),
+    "SumBackward0": (torch.sum, [rows]),
+    "SumBackward1": (lambda t: t.sum(-1, keepdim=True), [x]),
+    "MaxPool2DWithIndicesBackward0": (lambda t: F.max_pool2d(t, 2), [x]),
+    "AvgPool2DBackward0": (lambda t: F.avg_pool2d(t, 3, 2, 1, count_include_pad=False), [x]),
+    "ClampBackward0": (lambda t: t.clamp(min=torch.zeros(4).double()), [rows]),
+    "ClampBackward1": (lambda t: t.clamp(-0.5, 1.0), [rows]),
+}
 UNARY = {
-    "Hardsigmoid": F.hardsigmoid, "Hardswish": F.hardswish, "Hardtanh": F.hardtanh, "Sigmoid": torch.sigmoid,
-    "Tanh": torch.tanh, "Gelu": F.gelu, "Silu": F.silu, "Mish": F.mish, "Elu": F.elu,
-    "LeakyRelu": F.leaky_relu, "Softplus": F.softplus,
-    "LogSigmoid": F.logsigmoid, "Exp": torch.exp, "Sin": torch.sin, "Cos": torch.cos, "Erf": torch.erf,
-    "Abs": torch.abs,
-    "Neg": torch.neg, "Hardshrink": F.hardshrink, "Softshrink": F.softshrink,
+    "Abs": torch.abs, "Celu": lambda t: F.celu(t, 0.7), "ClampMax": lambda t: t.clamp_max(0.3),
+    "ClampMin": lambda t: t.clamp_min(0.3), "Cos": torch.cos, "Elu": F.elu, "Erf": torch.erf, "Exp": torch.exp,
+    "Gelu": lambda t: F.gelu(t, approximate="tanh"), "Hardshrink": F.hardshrink, "Hardsigmoid": F.hardsigmoid,
+    "Hardswish": F.hardswish, "Hardtanh": F.hardtanh, "LeakyRelu": F.leaky_relu, "Log": torch.log,
+    "LogSigmoid": F.logsigmoid, "Mish": F.mish, "Neg": torch.neg, "Reciprocal": torch.reciprocal, "Rsqrt": torch.rsqrt,
+    "Sigmoid": torch.sigmoid, "Silu": F.silu, "Sin": torch.sin, "Softplus": F.softplus, "Softshrink": F.softshrink,
+    "Sqrt": torch.sqrt, "Tanh": torch.tanh, "Threshold": lambda t: F.threshold(t, 0.1, 2.0),
 }  # fmt: skip
+MADE |= {f"{name}Backward0": (f, [rows]) for name, f in UNARY.items()}
 MORE = {
     "convolution, transposed": (lambda t, k, c: F.conv_transpose2d(t, k, c, 2, 1, 1), [x, torch.Size((4, 3, 3, 3)), b]),
     "convolution, 'valid'": (lambda t, k, c: F.conv2d(t, k, c, padding="valid"), [x, w, b]),
@@ -98,38 +94,36 @@ MORE = {
     "index": (lambda t: t[idx], [rows]),
     "clamp by tensors": (lambda t, low: t.clamp(min=low), [rows, rows]),
 }
-CASES = {
-    **{name: (f, shapes) for name, (f, shapes, _) in MADE.items()},
-    **{name: (f, [rows]) for name, f in UNARY.items()},
-    **MORE,
-}
+CASES = {**MADE, **MORE}
 
 
 def node_of(f, shapes):
     torch.manual_seed(0)
-    inputs = [torch.randn(shape, dtype=torch.double).requires_grad_() for shape in shapes]
+    inputs = [torch.randn(shape, dtype=torch.double) for shape in shapes]
+    if f in (torch.log, torch.sqrt, torch.rsqrt):
+        inputs = [t.abs() + 0.1 for t in inputs]
+    inputs = [t.requires_grad_() for t in inputs]
     return f(*inputs).grad_fn, inputs
 
 
 @pytest.mark.quick
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", registry.TYPES)
 def test_what_is_read_of_a_node_is_there(name):
-    f, shapes, read = MADE[name]
-    node, _ = node_of(f, shapes)
-    if name == "ToCopyBackward0":
-        assert {name} == {node.name(), node.next_functions[0][0].name()}
-    assert node.name() == name and name in registry.TYPES
-    assert {*read.split()} <= {*names(type(node))}
+    """torch's own names: on nodes that this machine cannot make, too."""
+    kind = getattr(torch._C._functions, name)
+    alias = {"eps": "epsilon"} if name.startswith("Cudnn") else {}
+    assert {alias.get(one, one) for one in registry.TYPES[name].reads.split()} <= {*names(kind)}
 
 
-def test_every_rule_is_tried():
+@pytest.mark.quick
+def test_every_type_is_tried():
     """But for those of types that this machine cannot make, which are here by name."""
     others = {f"ScaledDotProduct{kind}AttentionBackward0" for kind in ("Flash", "Efficient", "Cudnn")}
     others |= {"CudnnBatchNormBackward0", "ReshapeAliasBackward0", "AliasBackward0", "DetachBackward0"}
     others |= {"SqueezeBackward0", "SqueezeBackward2"}
-    rule = registry.TYPES["TanhBackward0"].tangent
-    elementwise = {name for name, kind in registry.TYPES.items() if kind.tangent is rule}
-    assert registry.TYPES.keys() - others - elementwise == MADE.keys() - elementwise
+    assert registry.TYPES.keys() - others == MADE.keys()
+    for name, (f, shapes) in MADE.items():
+        assert node_of(f, shapes)[0].name() == name
 
 
 @pytest.mark.quick
@@ -139,8 +133,6 @@ def test_tangents_are_the_transpose_of_what_a_node_sends(name):
     f, shapes = CASES[name]
     for some in range(1, 1 << len(shapes)):  # every set of inputs that have a tangent
         node, inputs = node_of(f, shapes)
-        if name == "ToCopyBackward0":
-            node = node.next_functions[0][0]
         ts = {j: torch.randn_like(t).detach() for j, t in enumerate(inputs) if some >> j & 1}
         with torch.no_grad():
             found = {k: formed(t) for k, t in registry.tangent(node, ts, "auto").items()}
@@ -153,7 +145,7 @@ def test_tangents_are_the_transpose_of_what_a_node_sends(name):
                 assert (sent - ours).abs() <= goal * scale
 
 
-def test_a_node_without_a_rule_is_transposed():
+def test_a_node_without_a_formula_is_transposed():
     node, (t, _) = node_of(torch.mv, [rows, rows[1:]])
     d = torch.randn(4, dtype=torch.double)
     assert relative_error(transposed(node, {1: d})[0], t @ d) <= SCORE_GOAL[torch.float64]

@@ -10,7 +10,7 @@ from torch import Tensor
 from fastrw.graph.saved import once
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import registry
-from fastrw.nodes.waiting import Tangent, formed
+from fastrw.nodes.lazy import Tangent, formed
 
 
 def sweep(graph: Graph, nodes: Sequence[int], V: Mapping[int, Tensor], wanted: Collection[Edge], backend: str,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
@@ -26,6 +27,42 @@ def saved(node: Node, name: str) -> Any:
     if type(found) is list or type(found) is tuple:
         return [t.detach() if isinstance(t, Tensor) else t for t in found]
     return found
+
+
+class Saved:
+    """What a node saved, read when it is asked for: `s.mat1`; and the shapes on both sides of its operation."""
+
+    __slots__ = ("node",)
+
+    def __init__(self, node: Node):
+        self.node = node
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "eps" and not hasattr(self.node, "_saved_eps"):  # cuDNN's BatchNorm has another name for it
+            name = "epsilon"
+        return saved(self.node, name)
+
+    @property
+    def output(self):
+        """Shape, dtype and device of the operation's first output."""
+        return self.node._input_metadata[0]
+
+    def shape(self, j: int) -> torch.Size | None:
+        """The shape of input j of the operation; None where no gradient goes to it."""
+        child, k = self.node.next_functions[j]
+        return None if child is None else torch.Size(child._input_metadata[k].shape)
+
+
+class Values:
+    """In the place of `Saved`, where there is no node: plain values, under the names that formulas read."""
+
+    def __init__(self, output: Any = None, shapes: Sequence[torch.Size | None] = (), /, **read: Any):
+        self.output, self._shapes = output, shapes
+        for name, value in read.items():
+            setattr(self, name, value)
+
+    def shape(self, j: int) -> torch.Size | None:
+        return self._shapes[j]
 
 
 def signed(value: int) -> int:

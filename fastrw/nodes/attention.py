@@ -6,40 +6,40 @@ import math
 
 import torch
 
-from fastrw.graph.saved import names, saved
-from fastrw.nodes.base import NodeType, total
+from fastrw.nodes.base import ByInput, NodeType, by_calls, total
 
 
-def _tangent(node, ts, backend: str):
-    """o = p v, p = softmax(scale q kᵀ + mask): p' = p (s' - Σ p s'), o' = p' v + p v'."""
-    if saved(node, "dropout_p") if "dropout_p" in names(type(node)) else 0.0:
-        return None
-    q, k, v = (saved(node, name) for name in ("query", "key", "value"))
-    mask = next((saved(node, name) for name in ("attn_mask", "attn_bias") if name in names(type(node))), None)
-    scale = saved(node, "scale")
-    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-    heads = q.shape[1] // k.shape[1]
-    if heads > 1:  # grouped queries
-        k, v = (t.repeat_interleave(heads, 1) for t in (k, v))
-        ts = {j: t if j == 0 else t.repeat_interleave(heads, 1) for j, t in ts.items()}
-    s = (q @ k.mT) * scale
-    if mask is not None:
-        s = s + mask
-    if saved(node, "is_causal"):
-        s = s.masked_fill(torch.ones(s.shape[-2:], dtype=torch.bool, device=s.device).triu(1), -torch.inf)
-    p = s.softmax(-1).nan_to_num()
-    ds = total(ts[0] @ k.mT if 0 in ts else None, q @ ts[1].mT if 1 in ts else None)
-    dp = None
-    if ds is not None:
-        ds = ds * scale
-        dp = (p * (ds - (p * ds).sum(-1, keepdim=True))) @ v
-    dm = ts.get(3)
-    if dm is not None:
-        dp = total(dp, (p * (dm - (p * dm).sum(-1, keepdim=True))) @ v)
-    return {0: total(dp, p @ ts[2] if 2 in ts else None).to(q.dtype)}
+def _jvp(mask_name: str):
+    """mask_name: what the mask is saved under; empty where the kernel takes none."""
+
+    def jvp(s, ts: ByInput, backend: str) -> ByInput | None:
+        """o = p v, p = softmax(scale q kᵀ + mask): p' = p (s' - Σ p s'), o' = p' v + p v'."""
+        if s.dropout_p:
+            return None
+        q, k, v, mask = s.query, s.key, s.value, getattr(s, mask_name) if mask_name else None
+        scale = 1 / math.sqrt(q.shape[-1]) if s.scale is None else s.scale
+        heads = q.shape[1] // k.shape[1]
+        if heads > 1:  # grouped queries
+            k, v = (t.repeat_interleave(heads, 1) for t in (k, v))
+            ts = {j: t if j in (0, 3) else t.repeat_interleave(heads, 1) for j, t in ts.items()}
+        logits = (q @ k.mT) * scale
+        logits = logits if mask is None else logits + mask
+        if s.is_causal:
+            causal = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+            logits = logits.masked_fill(causal, -torch.inf)
+        p = logits.softmax(-1).nan_to_num()
+        ds = total(ts[0] @ k.mT if 0 in ts else None, q @ ts[1].mT if 1 in ts else None)
+        ds = total(None if ds is None else ds * scale, ts.get(3))
+        do = None if ds is None else (p * (ds - (p * ds).sum(-1, keepdim=True))) @ v
+        return {0: total(do, p @ ts[2] if 2 in ts else None).to(q.dtype)}
+
+    return jvp
 
 
 TYPES = {
-    f"ScaledDotProduct{kind}Backward0": NodeType(None, _tangent)
-    for kind in ("FlashAttentionForCpu", "FlashAttention", "EfficientAttention", "CudnnAttention")
-}
+    f"ScaledDotProduct{kind}Backward0": NodeType(
+        f"query key value {mask} is_causal scale dropout_p", by_calls, _jvp(mask)
+    )
+    for kind, mask in (("FlashAttentionForCpu", "attn_mask"), ("FlashAttention", ""),
+                       ("EfficientAttention", "attn_bias"), ("CudnnAttention", "attn_bias"))
+}  # fmt: skip

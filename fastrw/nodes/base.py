@@ -1,18 +1,21 @@
-"""What a node leaves behind at a use: its validation gradient, its scores, its weighted gradient. All by input of the
-operation: {input: tensor}."""
+"""What a type of node has to answer, and what several of them share. Gradients are keyed by input of the operation:
+{input: tensor}.
+
+A `Part` is one use of parameters, made of the gradient G that reaches its node: operands are tensors, and each method
+is a formula of them, which torch.compile and make_fx can trace."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from fastrw.nodes.owned import Owned
 from fastrw.ops import backends
+from fastrw.ops.function import call
 
 ByInput = dict[int, Tensor]
 
@@ -25,7 +28,7 @@ class Products:
     score_dtype: torch.dtype | None = None
 
     def narrow(self, *tensors: Tensor | None) -> list[Tensor | None]:
-        """What enters a score product."""
+        """The operands of a score product, in its dtype."""
         if self.score_dtype is None:
             return list(tensors)
         return [None if t is None else t.to(self.score_dtype) for t in tensors]
@@ -33,8 +36,9 @@ class Products:
 
 @dataclass(slots=True, eq=False)
 class Use:
-    """A place where the graph is cut: node, and `below`, the inputs of its operation that lead to a leaf and whose
-    gradients are not owned. owned: output -> owners of its gradient. memo: what a rule found out of these once."""
+    """A place where the graph is cut: a node, and `below`, the inputs of its operation that lead to a leaf and whose
+    gradients have no owners. owned: output -> owners of its gradient. memo: what a node type derived from these once.
+    """
 
     node: int
     below: tuple[int, ...]
@@ -43,55 +47,101 @@ class Use:
 
 
 class Part:
-    """One use, made where its gradient G appears.
+    """One use of parameters. Subclasses are built from tensors and numbers alone.
 
     `alone` is the score of a use that shares no parameter with another: fused forms take V in the same pass, or form
     none. Uses that share one are scored by `validation`, summed over all of them, then `score`. Where `masks`, an
-    example of weight 0 adds nothing to `update`, whatever it holds.
+    example of weight 0 adds nothing to `update`, even if its gradient is not finite.
     """
 
     masks = True
     form = "project"
-    backend = "torch"  # who computed the last product
+    backend = "torch"  # that computed the last product
 
     def why(self) -> str | tuple:
-        """Why this form: a text, or a template and what fills it."""
+        """Why this form: a text, or a template and its values."""
         return ""
 
-    def _op(self, name: str, products: Products, *args):
-        """One of fastrw.ops, by the backend that serves it."""
-        chosen = backends.choose(name, products.backend, *args)
-        self.backend = chosen.name
-        return chosen.run(*args)
+    def costs(self) -> dict[str, float]:
+        """Form -> cost, of the forms that this use could take; only comparable with one another."""
+        return {self.form: 0.0}
 
     def alone(self) -> Tensor | None:
-        """[n] along the V of the validation's own elements of G."""
+        """[n]: scores along the V of the validation's own elements of G."""
         return self.score(self.validation())
 
     def validation(self) -> ByInput:
-        """What the validation's elements of G send to each input."""
+        """What the validation's elements of G send to each input: this use's term of V."""
         raise NotImplementedError
 
     def score(self, V: ByInput) -> Tensor | None:
-        """[n]: <G_i, tangent along V>; None where there is none."""
+        """[n]: <G_i, tangent along V>; None where V reaches no input."""
         raise NotImplementedError
 
     def update(self, w: Tensor) -> ByInput:
         """What sum_i w_i G_i sends to each input, w [n]."""
         raise NotImplementedError
 
+    def instances(self) -> ByInput:
+        """[n, ...]: what each G_i sends to each input, the gradients of single examples."""
+        raise NotImplementedError
+
+    def _op(self, name: str, products: Products, *args):
+        """One of fastrw.ops, by the backend that serves it."""
+        found, self.backend = run_op(name, products.backend, *args)
+        return found
+
+
+def run_op(name: str, backend: str, *args) -> tuple[Any, str]:
+    """One of fastrw.ops below autograd, and the backend that served it."""
+    if torch.compiler.is_dynamo_compiling():
+        return call(name, backend, *args), backend
+    chosen = backends.choose(name, backend, *args)
+    return chosen.run(*args), chosen.name
+
+
+def by_calls(s, use: Use, g: Tensor, products: Products) -> Part | None:
+    """No formula: the use is served by calling its node, see `generic`."""
+    return None
+
+
+def by_transposition(s, ts: ByInput, backend: str) -> ByInput | None:
+    """No formula: the tangent is the transpose of what the node sends, see `generic`."""
+    return None
+
+
+class NodeType(NamedTuple):
+    """What is known of a type of node, as formulas of what it saved: `s.mat1`, and of `s.output` (shape, dtype,
+    device) and `s.shape(j)`, the shape of input j.
+
+    reads: the names that formulas read.
+    part(s, use, g, products): the Part of a use with gradient g of output 0 alone; None where no formula applies.
+    jvp(s, ts, backend): the tangents of the operation's outputs, {output: tangent}, for those of its inputs; None where
+    no formula applies.
+    fused: type of the only node that reads this one's output -> a `jvp` for both, the reader's s its third argument.
+    lazy: `jvp` takes tangents that are not formed yet, see `lazy`."""
+
+    reads: str
+    part: Callable[[Any, Use, Tensor, Products], Part | None]
+    jvp: Callable[[Any, dict, str], dict | None]
+    fused: dict[str, Callable] = {}  # noqa: RUF012  never written to
+    lazy: bool = False
+
 
 class Instances(Part):
-    """A use whose per-example gradients are small: they are kept, and nothing else. G: input -> ([n, ...], their sum
+    """A use with small gradients of single examples: they are kept, and nothing else. G: input -> ([n, ...], their sum
     over the validation [...])."""
 
     form = "instance"
 
+    def __init__(self, G: dict[int, tuple[Tensor, Tensor | None]]):
+        self._G = G
+
     def why(self) -> str:
         return "the gradient of one example is small, and kept"
 
-    def __init__(self, G: dict[int, tuple[Tensor, Tensor | None]]):
-        self._G = G
+    def costs(self) -> dict[str, float]:
+        return {"instance": float(sum(G.numel() for G, _ in self._G.values()))}
 
     def validation(self) -> ByInput:
         return {j: v for j, (_, v) in self._G.items() if v is not None}
@@ -107,13 +157,61 @@ class Instances(Part):
     def update(self, w: Tensor) -> ByInput:
         return {j: masked_sum(G, w) for j, (G, _) in self._G.items()}
 
+    def instances(self) -> ByInput:
+        return {j: G for j, (G, _) in self._G.items()}
+
+
+class Both(Part):
+    """A use whose inputs are served by two parts."""
+
+    def __init__(self, first: Part, second: Part):
+        self._first, self._second = first, second
+        self.form, self.backend = first.form, first.backend
+
+    def why(self) -> str | tuple:
+        return self._first.why()
+
+    def costs(self) -> dict[str, float]:
+        return self._first.costs()
+
+    def alone(self) -> Tensor | None:
+        return self._noted(total(self._second.alone(), self._first.alone()))
+
+    def validation(self) -> ByInput:
+        return self._second.validation() | self._first.validation()
+
+    def score(self, V: ByInput) -> Tensor | None:
+        return self._noted(total(self._second.score(V), self._first.score(V)))
+
+    def update(self, w: Tensor) -> ByInput:
+        return self._second.update(w) | self._first.update(w)
+
+    def instances(self) -> ByInput:
+        return self._second.instances() | self._first.instances()
+
+    def _noted(self, s: Tensor | None) -> Tensor | None:
+        self.backend = self._first.backend
+        return s
+
+
+def summed(G: Tensor, shape: torch.Size, j: int, owned: Owned) -> Part | None:
+    """The use of an input of this shape that was broadcast to the output: G, summed to the shape, as instances; None
+    where the input has elements of its own for each example."""
+    if owned.dim is None or G.shape != owned.shape or G.is_complex():
+        return None
+    full = [1] * (G.ndim - len(shape)) + list(shape)
+    if full[owned.dim] != 1:
+        return None
+    over = [d for d in range(G.ndim) if full[d] == 1 and d != owned.dim and G.shape[d] != 1]
+    G = G.sum(over, keepdim=True) if over else G
+    return Instances({j: by_example(G.movedim(owned.dim, 0).reshape(G.shape[owned.dim], *shape), owned)})
+
 
 def by_example(x: Tensor, owned: Owned) -> tuple[Tensor, Tensor | None]:
     """Sums of x [L, ...], laid out as `owned` along its first dimension: ([n, ...], the validation's or None)."""
     n, each = owned.n, owned.each
     if each:
-        mine = x[: n * each]
-        rest = x[n * each :]
+        mine, rest = x[: n * each], x[n * each :]
         mine = mine if each == 1 else mine.reshape(n, each, *x.shape[1:]).sum(1)
         return mine, rest.sum(0) if len(rest) else None
     into = x.new_zeros(n + 2, *x.shape[1:])
@@ -122,7 +220,7 @@ def by_example(x: Tensor, owned: Owned) -> tuple[Tensor, Tensor | None]:
 
 
 def masked_sum(G: Tensor, w: Tensor) -> Tensor:
-    """sum_i w_i G_i; an example of weight 0 adds nothing, whatever it holds."""
+    """sum_i w_i G_i; an example of weight 0 adds nothing, even if its gradient is not finite."""
     w = w.to(G.dtype)
     return (w @ torch.where((w == 0)[:, None], 0, flat(G))).view(G.shape[1:])
 
@@ -133,14 +231,13 @@ def flat(G: Tensor) -> Tensor:
 
 
 def wide(t: Tensor) -> Tensor:
-    """Scores are summed in float64 for float64, else in float32."""
+    """In the dtype that scores are summed in: float64 for float64, else float32."""
     return t if t.dtype == torch.float64 else t.float()
 
 
 def in_sums_of(w: Tensor, g: Tensor) -> Tensor:
     """The weights in the dtype that sums of g are kept in."""
-    dtype = torch.float64 if g.dtype == torch.float64 else torch.float32
-    return w if w.dtype == dtype else w.to(dtype)
+    return w.to(torch.float64 if g.dtype == torch.float64 else torch.float32)
 
 
 def total(*parts: Tensor | None) -> Tensor | None:
@@ -152,15 +249,6 @@ def total(*parts: Tensor | None) -> Tensor | None:
     return found
 
 
-class NodeType(NamedTuple):
-    """What is known of a type of node.
-
-    part(node, use, g, products): its Part at a use with gradient g of output 0 alone; None where it does not serve.
-    tangent(node, ts, backend): the tangents of its operation's outputs, {output: tangent}, for those of the inputs
-    {input: tangent}; None where it does not serve. read_by: type of the only node that sends to this one -> a rule that
-    serves it better, rule(node, ts, reader, backend). What is missing is `generic`'s."""
-
-    part: Callable[[Node, Use, Tensor, Products], Part | None] | None = None
-    tangent: Callable[[Node, dict[int, Tensor], str], dict[int, Tensor] | None] | None = None
-    read_by: dict[str, Callable] | None = None
-    waits: bool = False  # it takes tangents that wait: see `waiting`
+def scaled(t: Tensor, by: float) -> Tensor:
+    """t * by, without a pass where that is t."""
+    return t if by == 1 else t * by

@@ -3,67 +3,51 @@ shape."""
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
-from fastrw.graph.saved import saved
-from fastrw.graph.walk import shape_of
-from fastrw.nodes.base import Instances, NodeType, Part, Products, Use, by_example, total
-from fastrw.nodes.owned import Owned
-from fastrw.nodes.waiting import Normed, formed, through_relu
+from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, by_calls, scaled, summed, total
+from fastrw.nodes.lazy import LazyBatchNormTangent, formed, through_relu
+
+aten = torch.ops.aten
 
 
-def _reduced(G: Tensor, node, j: int, owned: Owned) -> Part | None:
-    """G, the gradient of input j before it is summed to its shape, as instances."""
-    child, k = node.next_functions[j]
-    shape = shape_of(child, k)
-    if owned.dim is None or G.shape != owned.shape or G.is_complex():
+def _only(use: Use) -> int | None:
+    """The input that leads to a parameter; None where both do."""
+    return use.below[0] if len(use.below) == 1 else None
+
+
+def _sum_part(sign: int):
+    """The use of x + sign alpha y."""
+
+    def part(s, use: Use, g: Tensor, products: Products) -> Part | None:
+        j = _only(use)
+        if j is None:
+            return None
+        return summed(scaled(g, sign * s.alpha) if j else g, s.shape(j), j, use.owned[0])
+
+    return part
+
+
+def _mul(s, use: Use, g: Tensor, products: Products) -> Part | None:
+    j = _only(use)
+    other = None if j is None else s.self if j else s.other
+    if other is None or other.is_complex():
         return None
-    full = [1] * (G.ndim - len(shape)) + list(shape)
-    if full[owned.dim] != 1:  # it runs along the examples
-        return None
-    over = [d for d in range(G.ndim) if full[d] == 1 and d != owned.dim and G.shape[d] != 1]
-    G = G.sum(over, keepdim=True) if over else G
-    mine, rest = by_example(G.movedim(owned.dim, 0).reshape(G.shape[owned.dim], *shape), owned)
-    return Instances({j: (mine, rest)})
+    return summed((g * other).to(g.dtype), s.shape(j), j, use.owned[0])
 
 
-def _scaled(t, by):
-    return t if by == 1 else t * by
+def _like_output(s, t: Tensor) -> Tensor:
+    return t.to(s.output.dtype).expand(s.output.shape)
 
 
-def _add(node, use: Use, g: Tensor, products: Products) -> Part | None:
-    if len(use.below) != 1:
-        return None
-    (j,) = use.below
-    return _reduced(_scaled(g, saved(node, "alpha")) if j else g, node, j, use.owned[0])
-
-
-def _sub(node, use: Use, g: Tensor, products: Products) -> Part | None:
-    if len(use.below) != 1:
-        return None
-    (j,) = use.below
-    return _reduced(g * -saved(node, "alpha") if j else g, node, j, use.owned[0])
-
-
-def _mul(node, use: Use, g: Tensor, products: Products) -> Part | None:
-    if len(use.below) != 1:
-        return None
-    (j,) = use.below
-    other = saved(node, "self" if j else "other")
-    return None if other is None or other.is_complex() else _reduced((g * other).to(g.dtype), node, j, use.owned[0])
-
-
-def _like_output(node, t: Tensor) -> Tensor:
-    dtype, shape = node._input_metadata[0].dtype, shape_of(node)
-    t = t if t.dtype == dtype else t.to(dtype)
-    return t if t.shape == shape else t.expand(shape)
-
-
-def _add_tangent(node, ts, backend: str):
-    alpha = saved(node, "alpha")
+def _add_jvp(s, ts, backend: str):
+    alpha = s.alpha
     for x, y in ((0, 1), (1, 0)):
         t = ts.get(x)
-        if alpha == 1 and isinstance(t, Normed) and t.shape == shape_of(node):
+        if alpha == 1 and isinstance(t, LazyBatchNormTangent) and [*t.shape] == [*s.output.shape]:
             other = ts.get(y)
             if other is None:
                 return {0: t}
@@ -71,45 +55,83 @@ def _add_tangent(node, ts, backend: str):
             if other.shape == t.shape:
                 return {0: t.plus(other)}
     ts = {j: formed(t) for j, t in ts.items()}
-    found = total(ts.get(0), _scaled(ts[1], alpha) if 1 in ts else None)
-    return {0: _like_output(node, found)}
+    return {0: _like_output(s, total(ts.get(0), scaled(ts[1], alpha) if 1 in ts else None))}
 
 
-def _sub_tangent(node, ts, backend: str):
-    return {0: _like_output(node, total(ts.get(0), ts[1] * -saved(node, "alpha") if 1 in ts else None))}
+def _sub_jvp(s, ts, backend: str):
+    return {0: _like_output(s, total(ts.get(0), ts[1] * -s.alpha if 1 in ts else None))}
 
 
-def _mul_tangent(node, ts, backend: str):
-    x, y = saved(node, "self"), saved(node, "other")
+def _mul_jvp(s, ts, backend: str):
+    x, y = s.self, s.other
     if any(t.is_complex() for t in ts.values()) or (0 in ts and y is None) or (1 in ts and x is None):
         return None
-    return {0: _like_output(node, total(ts[0] * y if 0 in ts else None, ts[1] * x if 1 in ts else None))}
+    return {0: _like_output(s, total(ts[0] * y if 0 in ts else None, ts[1] * x if 1 in ts else None))}
 
 
-def _relu_tangent(node, ts, backend: str):
-    t, out = ts[0], saved(node, "result")
-    if isinstance(t, Normed):
-        return {0: t.masked(out)}
-    return {0: through_relu(formed(t), out, backend)}
+def _relu_jvp(s, ts, backend: str):
+    t = ts[0]
+    return {0: t.masked(s.result) if isinstance(t, LazyBatchNormTangent) else through_relu(formed(t), s.result)}
 
 
-def _self_adjoint(node, ts, backend: str):
-    """g -> g f'(x), element by element: tangents go through as gradients do."""
-    t = ts.get(0)
-    if len(ts) > 1 or t is None or t.is_complex():
-        return None
-    out = node(t)
-    return {0: out[0] if isinstance(out, tuple) else out}
+def _on(formula):
+    """An operation on each element x: formula(s, t) is t f'(x), for gradients and for tangents."""
+
+    def jvp(s, ts: ByInput, backend: str) -> ByInput | None:
+        t = ts.get(0)
+        return None if len(ts) > 1 or t is None or t.is_complex() else {0: formula(s, t)}
+
+    return jvp
 
 
-_UNARY = """Hardsigmoid Hardswish Hardtanh Sigmoid Tanh Gelu Silu Mish Elu LeakyRelu Threshold Softplus LogSigmoid Exp
-    Log Sqrt Rsqrt Sin Cos Erf Abs Neg Clamp ClampMin ClampMax Relu6 Selu Celu Hardshrink Softshrink Square
-    Reciprocal"""
+def _between(x: Tensor, t: Tensor, low, high) -> Tensor:
+    """t where x was not clamped."""
+    kept = torch.ones_like(x, dtype=torch.bool)
+    kept = kept if low is None else kept & (x >= low)
+    return torch.where(kept if high is None else kept & (x <= high), t, 0)
+
+
+# name -> (what is read, t f'(x))
+_UNARY = {
+    "Abs": ("self", lambda s, t: t * s.self.sgn()),
+    "Celu": ("self alpha", lambda s, t: aten.elu_backward(t, s.alpha, 1.0, 1 / s.alpha, False, s.self)),
+    "Cos": ("self", lambda s, t: t * -s.self.sin()),
+    "Elu": ("self alpha scale input_scale",
+            lambda s, t: aten.elu_backward(t, s.alpha, s.scale, s.input_scale, False, s.self)),
+    "Erf": ("self", lambda s, t: t * (2 / math.sqrt(math.pi)) * (-s.self.square()).exp()),
+    "Exp": ("result", lambda s, t: t * s.result),
+    "Gelu": ("self approximate", lambda s, t: aten.gelu_backward(t, s.self, approximate=s.approximate)),
+    "Hardshrink": ("self lambd", lambda s, t: aten.hardshrink_backward(t, s.self, s.lambd)),
+    "Hardsigmoid": ("self", lambda s, t: aten.hardsigmoid_backward(t, s.self)),
+    "Hardswish": ("self", lambda s, t: aten.hardswish_backward(t, s.self)),
+    "Hardtanh": ("self min_val max_val", lambda s, t: aten.hardtanh_backward(t, s.self, s.min_val, s.max_val)),
+    "LeakyRelu": ("self negative_slope",
+                  lambda s, t: aten.leaky_relu_backward(t, s.self, s.negative_slope, False)),
+    "Log": ("self", lambda s, t: t / s.self),
+    "LogSigmoid": ("self buffer", lambda s, t: aten.log_sigmoid_backward(t, s.self, s.buffer)),
+    "Mish": ("self", lambda s, t: aten.mish_backward(t, s.self)),
+    "Neg": ("", lambda s, t: -t),
+    "Reciprocal": ("result", lambda s, t: t * -s.result.square()),
+    "Rsqrt": ("result", lambda s, t: t * -0.5 * s.result.pow(3)),
+    "Sigmoid": ("result", lambda s, t: aten.sigmoid_backward(t, s.result)),
+    "Silu": ("self", lambda s, t: aten.silu_backward(t, s.self)),
+    "Sin": ("self", lambda s, t: t * s.self.cos()),
+    "Softplus": ("self beta threshold", lambda s, t: aten.softplus_backward(t, s.self, s.beta, s.threshold)),
+    "Softshrink": ("self lambd", lambda s, t: aten.softshrink_backward(t, s.self, s.lambd)),
+    "Sqrt": ("result", lambda s, t: t / (2 * s.result)),
+    "Tanh": ("result", lambda s, t: aten.tanh_backward(t, s.result)),
+    "Threshold": ("self threshold", lambda s, t: aten.threshold_backward(t, s.self, s.threshold)),
+    "ClampMin": ("self min", lambda s, t: _between(s.self, t, s.min, None)),
+    "ClampMax": ("self max", lambda s, t: _between(s.self, t, None, s.max)),
+}  # fmt: skip
+_CLAMP = NodeType("self min max", by_calls, _on(lambda s, t: _between(s.self, t, s.min, s.max)))
 
 TYPES = {
-    **{f"{name}Backward{i}": NodeType(None, _self_adjoint) for name in _UNARY.split() for i in range(2)},
-    "AddBackward0": NodeType(_add, _add_tangent, waits=True),
-    "SubBackward0": NodeType(_sub, _sub_tangent),
-    "MulBackward0": NodeType(_mul, _mul_tangent),
-    "ReluBackward0": NodeType(None, _relu_tangent, waits=True),
+    **{f"{name}Backward0": NodeType(reads, by_calls, _on(formula)) for name, (reads, formula) in _UNARY.items()},
+    "ClampBackward0": _CLAMP,
+    "ClampBackward1": _CLAMP,
+    "AddBackward0": NodeType("alpha", _sum_part(1), _add_jvp, lazy=True),
+    "SubBackward0": NodeType("alpha", _sum_part(-1), _sub_jvp),
+    "MulBackward0": NodeType("self other", _mul, _mul_jvp),
+    "ReluBackward0": NodeType("result", by_calls, _relu_jvp, lazy=True),
 }

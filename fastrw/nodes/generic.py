@@ -3,7 +3,7 @@ linear in what it takes; and where its backward has no derivative, it is called 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -13,8 +13,8 @@ from fastrw.errors import Refused
 from fastrw.graph.saved import is_custom
 from fastrw.graph.sending import send
 from fastrw.nodes.base import ByInput, Part, Use, total, wide
+from fastrw.nodes.lazy import formed
 from fastrw.nodes.owned import Owned
-from fastrw.nodes.waiting import formed
 
 
 class NoDerivative(Refused):
@@ -51,14 +51,19 @@ class Generic(Part):
             return self._one_by_one(V)
         return total(*(self._owned[k].sums(product(self._gs[k], t)) for k, t in ts.items() if k in self._gs))
 
+    def instances(self) -> ByInput:
+        each = [*self._each()]
+        return {j: torch.stack([sent[j] for sent in each]) for j in each[0]}
+
     def _one_by_one(self, V: ByInput) -> Tensor:
-        n = next(iter(self._owned.values())).n
-        scores = []
-        for i in range(n):
-            sent = self._sent(lambda owned, g, i=i: owned.only(g, i))
-            dots = [product(sent[j], formed(v)).sum() for j, v in V.items() if j in sent]
-            scores.append(total(*dots) if dots else wide(next(iter(self._gs.values()))).new_zeros(()))
-        return torch.stack(scores)
+        none = wide(next(iter(self._gs.values()))).new_zeros(())
+        dots = [[product(sent[j], formed(v)).sum() for j, v in V.items() if j in sent] for sent in self._each()]
+        return torch.stack([total(none, *each) for each in dots])
+
+    def _each(self) -> Iterator[ByInput]:
+        """What the G of each example sends."""
+        for i in range(next(iter(self._owned.values())).n):
+            yield self._sent(lambda owned, g, i=i: owned.only(g, i))
 
     def _sent(self, masked: Callable[[Owned, Tensor], Tensor]) -> ByInput:
         outputs = range(len(self._node._input_metadata))

@@ -1,4 +1,5 @@
-"""Rows times a matrix: y = a M + b, M [p, q]. Gram or project form, and a weighted outer product for the update."""
+"""Products of matrices: y = alpha a M + beta b, with parameters M and b; rows of a and y belong to examples. Gram or
+project form, and a weighted outer product for the update."""
 
 from __future__ import annotations
 
@@ -7,17 +8,18 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fastrw.graph.saved import saved
-from fastrw.graph.walk import shape_of
+from fastrw.graph.saved import Values
 from fastrw.nodes import cost
-from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, in_sums_of, total, wide
+from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, in_sums_of, scaled, total, wide
 from fastrw.nodes.owned import Owned, Rows
 
 _COSTS = "r={} k={} p={} q={}: gram {:.3g} us, project {:.3g} us by the cost model"
+BATCHES = 64  # the most products of a batch that are scored one by one
 
 
 class Linear(Part):
-    """a [rows, p], g [rows, q] by owner; matrix and bias: the inputs that lead to parameters, or None.
+    """a [rows, p], g [rows, q] by owner; matrix [p, q] and bias: the inputs that lead to parameters, or None. The bias
+    has one element a column, in this shape, and was multiplied with beta.
 
     waiting: the operands of gram_dot, where `alone` leaves them to `gram_scores`: all small layers in one call.
     """
@@ -25,8 +27,10 @@ class Linear(Part):
     waiting: tuple | None = None
     _costs: tuple | None = None
 
-    def __init__(self, a: Tensor, g: Tensor, rows: Rows, matrix: int | None, bias: int | None, products: Products):
+    def __init__(self, a: Tensor, g: Tensor, rows: Rows, matrix: int | None, bias: int | None, products: Products,
+                 bias_shape: torch.Size | None = None, beta: float = 1):  # fmt: skip
         self._rows, self._products, self._matrix, self._bias = rows, products, matrix, bias
+        self._bias_shape, self._beta = bias_shape, beta
         a = a if a.dtype == g.dtype else a.to(g.dtype)
         self._a, self._g = a, g  # of the training examples
         self._validating: tuple[Tensor, Tensor] | None = None  # of the validation
@@ -39,17 +43,23 @@ class Linear(Part):
     def why(self) -> str | tuple:
         return "the rows of the operation along V" if self._costs is None else (_COSTS, *self._costs)
 
-    def alone(self) -> Tensor | None:
+    def costs(self) -> dict[str, float]:
+        """Seconds, by the cost model."""
+        (r, p), q = self._a.shape, self._g.shape[1]
+        machine, k = cost.machine_of(self._a.device), 0 if self._validating is None else len(self._validating[0])
+        costs = {"project": machine.project(r, k, p, q)}
         if self._validating is not None and self._matrix is not None:
-            (r, p), q, k = self._a.shape, self._g.shape[1], len(self._validating[0])
-            machine = cost.machine_of(self._a.device)
-            gram, project = machine.gram(r, k, p, q), machine.project(r, k, p, q)
-            self._costs = (r, k, p, q, gram * 1e6, project * 1e6)
-            if gram < project:
-                self.form = "gram"
-                operands = self._products.narrow(self._a, self._g, *self._validating)
-                self.waiting = (*operands, float(self._bias is not None))
-                return None
+            costs["gram"] = machine.gram(r, k, p, q)
+            self._costs = (r, k, p, q, costs["gram"] * 1e6, costs["project"] * 1e6)
+        return costs
+
+    def alone(self) -> Tensor | None:
+        costs = self.costs()
+        if costs.get("gram", costs["project"]) < costs["project"]:
+            self.form = "gram"
+            operands = self._products.narrow(self._a, self._g, *self._validating)
+            self.waiting = (*operands, 0.0 if self._bias is None else float(self._beta**2))
+            return None
         return self.score(self.validation())
 
     def validation(self) -> ByInput:
@@ -62,17 +72,84 @@ class Linear(Part):
 
     def score(self, V: ByInput) -> Tensor | None:
         v, v_b = V.get(self._matrix), V.get(self._bias)
+        v_b = None if v_b is None else scaled(v_b.reshape(-1), self._beta)
         if v is None:
             return None if v_b is None else self._rows.sums(wide(self._g) @ wide(v_b))
-        operands = (self._a, self._g, v.mT, v_b)
+        operands = (self._a, self._g, self._turned(v), v_b)
         narrow = self._products.narrow(*(None if t is None else t.to(self._a.dtype) for t in operands))
         return self._rows.sums(self._op("project_dot", self._products, *narrow))
 
+    def instances(self) -> ByInput:
+        a, g = self._a, self._g
+        if self._rows.of is None:
+            a, g = (t.reshape(self._rows.n, self._rows.each, -1) for t in (a, g))
+            M = torch.einsum("nrq,nrp->nqp", g, a)
+        else:
+            mine = (self._rows.of == torch.arange(self._rows.n, device=g.device)[:, None]).to(g.dtype)
+            M = torch.einsum("nr,rq,rp->nqp", mine, g, a)
+        b = None if self._bias is None else self._rows.sums(self._g)
+        return self._by_input(None if self._matrix is None else M, b)
+
     def _outer(self, a: Tensor, g: Tensor, w: Tensor | None) -> ByInput:
         if self._matrix is None:  # the bias alone
-            return {self._bias: self._op("weighted_outer", self._products, a[:, :0], g, w)[1]}
-        M, b = self._op("weighted_outer", self._products, a, g, w)
-        return {self._matrix: M.mT} if self._bias is None else {self._matrix: M.mT, self._bias: b}
+            return self._by_input(None, self._op("weighted_outer", self._products, a[:, :0], g, w)[1])
+        return self._by_input(*self._op("weighted_outer", self._products, a, g, w))
+
+    def _by_input(self, M: Tensor | None, b: Tensor | None) -> ByInput:
+        """M [..., q, p], b [..., q], laid out as the parameters."""
+        found = {} if M is None else {self._matrix: self._turned(M)}
+        if self._bias is not None:
+            found[self._bias] = scaled(b.view(*b.shape[:-1], *self._bias_shape), self._beta)
+        return found
+
+    def _turned(self, M: Tensor) -> Tensor:
+        """From [..., q, p], as the ops have it, to how the parameter lies; and back."""
+        return M.mT
+
+
+class Transposed(Linear):
+    """The matrix is [q, p]: the examples are columns of the product."""
+
+    def _turned(self, M: Tensor) -> Tensor:
+        return M
+
+
+class Vector(Linear):
+    """The matrix is a vector [p], for q = 1."""
+
+    def _turned(self, M: Tensor) -> Tensor:
+        return M[None] if M.ndim == 1 else M.squeeze(-2)
+
+
+class Batched(Part):
+    """A batch of products, each with a matrix of its own: experts, heads. parts: in the order of the batch."""
+
+    def __init__(self, parts: list[Linear]):
+        self._parts = parts
+
+    def why(self) -> str:
+        return "the rows of each product of the batch along V"
+
+    def costs(self) -> dict[str, float]:
+        return {"project": sum(part.costs()["project"] for part in self._parts)}
+
+    def validation(self) -> ByInput:
+        return _stacked([part.validation() for part in self._parts])
+
+    def score(self, V: ByInput) -> Tensor | None:
+        found = total(*(part.score({j: v[b] for j, v in V.items()}) for b, part in enumerate(self._parts)))
+        self.backend = self._parts[-1].backend
+        return found
+
+    def update(self, w: Tensor) -> ByInput:
+        return _stacked([part.update(w) for part in self._parts])
+
+    def instances(self) -> ByInput:
+        return _stacked([part.instances() for part in self._parts], 1)
+
+
+def _stacked(found: list[ByInput], dim: int = 0) -> ByInput:
+    return {j: torch.stack([one[j] for one in found], dim) for j in found[0]}
 
 
 def gram_scores(parts: Iterable[Part], n: int, backend: str) -> list[Tensor]:
@@ -93,73 +170,108 @@ def gram_scores(parts: Iterable[Part], n: int, backend: str) -> list[Tensor]:
     return found
 
 
-def _part(node, use: Use, g: Tensor, products: Products, a: str, matrix: int, bias: int | None) -> Part | None:
-    rows = use.memo.get("rows", use)
-    if rows is use:
-        served = g.ndim == 2 and g.shape[1] and all(j in (matrix, bias) for j in use.below)
-        rows = use.memo["rows"] = use.owned[0].rows(g.shape[1]) if served else None
+def _part(s, use: Use, g: Tensor, products: Products, left: str, right: str, matrix: int, bias: int | None = None,
+          bias_shape: torch.Size | None = None, alpha: float = 1, beta: float = 1) -> Part | None:  # fmt: skip
+    """A use of the product left right, by the names they are saved under. matrix: which input `right` is; `left` is the
+    one before it."""
+    below = [j for j in use.below if j != bias]
+    bias = bias if bias in use.below else None
+    transposed = below == [matrix - 1]  # M x: examples are columns
+    if "rows" not in use.memo:
+        owned, width = use.owned[0], g.shape[0 if transposed else -1]
+        served = g.ndim == 2 and below in ([], [matrix - 1], [matrix])
+        if bias is not None:  # it must not run along the rows
+            served = served and bias_shape.numel() == width and bias_shape[-1] == (1 if transposed else width)
+        owned = _swapped(owned) if transposed else owned
+        use.memo["rows"] = owned.rows(width) if served and owned is not None and width else None
+    rows = use.memo["rows"]
     if rows is None:
         return None
-    if matrix not in use.below:
-        return Linear(g[:, :0], g, rows, None, bias, products)
-    return Linear(saved(node, a), g, rows, matrix, bias if bias in use.below else None, products)
+    if not below:
+        return Linear(g[:, :0], g, rows, None, bias, products, bias_shape, beta)
+    a, g = (getattr(s, right).mT, g.mT) if transposed else (getattr(s, left), g)
+    kind = Transposed if transposed else Linear
+    return kind(scaled(a, alpha), g, rows, below[0], bias, products, bias_shape, beta)
 
 
-def _addmm(node, use: Use, g: Tensor, products: Products) -> Part | None:
-    """self + mat1 mat2: inputs 0, 1, 2."""
-    if saved(node, "alpha") != 1 or saved(node, "beta") != 1:
-        return None
-    if 0 in use.below and "rows" not in use.memo:
-        child, k = node.next_functions[0]
-        if shape_of(child, k) != g.shape[1:]:
-            use.memo["rows"] = None
-    return _part(node, use, g, products, "mat1", 2, 0)
-
-
-def _mm(node, use: Use, g: Tensor, products: Products) -> Part | None:
-    """self mat2: inputs 0, 1."""
-    if use.below == (0,):  # M x, the rows of x being columns
-        across = _transposed(use.owned[0])
-        rows = across and across.rows(g.shape[0]) if g.ndim == 2 and g.shape[0] else None
-        return rows and _Turned(saved(node, "mat2").mT, g.mT, rows, 0, None, products)
-    return _part(node, use, g, products, "self", 1, None)
-
-
-class _Turned(Linear):
-    """The matrix is [q, p]."""
-
-    def score(self, V: ByInput) -> Tensor | None:
-        return super().score({j: v.mT for j, v in V.items()})
-
-    def _outer(self, a: Tensor, g: Tensor, w: Tensor | None) -> ByInput:
-        return {j: M.mT for j, M in super()._outer(a, g, w).items()}
-
-
-def _transposed(owned: Owned) -> Owned | None:
+def _swapped(owned: Owned) -> Owned | None:
+    """The owners of the transpose of a matrix."""
     if len(owned.shape) != 2 or owned.dim is None:
         return None
-    shape = torch.Size(reversed(owned.shape))
-    return Owned(owned.n, shape, 1 - owned.dim, owned.of, owned.each, owned.complete)
+    return Owned(owned.n, torch.Size(reversed(owned.shape)), 1 - owned.dim, owned.of, owned.each, owned.complete)
 
 
-def _addmm_tangent(node, ts, backend):
-    scaled = lambda t, by: t if by == 1 else t * by  # noqa: E731
-    product = total(
-        ts[1] @ saved(node, "mat2") if 1 in ts else None,
-        saved(node, "mat1") @ ts[2] if 2 in ts else None,
-    )
-    bias = scaled(ts[0], saved(node, "beta")) if 0 in ts else None
-    return {0: total(None if product is None else scaled(product, saved(node, "alpha")), bias)}
+def _addmm(s, use: Use, g: Tensor, products: Products) -> Part | None:
+    """beta self + alpha mat1 mat2: inputs 0, 1, 2."""
+    shape = s.shape(0) if 0 in use.below else None
+    return _part(s, use, g, products, "mat1", "mat2", 2, 0, shape, s.alpha, s.beta)
 
 
-def _mm_tangent(node, ts, backend):
-    return {
-        0: total(ts[0] @ saved(node, "mat2") if 0 in ts else None, saved(node, "self") @ ts[1] if 1 in ts else None)
-    }
+def _mm(s, use: Use, g: Tensor, products: Products) -> Part | None:
+    """self mat2: inputs 0, 1."""
+    return _part(s, use, g, products, "self", "mat2", 1)
+
+
+def _mv(s, use: Use, g: Tensor, products: Products) -> Part | None:
+    """self vec: inputs 0, 1."""
+    if "rows" not in use.memo:
+        use.memo["rows"] = use.owned[0].rows(1) if use.below == (1,) else None
+    rows = use.memo["rows"]
+    return None if rows is None else Vector(s.self, g[:, None], rows, 1, None, products)
+
+
+def _bmm(s, use: Use, g: Tensor, products: Products) -> Part | None:
+    """self mat2, a product for each index of the batch: inputs 0, 1."""
+    return _batched(s, use, g, products, "self", "mat2", 1)
+
+
+def _baddbmm(s, use: Use, g: Tensor, products: Products) -> Part | None:
+    """beta self + alpha batch1 batch2: inputs 0, 1, 2."""
+    shape = s.shape(0) if 0 in use.below else None
+    return _batched(s, use, g, products, "batch1", "batch2", 2, 0, shape, s.alpha, s.beta)
+
+
+def _batched(s, use: Use, g: Tensor, products: Products, left: str, right: str, matrix: int, bias: int | None = None,
+             bias_shape: torch.Size | None = None, *scales: float) -> Part | None:  # fmt: skip
+    batch = len(g)
+    if "one" not in use.memo:
+        owned, owns_bias = use.owned[0], bias_shape is None or (len(bias_shape) == 3 and bias_shape[0] == batch)
+        served = owns_bias and batch <= BATCHES and owned.dim not in (None, 0)
+        one = Owned(owned.n, owned.shape[1:], owned.dim - 1, owned.of, owned.each, owned.complete) if served else None
+        use.memo["one"] = one and Use(use.node, use.below, {0: one})
+    one = use.memo["one"]
+    if one is None:
+        return None
+    shape = None if bias_shape is None else bias_shape[1:]
+    kept = {name: getattr(s, name) for name, j in ((left, matrix), (right, matrix - 1)) if j in use.below}
+    parts = [
+        _part(Values(**{name: t[b] for name, t in kept.items()}), one, g[b], products, left, right, matrix,
+              bias, shape, *scales)
+        for b in range(batch)
+    ]  # fmt: skip
+    return Batched(parts) if parts and None not in parts else None
+
+
+def _product_jvp(bias: int | None, left: str, right: str):
+    """The tangent of beta bias + alpha left right; left and right: what they are saved under."""
+
+    def jvp(s, ts: ByInput, backend: str) -> ByInput:
+        first = 0 if bias is None else 1
+        product = total(ts[first] @ getattr(s, right) if first in ts else None,
+                        getattr(s, left) @ ts[first + 1] if first + 1 in ts else None)  # fmt: skip
+        if bias is None:
+            return {0: product}
+        b = scaled(ts[bias], s.beta) if bias in ts else None
+        found = total(None if product is None else scaled(product, s.alpha), b)
+        return {0: found.expand(s.output.shape)}
+
+    return jvp
 
 
 TYPES = {
-    "AddmmBackward0": NodeType(_addmm, _addmm_tangent),
-    "MmBackward0": NodeType(_mm, _mm_tangent),
-    "BmmBackward0": NodeType(None, _mm_tangent),
+    "AddmmBackward0": NodeType("mat1 mat2 alpha beta", _addmm, _product_jvp(0, "mat1", "mat2")),
+    "MmBackward0": NodeType("self mat2", _mm, _product_jvp(None, "self", "mat2")),
+    "MvBackward0": NodeType("self vec", _mv, _product_jvp(None, "self", "vec")),
+    "BmmBackward0": NodeType("self mat2", _bmm, _product_jvp(None, "self", "mat2")),
+    "BaddbmmBackward0": NodeType("batch1 batch2 alpha beta", _baddbmm, _product_jvp(0, "batch1", "batch2")),
 }

@@ -5,38 +5,39 @@ from __future__ import annotations
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from fastrw.graph.saved import Saved
 from fastrw.nodes import attention, conv, elementwise, embedding, linear, norm, views
-from fastrw.nodes.base import NodeType, Part, Products, Use
+from fastrw.nodes.base import NodeType, Part, Products, Use, by_calls, by_transposition
 from fastrw.nodes.generic import Generic, transposed
-from fastrw.nodes.waiting import formed
+from fastrw.nodes.lazy import formed
 
 TYPES: dict[str, NodeType] = {
     **views.TYPES, **elementwise.TYPES, **linear.TYPES, **conv.TYPES, **norm.TYPES, **embedding.TYPES,
     **attention.TYPES,
 }  # fmt: skip
-GENERIC = NodeType()
+GENERIC = NodeType("", by_calls, by_transposition)
 
 
 def tangent(node: Node, ts: dict, backend: str, reader: Node | None = None, first: bool = True) -> dict[int, Tensor]:
     """The tangents of the outputs of a node's operation, for those of its inputs. reader: the only node that sends to
-    it, where there is one. first: is no output asked for but the first? (Rules know of that one alone.)"""
+    it, where there is one. first: is no output needed but the first? (Formulas know of that one alone.)"""
     kind = TYPES.get(node.name(), GENERIC) if first else GENERIC
-    found = None
-    if not kind.waits:
+    found, s = None, Saved(node)
+    if not kind.lazy:
         ts = {j: formed(t) for j, t in ts.items()}
-    if reader is not None and kind.read_by is not None and (rule := kind.read_by.get(reader.name())):
-        found = rule(node, ts, reader, backend)
-    if found is None and kind.tangent is not None:
-        found = kind.tangent(node, ts, backend)
+    if reader is not None and (rule := kind.fused.get(reader.name())) is not None:
+        found = rule(s, ts, Saved(reader), backend)
+    if found is None:
+        found = kind.jvp(s, ts, backend)
     return transposed(node, {j: formed(t) for j, t in ts.items()}) if found is None else found
 
 
 def part(node: Node, use: Use, gs: dict[int, Tensor], products: Products) -> Part:
     """The part of a use. gs: output -> its gradient."""
-    rule = use.memo.get("rule", use)
-    if rule is use:
+    rule = use.memo.get("rule")
+    if rule is None:
         rule = use.memo["rule"] = TYPES.get(node.name(), GENERIC).part
-    found = rule(node, use, gs[0], products) if rule is not None and len(gs) == 1 and 0 in gs else None
+    found = rule(Saved(node), use, gs[0], products) if len(gs) == 1 and 0 in gs else None
     if found is not None:
         return found
     return Generic(node, use, gs, lambda V: tangent(node, V, products.backend, None, {*gs} <= {0}))

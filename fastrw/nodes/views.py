@@ -1,70 +1,85 @@
-"""Operations that move elements or sum them: linear in what they take, the same for its tangent."""
+"""Operations that move elements or sum them: linear in what they take, the same for its tangent. At a use, a
+repetition of a parameter over the batch is an instance of it for each example."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from fastrw.graph.saved import saved, signed
-from fastrw.graph.walk import shape_of
-from fastrw.nodes.base import NodeType
-
-
-def _on(function):
-    """The rule of an operation of one argument: function(node, t)."""
-
-    def tangent(node, ts, backend: str):
-        return {0: function(node, ts[0])}
-
-    return NodeType(None, tangent)
+from fastrw.graph.saved import signed
+from fastrw.nodes.base import Instances, NodeType, Part, Products, Use, by_calls, by_example, summed
+from fastrw.nodes.owned import Owned
 
 
-def _view(node, t):
-    return t.reshape(shape_of(node))
+def _on(reads: str, formula, part=by_calls) -> NodeType:
+    """An operation of one argument: formula(s, t)."""
+    return NodeType(reads, part, lambda s, ts, backend: {0: formula(s, ts[0])})
 
 
-def _cast(node, t):
-    m = node._input_metadata[0]
-    if t.is_complex() and not m.dtype.is_complex:
-        t = t.real
-    return t.to(m.device, m.dtype)
+def _cast(s, t: Tensor) -> Tensor:
+    t = t.real if t.is_complex() and not s.output.dtype.is_complex else t
+    return t.to(s.output.device, s.output.dtype)
 
 
-def _mean(node, t):
-    dims = [signed(d) for d in saved(node, "dim") or ()]
-    return t.mean(dims, saved(node, "keepdim")) if dims else t.mean().expand(shape_of(node))
+def _reduced(reduce):
+    """A sum or a mean: over `dim`, or over everything."""
+
+    def formula(s, t: Tensor) -> Tensor:
+        dims = [signed(d) for d in s.dim or ()]
+        return reduce(t, dims, s.keepdim) if dims else reduce(t).expand(s.output.shape)
+
+    return formula
 
 
-def _sum(node, t):
-    dims = [signed(d) for d in saved(node, "dim") or ()]
-    return t.sum(dims, saved(node, "keepdim")) if dims else t.sum().expand(shape_of(node))
-
-
-def _max_pool(node, ts, backend: str):
+def _max_pool(s, t: Tensor) -> Tensor:
     """The tangent of the input at the place of each maximum."""
-    t, where = ts[0], saved(node, "result1")
-    return {0: t.flatten(-2).gather(-1, where.flatten(-2)).view(where.shape)}
+    return t.flatten(-2).gather(-1, s.result1.flatten(-2)).view(s.result1.shape)
 
 
-def _average_pool(node, t):
+def _average_pool(s, t: Tensor) -> Tensor:
     return torch.nn.functional.avg_pool2d(
-        t, saved(node, "kernel_size"), saved(node, "stride"), saved(node, "padding"), saved(node, "ceil_mode"),
-        saved(node, "count_include_pad"), saved(node, "divisor_override"),
-    )  # fmt: skip
+        t, s.kernel_size, s.stride, s.padding, s.ceil_mode, s.count_include_pad, s.divisor_override
+    )
 
 
+def _expand(s, use: Use, g: Tensor, products: Products) -> Part | None:
+    return summed(g, s.shape(0), 0, use.owned[0])
+
+
+def _repeat(s, use: Use, g: Tensor, products: Products) -> Part | None:
+    """A parameter repeated, whole, for each example (InstanceNorm's): its repetitions are instances."""
+    owned, shape = use.owned[0], s.shape(0)
+    shape = (*[1] * (g.ndim - len(shape)), *shape)
+    d = owned.dim
+    if d is None or not owned.each or owned.each % max(shape[d], 1) or g.is_complex():
+        return None
+    split = [size for whole, own in zip(g.shape, shape, strict=True) for size in (whole // max(own, 1), own)]
+    over = [2 * e for e in range(g.ndim) if e != d]
+    G = g.reshape(split).movedim(2 * d, 0)  # [repetitions along d, ...]
+    over = [e + 1 if e < 2 * d else e for e in over]
+    G = (G.sum(over) if over else G).reshape(-1, *s.shape(0))
+    each = owned.each // shape[d]
+    return Instances({0: by_example(G, Owned(owned.n, G.shape[:1], 0, owned.of[:: shape[d]], each, owned.complete))})
+
+
+_VIEW = _on("", lambda s, t: t.reshape(s.output.shape))
+_SAME = _on("", lambda s, t: t)
 TYPES = {
     **dict.fromkeys(("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0",
-                     "SqueezeBackward1", "SqueezeBackward2", "UnsqueezeBackward0"), _on(_view)),
-    **dict.fromkeys(("CloneBackward0", "AliasBackward0", "DetachBackward0"), _on(lambda node, t: t)),
-    "ToCopyBackward0": _on(_cast),
-    "TBackward0": _on(lambda node, t: t.t()),
-    "TransposeBackward0": _on(lambda node, t: t.transpose(signed(saved(node, "dim0")), signed(saved(node, "dim1")))),
-    "PermuteBackward0": _on(lambda node, t: t.permute([signed(d) for d in saved(node, "dims")])),
-    "ExpandBackward0": _on(lambda node, t: t.expand(shape_of(node))),
-    "MeanBackward0": _on(lambda node, t: t.mean()),
-    "MeanBackward1": _on(_mean),
-    "SumBackward0": _on(lambda node, t: t.sum()),
-    "SumBackward1": _on(_sum),
-    "MaxPool2DWithIndicesBackward0": NodeType(None, _max_pool),
-    "AvgPool2DBackward0": _on(_average_pool),
+                     "SqueezeBackward1", "SqueezeBackward2", "UnsqueezeBackward0"), _VIEW),
+    **dict.fromkeys(("CloneBackward0", "AliasBackward0", "DetachBackward0"), _SAME),
+    "ToCopyBackward0": _on("", _cast),
+    "TBackward0": _on("", lambda s, t: t.t()),
+    "TransposeBackward0": _on("dim0 dim1", lambda s, t: t.transpose(signed(s.dim0), signed(s.dim1))),
+    "PermuteBackward0": _on("dims", lambda s, t: t.permute([signed(d) for d in s.dims])),
+    "ExpandBackward0": _on("", lambda s, t: t.expand(s.output.shape), _expand),
+    "RepeatBackward0": _on("repeats", lambda s, t: t.repeat(list(s.repeats)), _repeat),
+    "MeanBackward0": _on("", lambda s, t: t.mean()),
+    "MeanBackward1": _on("dim keepdim", _reduced(Tensor.mean)),
+    "SumBackward0": _on("", lambda s, t: t.sum()),
+    "SumBackward1": _on("dim keepdim", _reduced(Tensor.sum)),
+    "MaxPool2DWithIndicesBackward0": _on("result1", _max_pool),
+    "AvgPool2DBackward0": _on(
+        "kernel_size stride padding ceil_mode count_include_pad divisor_override", _average_pool
+    ),
 }  # fmt: skip

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import fastrw
-from fastrw.nodes import waiting
+from fastrw.nodes import lazy
 from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 from tests import oracle
 
@@ -124,13 +124,13 @@ def make(end, dtype=torch.float64):
 @pytest.fixture
 def passes(monkeypatch):
     """What each pass that was run took in besides BatchNorm itself."""
-    found, run = [], waiting.batch_norm_tangent
+    found, run = [], lazy.batch_norm_tangent
 
     def spy(*args, **options):
         found.append("".join(letter for letter, x in zip("ros", args[-3:], strict=True) if x is not None))
         return run(*args, **options)
 
-    monkeypatch.setattr(waiting, "batch_norm_tangent", spy)
+    monkeypatch.setattr(lazy, "batch_norm_tangent", spy)
     return found
 
 

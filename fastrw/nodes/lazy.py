@@ -1,0 +1,79 @@
+"""Tangents that are not formed until something reads them. BatchNorm's waits for the addition and the ReLU that follow
+it in a residual network: all three are one pass. A convolution's brings the sums that a BatchNorm needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fastrw.ops import backends, batch_norm_tangent
+
+
+@dataclass(frozen=True, eq=False)
+class TangentWithSums:
+    """A tangent t [n, C, ...] of y, and [2, C]: the sums of t and of t y over examples and positions."""
+
+    tangent: Tensor
+    sums: Tensor
+
+
+@dataclass(eq=False)
+class LazyBatchNormTangent:
+    """The tangent of a BatchNorm's output, or of the sum of that and something with this `residual` tangent.
+
+    operands: the arguments of `batch_norm_tangent` from x to d_bias; None once the tangent is formed.
+    """
+
+    operands: tuple[Tensor | None, ...] | None
+    sums: Tensor | None
+    backend: str
+    residual: Tensor | None = None
+    formed: Tensor | None = None
+
+    @property
+    def shape(self) -> torch.Size:
+        return (self.formed if self.operands is None else self.operands[0]).shape
+
+    def form(self) -> Tensor:
+        """The tangent itself: computed at the first call, kept for the next."""
+        if self.formed is None:
+            self.formed = self._compute(None)
+            self.operands = self.residual = None
+        return self.formed
+
+    def masked(self, output: Tensor) -> Tensor:
+        """The tangent of the output of a ReLU that reads this."""
+        return through_relu(self.formed, output) if self.formed is not None else self._compute(output)
+
+    def plus(self, other: Tensor) -> LazyBatchNormTangent | Tensor:
+        """The tangent of the sum with something of this shape, whose tangent is `other`."""
+        if self.formed is not None or self.residual is not None:
+            return self.form() + other
+        return LazyBatchNormTangent(self.operands, self.sums, self.backend, other)
+
+    def _compute(self, output: Tensor | None) -> Tensor:
+        args = (*self.operands, self.residual, output, self.sums)
+        return batch_norm_tangent(*args, backend=serving("batch_norm_tangent", self.backend, *args))
+
+
+def through_relu(t: Tensor, output: Tensor) -> Tensor:
+    """The tangent of a ReLU's output: t, 0 where the output is 0."""
+    return torch.ops.aten.threshold_backward(t.to(output.dtype), output, 0)
+
+
+def serving(op: str, backend: str, *args) -> str:
+    """The backend asked for; where it has no kernel for these arguments, the fastest that has."""
+    if torch.compiler.is_dynamo_compiling():
+        return "auto"
+    entry = backends.get(op)
+    can = backend in entry.backends and entry.refusal(entry.backends[backend], *args) is None
+    return backend if can else backends.choose(op, "auto", *args).name
+
+
+Tangent = Tensor | TangentWithSums | LazyBatchNormTangent
+
+
+def formed(t: Tangent) -> Tensor:
+    return t.form() if isinstance(t, LazyBatchNormTangent) else t.tangent if isinstance(t, TangentWithSums) else t
