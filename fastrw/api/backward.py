@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastrw.engine import guards
 from fastrw.engine import run as engine
 from fastrw.engine.accumulate import accumulate
 from fastrw.engine.report import Step
@@ -70,31 +69,22 @@ def backward(
     Source: Ren et al. 2018, Algorithm 1, Eq. 7-9 and Eq. 12.
     """
     say = "fastrw.backward: "
-    losses, val_loss = _checked(losses, val_loss, say)
     _options(normalize, scale, update, method, backend, score_dtype, say)
-    guards.one_process(say)
     selected = None if params is None else _selected(params, say)
+    losses, val_loss = _checked(losses, val_loss, say)
     scaling = None
     if scaler is not None and scaler.is_enabled():
         scaling = scaler.scale(torch.ones((), device=losses.device))
-    if update == "assembled":
-        method = "layerwise" if method == "auto" else method
-    later = update == "backward"  # the graph is then needed once more
+    if update == "assembled" and method == "auto":
+        method = "layerwise"
     question = Question(
-        losses, val_loss, selected, NORMALIZERS[normalize], Products(backend, score_dtype), scaling, scale,
-        update=not later, retain=retain_graph or later, free=not (retain_graph or later), recheck=recheck, say=say,
-        lean=update == "auto", reaches=True,
+        losses, val_loss, selected, NORMALIZERS[normalize], Products(backend, score_dtype), scaling, scale, update,
+        retain=retain_graph, free=not retain_graph, recheck=recheck, reaches=True, say=say,
     )  # fmt: skip
     answer = engine.run(question, method)
-    gradients = answer.gradients
-    if later:
-        gradients = engine.weighted_gradient(losses, answer.weights, scaling, scale, retain_graph)
-        if not retain_graph:
-            engine.free(val_loss)
-    accumulate(dict(gradients))
-    assembled = not later and answer.assembled
+    accumulate(dict(answer.gradients))
     return Step(answer.weights, losses.detach(), answer.scores, val_loss.detach(), answer.method,
-                "assembled" if assembled else "backward", answer.refused, answer.account)  # fmt: skip
+                "assembled" if answer.assembled else "backward", answer.refused, answer.account)  # fmt: skip
 
 
 def _checked(losses: Any, val_loss: Any, say: str) -> tuple[Tensor, Tensor]:

@@ -6,14 +6,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from fastrw import learned
 from fastrw.api.own_loss import hold
 from fastrw.api.problem import Problem
 from fastrw.engine import run as engine
+from fastrw.engine.ordinary import gradient
 from fastrw.engine.report import UseReport
 from fastrw.engine.run import Answer, Question
 from fastrw.engine.whole import RELATIVE, coarsest
@@ -59,10 +60,6 @@ class _KeepApart(Exception):
     """Why the two batches cannot be one."""
 
 
-# model -> what was asked -> why the two batches are kept apart; and whether the cost of the last resort was told
-_learned: WeakKeyDictionary = WeakKeyDictionary()
-
-
 @torch.enable_grad()
 def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", score_dtype: torch.dtype | None = None,
              keep_graph: bool = False, scale: Tensor | None = None, V: dict[int, Tensor] | None = None,
@@ -78,7 +75,7 @@ def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", s
     hold(problem, state)
     V = validation_gradient(problem, state, scale) if V is None else V
     losses = problem.losses(problem.batch)
-    question = _question(problem, losses, None, backend, score_dtype, scale, update=False, V=V, retain=keep_graph)
+    question = _question(problem, losses, None, backend, score_dtype, scale, update=None, V=V, retain=keep_graph)
     answer = engine.run(question, method)
     if method == "auto" and answer.method == "per_example":
         _say_cost(problem.model, len(losses), answer.refused)
@@ -91,7 +88,7 @@ def validation_gradient(problem: Problem, state: State, scale: Tensor | None = N
     """Id of a parameter -> V, of those that the validation loss reaches; the state is rewound: training starts where it
     would have."""
     val = problem.losses(problem.val_batch).mean()
-    V = engine.gradient(val, list(problem.params.values()), scale)
+    V = gradient(val, list(problem.params.values()), scale)
     state.rewind()
     return {id(p): v for p, v in zip(problem.params.values(), V, strict=True) if v is not None}
 
@@ -99,23 +96,21 @@ def validation_gradient(problem: Problem, state: State, scale: Tensor | None = N
 @torch.enable_grad()
 def assemble(problem: Problem, state: State, normalize: Callable[[Tensor], Tensor], *, method: str = "auto",
              backend: str = "auto", score_dtype: torch.dtype | None = None, scale: Tensor | None = None,
-             scaled_by: float = 1.0, lean: bool = False, recheck: bool = True,
+             scaled_by: float = 1.0, update: str = "assembled", recheck: bool = True,
              mark: Callable[[str], None] = lambda phase: None) -> Assembled:  # fmt: skip
     """Weights and weighted gradient together; raises Refused where they would not be exact. scale: a GradScaler's
-    factor; scaled_by: what the weighted gradient is multiplied with beside; lean: see engine.run.Question."""
+    factor; scaled_by: what the weighted gradient is multiplied with beside; update: see engine.run.Question."""
     _require(problem, backend, score_dtype)
     hold(problem, state)
     how = {"normalize": normalize, "backend": backend, "score_dtype": score_dtype, "scale": scale, "recheck": recheck,
-           "scaled_by": scaled_by, "lean": lean}  # fmt: skip
-    apart = _learned.setdefault(problem.model, {}).setdefault("apart", {})
+           "scaled_by": scaled_by, "update": update}  # fmt: skip
+    apart = learned.table(problem.model, "batches to keep apart")
     key = (problem.key, tuple(module.training for module in problem.modules.values()))
-    if method in ("auto", "layerwise") and key not in apart:
+    if method in ("auto", "layerwise") and apart.get(key) is None:
         try:
             return _joined(problem, state, how, mark)
         except _KeepApart as reason:
-            if len(apart) >= 64:
-                apart.clear()
-            apart[key] = str(reason)
+            apart.put(key, str(reason))
             state.rewind()
     return _separate(problem, state, method, how, mark)
 
@@ -130,9 +125,7 @@ def _joined(problem: Problem, state: State, how: dict, mark) -> Assembled:
         losses = problem.losses(batch)
     except torch.OutOfMemoryError:
         raise
-    except (
-        Exception
-    ) as error:  # lengths that have to be sorted, a table of one row an example: whatever a model asks for
+    except Exception as error:  # lengths that must be sorted, a table of one row an example: whatever a model needs
         raise _KeepApart(f"the model does not take both at once: {error}") from error
     if before.moved():
         raise _KeepApart("the forward draws random numbers")
@@ -183,10 +176,8 @@ def _separate(problem: Problem, state: State, method: str, how: dict, mark) -> A
 def _question(problem: Problem, losses: Tensor, val_loss: Tensor | None, backend: str, score_dtype, scale,
               normalize=lambda s: s, scaled_by: float = 1.0, **more) -> Question:  # fmt: skip
     selected = {id(p) for p in problem.params.values()}
-    products = Products(backend, score_dtype)
-    return Question(
-        losses, val_loss, selected, normalize, products, scale, scaled_by, names=problem.names, say=problem.say, **more
-    )
+    return Question(losses, val_loss, selected, normalize, Products(backend, score_dtype), scale, scaled_by,
+                    names=problem.names, model=problem.model, say=problem.say, **more)  # fmt: skip
 
 
 def _assembled(problem: Problem, answer: Answer, losses: Tensor, val_loss: Tensor, joined: bool) -> Assembled:
@@ -201,10 +192,10 @@ def _require(problem: Problem, backend: str, score_dtype: torch.dtype | None) ->
 
 
 def _say_cost(model: nn.Module, n: int, refused: dict[str, str]) -> None:
-    """Once per model: the last resort is exact, but dear."""
-    learned = _learned.setdefault(model, {})
-    if not learned.get("told"):
-        learned["told"] = True
+    """Once per model: the last resort is exact, but expensive."""
+    told = learned.table(model, "told")
+    if not told.get("cost"):
+        told.put("cost", True)
         reasons = "; ".join(f"{name}: {reason}" for name, reason in refused.items())
         warnings.warn(
             f"fastrw: this model is scored by one backward pass per example ({n} a batch), because {reasons}",

@@ -5,17 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from fastrw import learned
 from fastrw.api.problem import Problem
 from fastrw.errors import Refused
 from fastrw.state.batches import examples, mapped
 from fastrw.state.snapshot import State
-
-_held: WeakKeyDictionary = WeakKeyDictionary()  # model -> kinds of labels that were held against its own loss
 
 
 def hold(problem: Problem, state: State) -> None:
@@ -27,8 +25,8 @@ def hold(problem: Problem, state: State) -> None:
         return
     labels = batch["labels"]
     kind = (getattr(labels, "dtype", None), getattr(labels, "ndim", None))
-    known = _held.setdefault(problem.model, set())
-    if kind in known or (n := examples(batch)) is None:
+    known = learned.table(problem.model, "kinds of labels")
+    if known.get(kind) or (n := examples(batch)) is None:
         return
     two = mapped(lambda t: torch.cat([t[:1], t[:1]]) if isinstance(t, Tensor) and t.shape[:1] == (n,) else t, batch)
     own = _own(problem, two, state)
@@ -46,7 +44,7 @@ def hold(problem: Problem, state: State) -> None:
                 f"{problem.say}the default loss must be the model's own, got {ours.item():.6g} where {own.item():.6g} "
                 f"is {type(problem.model).__name__}'s {way_out}"
             )
-    known.add(kind)
+    known.put(kind, True)
 
 
 def _own(problem: Problem, batch: Any, state: State) -> Tensor | None:

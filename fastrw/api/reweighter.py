@@ -165,7 +165,7 @@ class Reweighter:
             mark = timeline.mark if timeline else lambda phase: None
             return assemble(problem, state, self._normalize, method=method, scale=self._scale(problem), mark=mark,
                             recheck=self._recheck and self._graphs is None,
-                            scaled_by=self._scaled_by, lean=self._update == "auto", **self._how)  # fmt: skip
+                            scaled_by=self._scaled_by, update=self._update, **self._how)  # fmt: skip
 
         try:
             found = self._graphs.step(problem, state, run) if self._graphs else run(problem, state)

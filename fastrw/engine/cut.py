@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fastrw.engine import owners
 from fastrw.graph.walk import Edge, Graph
-from fastrw.nodes import routes
+from fastrw.nodes import routes, views
 from fastrw.nodes.base import Use
 from fastrw.nodes.owned import Owned
 
@@ -67,7 +67,7 @@ def at_the_losses(graph: Graph, losses: Tensor, inner: Sequence[int]) -> Cut:
     return Cut((use,), frozenset((root,)), tuple(i for i in inner if i != root), (), {}, True)
 
 
-def where_examples_meet(graph: Graph, cut: Cut, leaves: Collection[int]) -> str | None:
+def where_examples_mix(graph: Graph, cut: Cut, leaves: Collection[int]) -> str | None:
     """The first operation of the parameter side, on the way to one of `leaves`, that takes examples, told by sizes that
     the uses have along theirs; None where all of it is made of parameters. (A word for reports: the scores are exact
     either way.)"""
@@ -82,7 +82,7 @@ def where_examples_meet(graph: Graph, cut: Cut, leaves: Collection[int]) -> str 
         return name
     for i in cut.side:
         name = graph.nodes[i].name()
-        if i in leads and i not in plain and not name.startswith(("Expand", "Repeat", "Embedding")):
+        if i in leads and i not in plain and not routes.spreads(graph.nodes[i]):
             shapes = [m.shape for m in graph.nodes[i]._input_metadata]
             if any(dim < len(shape) - (dim > 0) and shape[dim] in sizes for shape in shapes for dim in dims):
                 return name
@@ -151,7 +151,7 @@ def _views_of_leaves(graph: Graph, inner: Sequence[int], leaves: dict[int, Tenso
     """Transposes and casts of a leaf: a use takes them as the leaf itself, also where all belongs to one example."""
     found: set[int] = set()
     for i in reversed(inner):
-        if graph.nodes[i].name() in ("TBackward0", "ToCopyBackward0"):
+        if views.of_parameter(graph.nodes[i]) is not None:
             below = [graph.index[node] for node, _ in graph.next[i] if node is not None]
             if all(c in leaves or c in found for c in below):
                 found.add(i)

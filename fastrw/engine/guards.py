@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastrw.errors import Refused
+from fastrw.errors import Refused, UntracedUse
 from fastrw.graph.walk import Graph
 
 
@@ -43,3 +43,25 @@ def reached(val_loss: Tensor, selected: Collection[int], say: str) -> None:
     leaves = Graph(val_loss.grad_fn).leaves.values()
     if not any(id(leaf) in selected for leaf in leaves):
         raise ValueError(f"{say}val_loss must depend on a selected parameter, got one that reaches none of params")
+
+
+def leaves(found: Iterable[Tensor], say: str) -> None:
+    """Raises Refused where a leaf has a hook, or is one process's share of a parameter."""
+    found = list(found)
+    for leaf in found:
+        if leaf._backward_hooks:
+            raise UntracedUse(f"{say}parameters must have no gradient hooks, got one on a {tuple(leaf.shape)}")
+    whole_tensors(found, say)
+
+
+def served(graph: Graph, say: str) -> None:
+    """Raises Refused, before anything runs, where a node is one that no method can serve."""
+    for node in graph.nodes:
+        name = node.name()
+        if "CompiledFunction" in name:
+            raise Refused(
+                f"{say}losses must not come from compiled code, whose backward runs once only, got {name} (make them "
+                'under torch.compiler.set_stance("force_eager"))'
+            )
+        if "SyncBatchNorm" in name:
+            raise Refused(f"{say}the statistics of a norm must be this process's own, got {name}")

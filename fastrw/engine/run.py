@@ -1,20 +1,29 @@
-"""A graph in, scores and weighted gradient out: what was learned of it is looked up or measured, and held against one
-example's own gradient from time to time."""
+"""A graph in, scores and weighted gradient out. The table of contents of a call:
+
+    walk    the graph of the losses, joined with that of the validation loss where they meet      graph/walk
+    look    up what was learned of graphs like it (`cache`), or learn:
+            whose each gradient is (`owners`), the cut (`cut`), what follows from it (`plan`)
+    pass    one backward: scores, weights, weighted gradient (`step`; tangents by `sweep`)
+    check   one score against its example's own gradient, at the 1st, 2nd, 4th, ... call (`check`)
+
+Where no cut serves, scores are taken at the losses themselves (`whole`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastrw.engine import cut as cutting
 from fastrw.engine import guards, whole
-from fastrw.engine import plan as planning
+from fastrw.engine.cache import Cache, Family
 from fastrw.engine.check import check
-from fastrw.engine.plan import Cache, Family, Plan
+from fastrw.engine.ordinary import free, gradient, weighted_gradient
+from fastrw.engine.plan import Plan, plan_of
 from fastrw.engine.report import UseReport
 from fastrw.engine.step import Asked, Mark, Pass, Woke, account
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
@@ -27,18 +36,17 @@ from fastrw.nodes.generic import NoDerivative
 
 METHODS = ("layerwise", "tangent", "double_backward", "per_example")
 
-_cache = Cache()
-
 
 @dataclass
 class Question:
-    """What is asked of the graph of `losses` [n].
+    """What is to be computed from the graph of `losses` [n].
 
     V: leaf's id -> direction; None: the gradient of `val_loss`. selected: ids of the leaves that scores go by; None:
     the parameters among them, or all where there is none.
-    scaling: see Asked. retain: leave the graph as it is; free: let go what it saved, for the caller will keep it. lean:
-    the weighted gradient may come from a backward of its own, where that keeps less. reaches: refuse a validation loss
-    that reaches nothing selected.
+    scaling, scale: see Asked. retain: leave the graph as it is; free: let go what it saved, for the caller keeps it.
+    update: "assembled" (the weighted gradient from the same backward as the scores), "backward" (from one of its own,
+    which keeps less), "auto" (assembled, unless the graph is checkpointed), None (no weighted gradient).
+    reaches: refuse a validation loss that reaches nothing selected. model: whose graph it is, where that is known.
     """
 
     losses: Tensor
@@ -48,15 +56,18 @@ class Question:
     products: Products = field(default_factory=Products)
     scaling: Tensor | None = None
     scale: float | Tensor = 1.0
-    update: bool = True
+    update: str | None = "assembled"
     retain: bool = False
     free: bool = False
-    lean: bool = False
     reaches: bool = False
     recheck: bool = True
     V: dict[int, Tensor] | None = None
-    names: Mapping[int, str] = field(default_factory=dict)  # id of a leaf -> what reports call it
+    names: Mapping[int, str] = field(default_factory=dict)  # id of a leaf -> its name in reports
+    model: Any = None
     say: str = "fastrw.backward: "
+
+    def weighted_gradient(self, w: Tensor, retain: bool) -> list[tuple[Tensor, Tensor]]:
+        return weighted_gradient(self.losses, w, self.scaling, self.scale, retain)
 
 
 @dataclass
@@ -65,11 +76,11 @@ class Answer:
     weights: Tensor  # [n]
     gradients: list[tuple[Tensor, Tensor]]  # (leaf, sum_i w_i grad f_i), where an update was asked for
     method: str
-    assembled: bool = False  # the weighted gradient too, use by use
+    assembled: bool = False  # does the weighted gradient come from the backward of the scores?
     refused: dict[str, str] = field(default_factory=dict)
-    account: Callable[[], tuple[UseReport, ...]] = tuple  # how each use was served, told when it is asked for
-    checked: bool = False  # was it held against an example's own gradient at this call?
-    trusted: bool = True  # was it held against an example's own gradient, or by a batch that could tell?
+    account: Callable[[], tuple[UseReport, ...]] = tuple  # how each use was served
+    checked: bool = False  # was it compared with an example's own gradient at this call?
+    trusted: bool = True  # was it compared, now or before, on a batch that could tell?
 
 
 def run(question: Question, method: str = "auto", mark: Mark = lambda phase: None) -> Answer:
@@ -78,62 +89,52 @@ def run(question: Question, method: str = "auto", mark: Mark = lambda phase: Non
 
     Raises Refused where the answer would not be exact.
     """
+    guards.one_process(question.say)
     if method in ("layerwise", "tangent"):
-        return _cut(question, method, mark)
+        return _at_a_cut(question, method, mark)
     if method in whole.METHODS:
-        return _whole(question, method, {})
+        return _at_the_losses(question, method, {})
     try:
-        return _cut(question, method, mark)
+        return _at_a_cut(question, method, mark)
     except (NoDerivative, UntracedUse) as refusal:
-        if isinstance(refusal, UntracedUse) and question.update:
+        if isinstance(refusal, UntracedUse) and question.update is not None:
             raise
-        return _whole(question, "per_example", {"layerwise": str(refusal), "tangent": str(refusal)})
+        return _at_the_losses(question, "per_example", {"layerwise": str(refusal), "tangent": str(refusal)})
 
 
-def _cut(question: Question, method: str, mark: Mark) -> Answer:
-    losses, val = question.losses, question.val_loss
-    graph = Graph(losses.grad_fn)
-    joint, shared, size = False, False, len(graph.nodes)
-    if question.V is None:
-        joint = shared = graph.add(val.grad_fn)
-        if graph.nested:  # the one loss is made of the other: what reaches it is of both
-            joint = False
-        graph = graph if joint else graph.first(size)
-    outputs = [losses, val] if joint else [losses]
-    leaves = graph.leaves
+def _at_a_cut(question: Question, method: str, mark: Mark) -> Answer:
+    losses, val, at_losses = question.losses, question.val_loss, method == "tangent"
+    graph, size, joint, shared = _walked(question)
+    leaves, outputs = graph.leaves, [losses, val] if joint else [losses]
     selected = _selected(question, leaves)
-    for leaf in leaves.values():
-        if leaf._backward_hooks:
-            raise UntracedUse(f"{question.say}parameters must have no gradient hooks, got one on a {tuple(leaf.shape)}")
-    n, at_losses = len(losses), method == "tangent"
-    guards.whole_tensors(leaves.values(), question.say)
-    key, parameters = planning.key_of(graph, selected, n, joint, at_losses)
-    plan = _cache.get(key, parameters, graph)
-    family = _cache.family(key, parameters)
-    asked = Asked(n, question.normalize, selected, question.products, question.scaling, question.scale, question.update)
+    guards.leaves(leaves.values(), question.say)
+    cache = Cache(graph, selected, len(losses), (joint, at_losses), question.model)
+    plan, family = cache.plan(), cache.family()
     learned, first = plan is None, not family.calls
     if learned:
-        refuse_by_name(graph, question.say)
+        guards.served(graph, question.say)
         if question.reaches:
             guards.reached(val, {id(leaves[i]) for i in selected}, question.say)
         plan = _learn(graph, outputs, selected, question.names, at_losses, family)
-    meet = plan.meet if question.update else plan.scores_meet
-    if method == "layerwise" and meet is not None:
-        raise CoupledExamples(f"fastrw.layerwise: examples must stay apart, got {meet}")
-    # what checkpointing saves is not to be kept until the weights are known: scores, then an ordinary backward
-    lean = plan.checkpointed and question.update and question.lean
-    if lean:
-        asked = replace(asked, update=False)
-    V = None
-    if not joint or at_losses or lean:
-        V = _validation(question, leaves, selected, retain=question.retain or shared or learned or lean)
+    mixed_by = plan.scores_mixed_by if question.update is None else plan.mixed_by
+    if method == "layerwise" and mixed_by is not None:
+        raise CoupledExamples(f"fastrw.layerwise: no operation may mix the batch dimension, got {mixed_by}")
+    # what checkpointing saves must not be kept until the weights are known: scores, then an ordinary backward
+    lean = question.update == "auto" and plan.checkpointed
+    later = lean or question.update == "backward"
+    asked = Asked(len(losses), question.normalize, selected, question.products, question.scaling, question.scale,
+                  question.update is not None and not later)  # fmt: skip
     calls = family.calls + 1
     due = first or (question.recheck and calls & (calls - 1) == 0)
+    needed = question.retain or learned or later  # is the graph needed after the pass?
+    V = None
+    if not joint or at_losses or lean:
+        V = _validation(question, leaves, selected, retain=needed or shared)
     found = None
     while found is None:
-        work = Pass(graph, plan, outputs[:1] if V is not None else outputs, V, asked)
+        work = Pass(graph, plan, outputs if V is None else outputs[:1], V, asked)
         try:
-            found = work.run(question.retain or due or learned or lean, mark)
+            found = work.run(needed or due, mark)
         except Woke:
             if learned or not plan.keeps:
                 raise
@@ -143,25 +144,37 @@ def _cut(question: Question, method: str, mark: Mark) -> Answer:
         try:
             trusted = check(graph, losses, val, V, found, asked)
         except Refused:
-            _cache.drop(key)
+            cache.drop()
             raise
-    family.calls += trusted  # a batch that could not tell is followed by another that is asked
+    family.calls += trusted  # after a batch that could not tell, the next is compared
     if learned:
         plan.keeps = found.by_hand or bool(plan.cut.asleep)
         if plan.cut.lasting:
-            _cache.put(key, parameters, graph, plan)
-    # what the validation loss alone reaches is not filled: nodes are numbered from the losses
+            cache.put(plan)
+    # leaves that the validation loss alone reaches are not filled: nodes are numbered from the losses
     gradients = [(leaves[i], g) for i, g in found.gradients.items() if i < size]
-    if lean:
-        gradients = weighted_gradient(losses, found.weights, question.scaling, question.scale, question.retain)
-    if question.free and (due or learned or plan.keeps or lean):
-        free(losses)
-        if val is not None:
-            free(val)
-    name = "tangent" if at_losses or plan.scores_meet is not None else "layerwise"
-    refused = {"layerwise": f"examples meet at {plan.scores_meet}"} if name == "tangent" and not at_losses else {}
-    return Answer(found.scores, found.weights, gradients, name, plan.meet is None and not (at_losses or lean), refused,
-                  partial(account, found.account), due, trusted)  # fmt: skip
+    if later:
+        gradients = question.weighted_gradient(found.weights, question.retain)
+    if question.free and (due or plan.keeps or needed):
+        free(losses, val)
+    name = "tangent" if at_losses or plan.scores_mixed_by is not None else "layerwise"
+    refused = {}
+    if name == "tangent" and not at_losses:
+        refused = {"layerwise": f"{plan.scores_mixed_by} mixes the batch dimension"}
+    assembled = plan.mixed_by is None and not (at_losses or later)
+    told = partial(account, found.account)
+    return Answer(found.scores, found.weights, gradients, name, assembled, refused, told, due, trusted)
+
+
+def _walked(question: Question) -> tuple[Graph, int, bool, bool]:
+    """The graph; how many nodes that of the losses has; is it both losses' graph; do they share an operation?"""
+    graph = Graph(question.losses.grad_fn)
+    size = len(graph.nodes)
+    if question.V is not None:
+        return graph, size, False, False
+    shared = graph.add(question.val_loss.grad_fn)
+    joint = shared and not graph.nested  # where one loss is made of the other, what reaches it belongs to both
+    return (graph if joint else graph.first(size)), size, joint, shared
 
 
 def _selected(question: Question, leaves: dict[int, Tensor]) -> frozenset[int]:
@@ -188,18 +201,18 @@ def _learn(graph: Graph, outputs: list[Tensor], selected: Collection[int], names
             family.has_no_hooks = True
     if at_losses:
         cut = cutting.at_the_losses(graph, outputs[0], inner)
-    plan = planning.plan_of(graph, cut, selected, names)
+    plan = plan_of(graph, cut, selected, names)
     if n > 1 and not at_losses:
-        plan.meet = cutting.where_examples_meet(graph, cut, set(graph.leaves))
-        plan.scores_meet = plan.meet and cutting.where_examples_meet(graph, cut, selected)
+        plan.mixed_by = cutting.where_examples_mix(graph, cut, set(graph.leaves))
+        plan.scores_mixed_by = plan.mixed_by and cutting.where_examples_mix(graph, cut, selected)
     plan.checkpointed = checkpointed
     return plan
 
 
-def _whole(question: Question, method: str, refused: dict[str, str]) -> Answer:
+def _at_the_losses(question: Question, method: str, refused: dict[str, str]) -> Answer:
     losses = question.losses
     graph = Graph(losses.grad_fn)
-    refuse_by_name(graph, question.say)
+    guards.served(graph, question.say)
     leaves = graph.leaves
     selected = _selected(question, leaves)
     if question.reaches:
@@ -214,44 +227,10 @@ def _whole(question: Question, method: str, refused: dict[str, str]) -> Answer:
         scores = scores / question.scaling
     scores = torch.where(losses.detach().isfinite(), scores, torch.nan)
     w = question.normalize(scores)
-    gradients = []
-    if question.update:
-        gradients = weighted_gradient(losses, w, question.scaling, question.scale, question.retain)
+    gradients = [] if question.update is None else question.weighted_gradient(w, question.retain)
+    if question.free:
+        free(question.val_loss)
     return Answer(scores, w, gradients, method, refused=refused)
-
-
-def weighted_gradient(losses: Tensor, w: Tensor, scaling: Tensor | None, scale: float | Tensor, retain: bool):
-    """[(leaf, scale * sum_i w_i grad f_i)] by an ordinary backward, of every leaf that one fills."""
-    seed = w.to(losses.dtype) * scale
-    seed = seed if scaling is None else seed * scaling.to(seed.dtype)
-    leaves = list(Graph(losses.grad_fn).leaves.values())
-    found = torch.autograd.grad(losses, leaves, seed, retain_graph=retain, allow_unused=True)
-    return [(leaf, g) for leaf, g in zip(leaves, found, strict=True) if g is not None]
-
-
-def free(loss: Tensor) -> None:
-    """Lets go what the nodes below saved, as a backward does: by one of no gradient at all, which computes nothing."""
-    graph = Graph(loss.grad_fn)
-    handle = loss.grad_fn.register_prehook(lambda grads: (None,) * len(grads))
-    try:
-        torch.autograd.grad(loss, list(graph.leaves.values()), torch.ones_like(loss), allow_unused=True)
-    except Exception:  # a part of it is freed already, or a hook that watches does not expect None
-        pass
-    finally:
-        handle.remove()
-
-
-def refuse_by_name(graph: Graph, say: str) -> None:
-    """What no method can serve, before anything runs."""
-    for node in graph.nodes:
-        name = node.name()
-        if "CompiledFunction" in name:
-            raise Refused(
-                f"{say}losses must not come from compiled code, whose backward runs once only, got {name} (make them "
-                'under torch.compiler.set_stance("force_eager"))'
-            )
-        if "SyncBatchNorm" in name:
-            raise Refused(f"{say}the statistics of a norm must be this process's own, got {name}")
 
 
 def _validation(
@@ -265,15 +244,3 @@ def _validation(
         return {}
     found = gradient(question.val_loss, [leaves[i] for i in wanted], question.scaling, retain)
     return {i: v for i, v in zip(wanted, found, strict=True) if v is not None}
-
-
-def gradient(
-    loss: Tensor, leaves: Sequence[Tensor], scaling: Tensor | None = None, retain: bool = True
-) -> list[Tensor | None]:
-    """The dense gradient of a 0-d loss, times `scaling`, by each leaf. Nodes that run a backward of their own and
-    compiled ones are refused."""
-    refuse_by_name(Graph(loss.grad_fn), "fastrw.backward: ")
-    seed = torch.ones_like(loss) if scaling is None else scaling.to(loss.dtype).expand(loss.shape)
-    with nested.refused():
-        found = torch.autograd.grad(loss, leaves, seed, retain_graph=retain, allow_unused=True)
-    return [v.to_dense() if v is not None and v.layout != torch.strided else v for v in found]

@@ -199,7 +199,7 @@ class Pass:
         node, k = source.edge
         dtype = self._graph.nodes[node]._input_metadata[k].dtype
         d = d if d.dtype == dtype else d.to(dtype)
-        return d.t() if source.turned else d
+        return d.t() if source.transposed else d
 
     def _add(self, s: Tensor | None) -> None:
         if s is not None:
@@ -234,11 +234,11 @@ class Pass:
         self._sweep()
 
     def _sweep(self) -> None:
-        wanted = self._plan.wanted
         V = {leaf: v for leaf, v in self._V.items() if leaf in self._plan.under and leaf in self._asked.selected}
-        if wanted and V:
+        if self._plan.wanted and V:
+            backend = self._asked.products.backend
             self._directions = sweep(
-                self._graph, self._plan.cut.side, V, wanted, self._asked.products.backend, self._plan.checkpointed
+                self._graph, self._plan.cut.side, V, self._plan.wanted, backend, self._plan.checkpointed
             )
 
     def _tell(self, site: Site, part: Part) -> None:
@@ -267,7 +267,7 @@ class Pass:
             if source.leaf is None:
                 _accumulate(derived, source.edge, g)
             else:
-                _accumulate(leaves, source.leaf, g.t() if source.turned else g)
+                _accumulate(leaves, source.leaf, g.t() if source.transposed else g)
 
     def _push(self, derived: dict[Edge, Tensor], into: dict[int, Tensor], retain: bool) -> None:
         """Gradients of what is derived become gradients of the leaves that it is derived from."""

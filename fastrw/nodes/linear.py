@@ -75,7 +75,7 @@ class Linear(Part):
         v_b = None if v_b is None else scaled(v_b.reshape(-1), self._beta)
         if v is None:
             return None if v_b is None else self._rows.sums(wide(self._g) @ wide(v_b))
-        operands = (self._a, self._g, self._turned(v), v_b)
+        operands = (self._a, self._g, self._layout(v), v_b)
         narrow = self._products.narrow(*(None if t is None else t.to(self._a.dtype) for t in operands))
         return self._rows.sums(self._op("project_dot", self._products, *narrow))
 
@@ -97,12 +97,12 @@ class Linear(Part):
 
     def _by_input(self, M: Tensor | None, b: Tensor | None) -> ByInput:
         """M [..., q, p], b [..., q], laid out as the parameters."""
-        found = {} if M is None else {self._matrix: self._turned(M)}
+        found = {} if M is None else {self._matrix: self._layout(M)}
         if self._bias is not None:
             found[self._bias] = scaled(b.view(*b.shape[:-1], *self._bias_shape), self._beta)
         return found
 
-    def _turned(self, M: Tensor) -> Tensor:
+    def _layout(self, M: Tensor) -> Tensor:
         """From [..., q, p], as the ops have it, to how the parameter lies; and back."""
         return M.mT
 
@@ -110,14 +110,14 @@ class Linear(Part):
 class Transposed(Linear):
     """The matrix is [q, p]: the examples are columns of the product."""
 
-    def _turned(self, M: Tensor) -> Tensor:
+    def _layout(self, M: Tensor) -> Tensor:
         return M
 
 
 class Vector(Linear):
     """The matrix is a vector [p], for q = 1."""
 
-    def _turned(self, M: Tensor) -> Tensor:
+    def _layout(self, M: Tensor) -> Tensor:
         return M[None] if M.ndim == 1 else M.squeeze(-2)
 
 

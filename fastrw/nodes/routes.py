@@ -114,6 +114,11 @@ def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Own
     return False
 
 
+def spreads(node: Node) -> bool:
+    """Does it give rows of a parameter to examples: a batch dimension out of none?"""
+    return node.name().startswith(("Expand", "Repeat", "Embedding"))
+
+
 def has_modes(node: Node) -> bool:
     """Does a flag of its own decide whether it mixes examples?"""
     return "BatchNorm" in node.name() and "training" in names(type(node))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from fastrw.graph.saved import signed
 from fastrw.nodes.base import Instances, NodeType, Part, Products, Use, by_calls, by_example, summed
@@ -14,6 +15,19 @@ from fastrw.nodes.owned import Owned
 def _on(reads: str, formula, part=by_calls) -> NodeType:
     """An operation of one argument: formula(s, t)."""
     return NodeType(reads, part, lambda s, ts, backend: {0: formula(s, ts[0])})
+
+
+def of_parameter(node: Node) -> bool | None:
+    """Does a use take a parameter through this node as if it were the parameter itself: transposed (True), or in
+    another dtype (False)? None: what it gives is derived from the parameter."""
+    if node.name() == "TBackward0":
+        return True
+    if node.name() != "ToCopyBackward0":
+        return None
+    child, k = node.next_functions[0]
+    if child is None or any(m.dtype.is_complex for m in (node._input_metadata[0], child._input_metadata[k])):
+        return None
+    return False
 
 
 def _cast(s, t: Tensor) -> Tensor:

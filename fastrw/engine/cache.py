@@ -1,0 +1,85 @@
+"""What the engine has learned of graphs: plans and families, in the store of the model whose graphs they are (see
+`fastrw.learned`, where they are also forgotten).
+
+A plan serves the next graph of the same structure (types of nodes, edges, shapes), leaves and options, where what
+decides which row goes where (indices, lengths) is the same too: its content, see `nodes.routes`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastrw import learned
+from fastrw.engine.cut import Cut
+from fastrw.engine.plan import Plan
+from fastrw.graph.walk import Graph
+from fastrw.nodes import routes
+
+STRUCTURES, CONTENTS = 128, 16  # kept, of all graphs of a model; of one structure
+
+
+@dataclass(slots=True, eq=False)
+class Family:
+    """Graphs of the same operations on the same parameters, whatever their shapes."""
+
+    calls: int = 0  # that passed the check against an example's own gradient
+    has_no_hooks: bool = False  # that change a gradient
+
+
+class Cache:
+    """What was learned of graphs like this one. selected: nodes of the leaves that scores go by; n: training examples;
+    options: what else a plan depends on; model: None where only the graph is known: the store is then its first
+    parameter's."""
+
+    def __init__(self, graph: Graph, selected: frozenset[int], n: int, options: tuple, model: Any = None):
+        self._graph = graph
+        self._parameters = [leaf for leaf in graph.leaves.values() if isinstance(leaf, nn.Parameter)]
+        types, edges, shapes = graph.skeleton()
+        roots = tuple([m.dtype for root in graph.roots for m in root._input_metadata])
+        rest = (tuple(map(id, self._parameters)), selected, roots, n, *options)
+        self._family_key, self._key = (types, edges, *rest), (types, edges, shapes, *rest)
+        owner = model if model is not None else next(iter((*self._parameters, *graph.leaves.values())))
+        self._plans = learned.table(owner, "plans", STRUCTURES)
+        self._families = learned.table(owner, "families", STRUCTURES)
+
+    def family(self) -> Family:
+        found = self._families.get(self._family_key, self._parameters)
+        return found or self._families.put(self._family_key, Family(), self._parameters)
+
+    def plan(self) -> Plan | None:
+        for plan in self._plans.get(self._key, self._parameters) or ():
+            if not plan.cut.content or _equal(_content(self._graph, plan.cut), plan.content):
+                return plan
+        return None
+
+    def put(self, plan: Plan) -> None:
+        plan.content = _cloned(_content(self._graph, plan.cut))
+        plans = (self._plans.get(self._key, self._parameters) or [])[: CONTENTS - 1]
+        # a plan that compares less would be found for all
+        self._plans.put(self._key, sorted([*plans, plan], key=lambda plan: -len(plan.content)), self._parameters)
+
+    def drop(self) -> None:
+        self._plans.drop(self._key)
+        self._families.drop(self._family_key)
+
+
+def _content(graph: Graph, cut: Cut) -> tuple:
+    return tuple(routes.content(graph.nodes[i], cut.sends[i]) for i in cut.content)
+
+
+def _equal(a, b) -> bool:
+    if isinstance(a, Tensor) or isinstance(b, Tensor):
+        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b)
+    if isinstance(a, tuple | list):
+        return isinstance(b, tuple | list) and len(a) == len(b) and all(map(_equal, a, b))
+    return a == b
+
+
+def _cloned(content):
+    """With tensors of its own: the graph's may be written to."""
+    if isinstance(content, Tensor):
+        return content.clone()
+    return tuple(map(_cloned, content)) if isinstance(content, tuple | list) else content
