@@ -1,12 +1,11 @@
 """FSR: learning to reweight without clean data (Zhang & Pfister 2021, "Learning Fast Sample Re-weighting Without
 Reward Data"). Training examples that learn well, equally many of each class, stand in for the clean set.
 
-May import api and what api may import; nothing but demo and cli may import it."""
+May import api and whatever api may import; only demo and cli may import it."""
 
 from fastrw.fsr.dictionary import ProxyDictionary
 from fastrw.fsr.fsr import FSR
 from fastrw.fsr.indexed import Indexed
-from fastrw.fsr.mixup import MixUp
 from fastrw.fsr.presets import TABLE_4, Preset
 from fastrw.fsr.pushers import (
     PUSHERS,
@@ -18,7 +17,7 @@ from fastrw.fsr.pushers import (
     Pusher,
     Visit,
 )
-from fastrw.fsr.relabel import Relabel
+from fastrw.fsr.soft_labels import MixUp, Relabel
 from fastrw.fsr.statistics import EpochReport, FSRStep
 
 __all__ = [

@@ -1,23 +1,15 @@
-"""The rules that indices, labels and numbers must keep, said in the words of the caller."""
+"""Argument checks. Each error names the caller, the rule and what was passed."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
 def indices(caller: str, index: Tensor | Sequence[int], size: int) -> Tensor:
-    """index as [n] int64; TypeError or ValueError where it is no set of examples of a dataset of `size`."""
-    index = torch.as_tensor(index)
-    if index.is_floating_point() or index.is_complex() or index.dtype == torch.bool:
-        raise TypeError(f"fastrw.{caller}: index must be whole numbers, got {index.dtype}")
-    if index.ndim != 1 or len(index) == 0:
-        raise ValueError(f"fastrw.{caller}: index must be [n] with n of 1 or more, got {tuple(index.shape)}")
-    index = index.long()
-    low, high = index.aminmax()
-    if int(low) < 0 or int(high) >= size:
-        got = int(low) if int(low) < 0 else int(high)
-        raise ValueError(f"fastrw.{caller}: index must be from 0 to {size - 1}, got {got}")
+    """index as [n] int64; TypeError or ValueError unless it holds distinct positions in a dataset of `size`."""
+    index = _integers(caller, "index", index, size, "from")
     ordered = index.sort().values
     if bool((same := ordered[1:] == ordered[:-1]).any()):
         raise ValueError(f"fastrw.{caller}: index must not repeat an example, got {int(ordered[1:][same][0])} twice")
@@ -25,18 +17,22 @@ def indices(caller: str, index: Tensor | Sequence[int], size: int) -> Tensor:
 
 
 def labels(caller: str, y: Tensor | Sequence[int], classes: int, *, name: str = "y") -> Tensor:
-    """y as [n] int64; TypeError or ValueError where one is no class."""
-    y = torch.as_tensor(y)
-    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
-        raise TypeError(f"fastrw.{caller}: {name} must be whole numbers, got {y.dtype}")
-    if y.ndim != 1 or len(y) == 0:
-        raise ValueError(f"fastrw.{caller}: {name} must be [n] with n of 1 or more, got {tuple(y.shape)}")
-    y = y.long()
-    low, high = y.aminmax()
-    if int(low) < 0 or int(high) >= classes:
-        got = int(low) if int(low) < 0 else int(high)
-        raise ValueError(f"fastrw.{caller}: {name} must be classes from 0 to {classes - 1}, got {got}")
-    return y
+    """y as [n] int64; TypeError or ValueError unless each is a class."""
+    return _integers(caller, name, y, classes, "classes from")
+
+
+def _integers(caller: str, name: str, value: Tensor | Sequence[int], limit: int, kind: str) -> Tensor:
+    value = torch.as_tensor(value)
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        raise TypeError(f"fastrw.{caller}: {name} must be whole numbers, got {value.dtype}")
+    if value.ndim != 1 or len(value) == 0:
+        raise ValueError(f"fastrw.{caller}: {name} must be [n] with n of 1 or more, got {tuple(value.shape)}")
+    value = value.long()
+    low, high = map(int, value.aminmax())
+    if low < 0 or high >= limit:
+        got = low if low < 0 else high
+        raise ValueError(f"fastrw.{caller}: {name} must be {kind} 0 to {limit - 1}, got {got}")
+    return value
 
 
 def count(caller: str, name: str, value: int, least: int = 1) -> None:
@@ -48,9 +44,19 @@ def count(caller: str, name: str, value: int, least: int = 1) -> None:
 def number(
     caller: str, name: str, value: float, low: float, high: float = float("inf"), open_low: bool = False
 ) -> None:
-    """ValueError unless value is a number from low (or, if open_low, above it) to below high."""
+    """ValueError unless value is a number from low (excluded if open_low) to high (always excluded)."""
     good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value < high
     if not good or (open_low and value == low):
         raise ValueError(
             f"fastrw.{caller}: {name} must be a number in {'(' if open_low else '['}{low:g}, {high:g}), got {value!r}"
         )
+
+
+def restore(caller: str, own: dict[str, Tensor], state: Any) -> None:
+    """Copies a state's tensors into `own`; ValueError, before anything changes, unless it has each, of its shape."""
+    for name, tensor in own.items():
+        got = tuple(state[name].shape) if isinstance(state, dict) and name in state else "nothing"
+        if got != tuple(tensor.shape):
+            raise ValueError(f"fastrw.{caller}: a state must hold {name} of shape {tuple(tensor.shape)}, got {got}")
+    for name, tensor in own.items():
+        tensor.copy_(state[name])

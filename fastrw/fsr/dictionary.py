@@ -1,4 +1,4 @@
-"""The dictionary R: the training examples that stand in for reward data, equally many of each class (Eq. 4)."""
+"""The dictionary R: the training examples that stand in for reward data, balanced over the classes (Eq. 4)."""
 
 from typing import Any
 
@@ -12,19 +12,20 @@ from fastrw.fsr.pushers import MetaMargin, Pusher, Visit
 class ProxyDictionary:
     """R = argmax_R sum over x in R of P̂(x), |R| / C examples of each class (Zhang & Pfister 2021, Eq. 4-5).
 
-    It keeps indices into the dataset, never the examples: in memory, the labels and a few numbers of each training
-    example (`pusher.columns` and a flag), and capacity indices. It is filled at once with a balanced random choice.
+    It stores indices into the dataset, never the examples: in memory are the labels, a few numbers for each training
+    example (`pusher.columns` and a flag), and capacity indices. At first it holds a balanced random choice.
 
-    Each class has k = capacity // C places and fills min(k, examples of the class) of them, always. An example that was
-    not trained on yet, or whose score is not finite, enters only where no other is left. Ties go to the lower index.
+    Each class has k = capacity // C places, of which min(k, examples of the class) are always filled. An example that
+    has not been trained on yet, or whose score is not finite, enters only if no other is left. Ties go to the lower
+    index.
 
     Args:
-        labels: [N] whole numbers from 0 to C - 1, of all N training examples as the training sees them.
+        labels: [N] whole numbers from 0 to C - 1: the labels that all N training examples are trained with.
         num_classes: C; every class needs an example.
         capacity: |R|, at least C.
         pusher: how examples are scored; see `pushers`.
-        seed: of the random fill and of `fetch`: a generator of its own, on the CPU.
-        dtype, device: of the history that scores are read from: float32 or float64.
+        seed: for the initial choice and `fetch`, which draw from the dictionary's own CPU generator.
+        dtype, device: of the history that scores are computed from: float32 or float64.
     Raises:
         TypeError, ValueError: a label out of range, a class without example, a capacity below the number of classes.
     """
@@ -33,27 +34,26 @@ class ProxyDictionary:
                  seed: int = 0, dtype: torch.dtype = torch.float32, device: Any = "cpu"):  # fmt: skip
         checks.count("ProxyDictionary", "num_classes", num_classes, 2)
         self.labels = checks.labels("ProxyDictionary", labels, num_classes, name="labels").cpu()
-        checks.count("ProxyDictionary", "capacity", capacity, 1)
+        checks.count("ProxyDictionary", "capacity", capacity)
         if capacity < num_classes:
             raise ValueError(
                 f"fastrw.ProxyDictionary: capacity must be at least the number of classes, {num_classes}, "
                 f"got {capacity}"
             )
-        self._counts = torch.bincount(self.labels, minlength=num_classes)
-        if bool((empty := self._counts == 0).any()):
+        counts = torch.bincount(self.labels, minlength=num_classes)
+        if bool((empty := counts == 0).any()):
             raise ValueError(
                 f"fastrw.ProxyDictionary: every class needs an example, got none of class {int(empty.int().argmax())}"
             )
         self.capacity, self.num_classes = capacity, num_classes
         self.pusher = MetaMargin() if pusher is None else pusher
         self.generator = torch.Generator().manual_seed(seed)
-        self.seen = torch.zeros(len(self.labels), dtype=torch.bool, device=device)
-        self.history = torch.zeros(len(self.labels), self.pusher.columns, dtype=dtype, device=device)
-        self._by_class = self.labels.sort(stable=True).indices  # every example, class by class
-        self._start = self._counts.cumsum(0) - self._counts
-        self._held = self._counts.clamp(max=capacity // num_classes)  # [C] how many places of a class are filled
-        self._rank = torch.arange(len(self.labels)) - self._start.repeat_interleave(self._counts)
-        self._places = self._top(torch.rand(len(self.labels), generator=self.generator))
+        N = len(self.labels)
+        self.seen = torch.zeros(N, dtype=torch.bool, device=device)
+        self.history = torch.zeros(N, self.pusher.columns, dtype=dtype, device=device)
+        self._rank = torch.arange(N) - (counts.cumsum(0) - counts).repeat_interleave(counts)  # 0, 1, ... class by class
+        self._held = counts.clamp(max=capacity // num_classes)  # [C] filled places of each class
+        self._places = self._top(torch.rand(N, generator=self.generator))  # [C, k]; -1 if empty
 
     def __len__(self) -> int:
         return int(self._held.sum())
@@ -65,13 +65,13 @@ class ProxyDictionary:
 
     @property
     def scores(self) -> Tensor:
-        """[N] P̂ of every training example; -inf where it was not trained on yet or is not finite."""
+        """[N] P̂ of every training example; -inf if it has not been trained on yet or P̂ is not finite."""
         s = self.pusher.score(self.history)
         return torch.where(self.seen & s.isfinite(), s, -torch.inf)
 
     @torch.no_grad()
     def observe(self, index: Tensor, visit: Visit) -> None:
-        """P̂ of the examples at index [n], from their labels, logits and losses."""
+        """Updates P̂ of the examples at index [n] from their labels, logits and losses."""
         home, dtype = self.history.device, self.history.dtype
         floats = (None if t is None else t.to(home, dtype) for t in (visit.z, visit.ahead, visit.losses))
         index = index.to(home)
@@ -79,7 +79,7 @@ class ProxyDictionary:
         self.seen[index] = True
 
     def update(self) -> float:
-        """Fills every class anew with its highest scores (Eq. 4), at the end of an epoch.
+        """Refills every class with its highest scores (Eq. 4), at the end of an epoch.
 
         Returns:
             the share of the examples that were not in the dictionary before.
@@ -88,8 +88,8 @@ class ProxyDictionary:
         return float((~torch.isin(self.indices, before)).double().mean())
 
     def fetch(self, q: int) -> Tensor:
-        """[q] int64 on the CPU: indices drawn at random from the dictionary, q // C of each class; the q % C that are
-        left over go to as many classes, drawn at random. No example is drawn twice before its whole class was."""
+        """[q] int64 on the CPU: indices drawn at random from the dictionary, q // C of each class; the remaining q % C
+        come from as many classes drawn at random. No example is drawn twice before its whole class has been."""
         checks.count("ProxyDictionary.fetch", "q", q)
         keys = torch.rand(self._places.shape, generator=self.generator)
         keys[self._places < 0] = 2.0
@@ -101,7 +101,7 @@ class ProxyDictionary:
         return shuffled[owner, rank % self._held[owner]]
 
     def purity(self, true_labels: Tensor) -> float:
-        """The share of the dictionary whose label is the true one (section 5.5). true_labels: [N]."""
+        """The share of the dictionary that is labelled correctly (section 5.5). true_labels: [N]."""
         true = checks.labels("ProxyDictionary.purity", true_labels, self.num_classes, name="true_labels").cpu()
         if len(true) != len(self.labels):
             raise ValueError(
@@ -110,33 +110,23 @@ class ProxyDictionary:
         return float((true == self.labels)[self.indices].double().mean())
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that a resumed run needs. The labels are not in it: they come from the dataset."""
-        return {
-            "places": self._places.clone(),
-            "history": self.history.clone(),
-            "seen": self.seen.clone(),
-            "generator": self.generator.get_state(),
-        }
+        """Everything a resumed run needs except the labels, which come from the dataset."""
+        return {name: t.clone() for name, t in self._tensors().items()} | {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state_dict()`, bit for bit. ValueError where it is of other data, classes, capacity or pusher."""
-        mine = {"places": self._places, "history": self.history, "seen": self.seen}
-        for name, tensor in mine.items():
-            got = tuple(state[name].shape) if isinstance(state, dict) and name in state else "nothing"
-            if got != tuple(tensor.shape):
-                raise ValueError(
-                    f"fastrw.ProxyDictionary: a state must hold {name} of shape {tuple(tensor.shape)}, got {got}"
-                )
-        for name, tensor in mine.items():
-            tensor.copy_(state[name])
+        """Resumes from `state_dict()`, bit for bit. ValueError if data, classes, capacity or pusher differ."""
+        checks.restore("ProxyDictionary", self._tensors(), state)
         self.generator.set_state(state["generator"])
 
+    def _tensors(self) -> dict[str, Tensor]:
+        return {"places": self._places, "history": self.history, "seen": self.seen}
+
     def _top(self, scores: Tensor) -> Tensor:
-        """scores [N] -> [C, k] the indices of each class's highest scores, highest first, -1 where it has no more."""
-        order = scores[self._by_class].sort(descending=True, stable=True).indices
-        order = order[self.labels[self._by_class[order]].sort(stable=True).indices]
-        places = torch.full((self.num_classes, int(self.capacity // self.num_classes)), -1)
+        """scores [N] -> [C, k] the indices of each class's highest scores, highest first, then -1 for empty places."""
+        order = scores.sort(descending=True, stable=True).indices
+        order = order[self.labels[order].sort(stable=True).indices]  # class by class
+        places = torch.full((self.num_classes, self.capacity // self.num_classes), -1)
         kept = self._rank < places.shape[1]
-        best = self._by_class[order][kept]
+        best = order[kept]
         places[self.labels[best], self._rank[kept]] = best
         return places

@@ -1,4 +1,4 @@
-"""FSR's training step (Zhang & Pfister 2021, Algorithm 1): `.grad` holds the gradient of the weighted loss."""
+"""FSR's training step (Zhang & Pfister 2021, Algorithm 1): `.grad` receives the gradient of the weighted loss."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from torch.utils._pytree import tree_map
 
 from fastrw.engine.accumulate import backward
 from fastrw.fsr import checks
-from fastrw.fsr.any_layer import AnyLayer
 from fastrw.fsr.dictionary import ProxyDictionary
 from fastrw.fsr.indexed import Indexed, examples, labels_of
-from fastrw.fsr.last_layer import LastLayer
 from fastrw.fsr.lookahead import LOOKAHEADS, Lookahead
-from fastrw.fsr.mixup import MixUp
+from fastrw.fsr.paths import AnyLayer, Inputs, LastLayer, Outputs
 from fastrw.fsr.pushers import Pusher, Visit
-from fastrw.fsr.question import Answer, Question
-from fastrw.fsr.relabel import Relabel
+from fastrw.fsr.soft_labels import MixUp, Relabel
 from fastrw.fsr.statistics import EpochReport, FSRStep, Totals
 from fastrw.fsr.weights import VARIANTS, weights
 from fastrw.state.snapshot import State
@@ -30,11 +27,11 @@ class FSR:
     """Example weights without clean data: the reward examples are training examples that learn well.
 
         s_i = -∂L^R(Θ̂)/∂ω_i at ω = 1/b,   Θ̂ = Θ - η (μ m + Σ_i ω_i ∇f_i(Θ) + wd Θ)           (Algorithm 1, Eq. 3)
-        w   = normalised 1/b + α s;   .grad += Σ_i w_i ∇f_i  (+ the gradient of the second loss, where relabel is given)
+        w   = 1/b + α s, normalised;   .grad += Σ_i w_i ∇f_i  (+ the gradient of the second loss, with relabel)
         P̂_i ← λ P̂_i + (1 - λ) (L(f(x_i; Θ), y_i) - L(f(x_i; Θ̂), y_i))                         (Eq. 5)
 
-    L^R is the mean loss of q examples of the dictionary, drawn class by class; at the end of an epoch the dictionary
-    takes the highest P̂ of each class (Eq. 4).
+    L^R is the mean loss of q examples drawn from the dictionary, equally many of each class; at the end of an epoch the
+    dictionary takes the highest P̂ of each class (Eq. 4).
 
         train_set = ...                                   # train_set[i] is (x, y)
         loader = DataLoader(fastrw.fsr.Indexed(train_set), batch_size=100, shuffle=True)
@@ -46,50 +43,50 @@ class FSR:
                 optimizer.step()
             print(fsr.end_epoch())
 
-    L is cross-entropy of the model's logits [n, C]. With MixUp the model is run on the inputs as they are, too, for the
-    margin's second term. Where the paper and its authors' code differ, `variant` says which is followed:
+    L is cross-entropy of the model's logits [n, C]. With MixUp the model also runs on the unmixed inputs, for the
+    second term of the margin. Where the paper and its authors' code differ, `variant` chooses between them:
 
-                            "code" (what the paper's figures were taken with)   "paper" (as printed)
+                            "code" (which produced the paper's figures)         "paper" (as printed)
         weights             see `weights.weights`                               see `weights.weights`
-        margin, first term  f_i as it is trained: x̃_i, smoothed                 L(f(x_i; Θ), y_i)
-        re-labelling        by f(x̃; Θ)                                          by f(x; Θ), which is trained too
+        margin, first term  f_i as trained: of x̃_i, smoothed                    L(f(x_i; Θ), y_i)
+        re-labelling        from f(x̃; Θ)                                        from f(x; Θ), which is trained too
 
-    Under MixUp the first is much the same for all examples, so that the margin ranks by the loss at Θ̂.
+    Under MixUp the first term of "code" is much the same for all examples, so the margin ranks by the loss at Θ̂.
 
     Args:
         model: any module that returns logits [n, C], in the mode that you train it in.
         dataset_size, num_classes: N and C.
         dataset: dataset[i] is (x, y), and may be `Indexed`; reward examples are read from it by index.
-        labels: [N], the labels that dataset[i] gives. Default: its `targets`, or each example is read once.
-        optimizer: the one that trains the model. Its momentum buffers, and its weight decay, are read for the
+        labels: [N], the labels that dataset[i] gives. Default: its `targets`; without them, each example is read once.
+        optimizer: the one that trains the model. Its momentum buffers and its weight decay are read for the
             look-ahead; FSR never steps it.
         lookahead: "momentum" (the authors' code: μ and m are the optimizer's), "plain" (μ = 0, Algorithm 1 as
-            printed), None: "momentum" where the optimizer has momentum.
-        eta: η; None: the optimizer's learning rate of the moment.
+            printed), None: "momentum" if the optimizer has momentum.
+        eta: η; None: the optimizer's current learning rate.
         weight_decay: wd, the regularisation loss wd/2 |Θ^meta|² inside both losses; None: the optimizer's (0 without
-            one, and where it decays apart from the loss, as AdamW does).
+            one, or if its decay is decoupled from the loss, as AdamW's is).
         params: Θ^meta: "last" (the last layer: a few matrix products), "all", names with wildcards, or parameters.
         alpha: α.
         normalize: "rectify" (label noise) or "shift" (long tail); see `weights.weights`.
         variant: "code" or "paper"; see above.
         capacity, pusher, seed: of the dictionary; see `ProxyDictionary`.
         q: reward examples in a step.
-        refresh: steps between two reward batches. 1 is Algorithm 1. With k, what the last layer reads of a reward batch
-            serves k steps (its logits and gradients are always of the moment): the forward of q examples, which is most
-            of what FSR costs, is run at one step in k. Needs the last layer.
-        warmup: epochs with w_i = 1/b, in which only P̂ (and ŷ) are learned. The deferred schedule is a long one.
+        refresh: steps between two reward batches. 1 is Algorithm 1. With k, the last layer's inputs for a reward batch
+            serve k steps (its logits and gradients are always current): the forward of q examples, most of what FSR
+            costs, runs at one step in k. Needs the last layer.
+        warmup: epochs with w_i = 1/b, in which only P̂ (and ŷ) are learned. A long one is the deferred schedule.
         label_smoothing: of the weighted loss and of L^R, in [0, 1).
         relabel: adds `Relabel`'s loss after the warm-up; ŷ is learned from the start.
         mixup: blends the examples of the weighted loss.
         scaler: a `torch.amp.GradScaler`, as in `Reweighter`.
 
-    Nothing but `.grad`, FSR's own state, and what one training forward and reading the reward examples move (running
-    statistics, random states) is changed; a step that raises leaves all of it as it was. Reward batches move no running
-    statistics. FSR sees one process's batches: under data parallel training each process has its own.
+    A step changes only `.grad`, FSR's own state, and what one training forward and reading the reward examples change
+    (running statistics, random states); a step that raises leaves everything as it was. Reward batches do not update
+    running statistics. FSR sees the batches of one process: under data parallel training each process has its own.
 
     Raises:
-        TypeError, ValueError: a rule is broken; the text says the rule and what was got.
-    Source: Zhang & Pfister 2021, Algorithm 1, Eq. 3-7, sections 4 and 5; its authors' code where "code" is said.
+        TypeError, ValueError: a rule is broken; the text gives the rule and what was passed.
+    Source: Zhang & Pfister 2021, Algorithm 1, Eq. 3-7, sections 4 and 5; its authors' code for "code".
     """
 
     def __init__(
@@ -104,8 +101,9 @@ class FSR:
             raise TypeError(f"fastrw.FSR: model must be a torch.nn.Module, got {type(model).__name__}")
         checks.count("FSR", "dataset_size", dataset_size)
         checks.count("FSR", "num_classes", num_classes, 2)
-        for name, value, least in (("q", q, 1), ("refresh", refresh, 1), ("warmup", warmup, 0)):
-            checks.count("FSR", name, value, least)
+        checks.count("FSR", "q", q)
+        checks.count("FSR", "refresh", refresh)
+        checks.count("FSR", "warmup", warmup, 0)
         if eta is not None:
             checks.number("FSR", "eta", eta, 0, open_low=True)
         if weight_decay is not None:
@@ -134,11 +132,12 @@ class FSR:
         self.lookahead = Lookahead(model, params, optimizer, lookahead, eta, weight_decay)
         first = next(iter(self.lookahead.params.values()))
         self._device = first.device
-        self.dictionary = ProxyDictionary(labels, num_classes, capacity=capacity, pusher=pusher, seed=seed,
-                                          dtype=torch.promote_types(first.dtype, torch.float32),
-                                          device=first.device)  # fmt: skip
-        self._last = LastLayer.of(model, self.lookahead, num_classes, label_smoothing)
-        self._any = AnyLayer(model, self.lookahead, num_classes, label_smoothing)
+        self.dictionary = ProxyDictionary(
+            labels, num_classes, capacity=capacity, pusher=pusher, seed=seed,
+            dtype=torch.promote_types(first.dtype, torch.float32), device=first.device,
+        )  # fmt: skip
+        path = model, self.lookahead, num_classes, label_smoothing
+        self._last, self._any = LastLayer.of(*path), AnyLayer(*path)
         if refresh > 1 and self._last is None:
             raise ValueError(f'fastrw.FSR: refresh needs params="last" and a linear last layer, got refresh={refresh}')
         self.alpha, self.normalize, self.variant = alpha, normalize, variant
@@ -146,14 +145,14 @@ class FSR:
         self.relabel, self.mixup, self._scaler = relabel, mixup, scaler
         self.epoch = 0  # epochs that have ended
         self._totals = Totals()
-        self._features: tuple[Tensor, Tensor] | None = None  # what the last layer read of the reward examples, labels
-        self._uses = 0  # steps that these features have served
+        self._features: tuple[Tensor, Tensor] | None = None  # see Outputs.features
+        self._uses = 0  # steps that have used these features
 
     def step(self, index: Tensor, x: Any, y: Tensor) -> FSRStep:
-        """Adds the gradient of the weighted loss to `.grad` and takes the scores of the batch's examples.
+        """Adds the gradient of the weighted loss to `.grad` and scores the batch's examples.
 
         Args:
-            index: [b] where the examples are in the dataset; none twice.
+            index: [b] positions of the examples in the dataset, without repeats.
             x: their inputs: a tensor, a tuple (`model(*x)`) or a mapping (`model(**x)`).
             y: [b] their labels, those of the dataset.
         Returns:
@@ -165,34 +164,34 @@ class FSR:
         y = checks.labels("FSR.step", y, self.num_classes)
         if len(index) != len(y):
             raise ValueError(f"fastrw.FSR.step: index and y must have one length, got {len(index)} and {len(y)}")
-        if bool((wrong := self.dictionary.labels[index.cpu()] != y.cpu()).any()):
+        known = self.dictionary.labels[index.cpu()]
+        if bool((wrong := known != y.cpu()).any()):
             i = int(wrong.int().argmax())
-            held = int(self.dictionary.labels[index[i]])
             raise ValueError(
                 f"fastrw.FSR.step: y must be the dataset's labels at index, got {int(y[i])} for example "
-                f"{int(index[i])}, whose label is {held}"
+                f"{int(index[i])}, whose label is {int(known[i])}"
             )
         state, generator = State(self.lookahead.modules), self.dictionary.generator.get_state()
         try:
             with torch.enable_grad():
-                found, answer = self._step(index, x, y.to(self._device))
+                found, outputs = self._step(index, x, y.to(self._device))
         except BaseException:
             state.rewind()
             self.dictionary.generator.set_state(generator)
             raise
-        self._commit(index, y, found, answer)
+        self._commit(index, y, found, outputs)
         return found
 
     def end_epoch(self, true_labels: Tensor | None = None) -> EpochReport:
-        """Fills the dictionary anew (Eq. 4) and ends the epoch: call it after the last step of each.
+        """Refills the dictionary (Eq. 4) and ends the epoch: call it after the last step of each.
 
         Args:
-            true_labels: [N], where they are known: the report then has the dictionary's purity.
+            true_labels: [N], if they are known: the report then gives the dictionary's purity.
         Returns:
-            EpochReport; `print` it for a line.
+            EpochReport; `print` it for a one-line summary.
         """
         if true_labels is not None:
-            self.dictionary.purity(true_labels)  # bad labels are told before anything is changed
+            self.dictionary.purity(true_labels)  # refuses bad labels before anything changes
         entered = self.dictionary.update()
         purity = None if true_labels is None else self.dictionary.purity(true_labels)
         report = self._totals.report(self.epoch, entered, purity)
@@ -200,7 +199,7 @@ class FSR:
         return report
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs besides model, optimizer and torch's random state."""
+        """Everything a resumed run needs besides model, optimizer and torch's random state."""
         return {
             "dictionary": self.dictionary.state_dict(),
             "relabel": self.relabel and self.relabel.state_dict(),
@@ -211,7 +210,7 @@ class FSR:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict()`, bit for bit. ValueError where it is of another dataset or other options."""
+        """Resumes from `state_dict()`, bit for bit. ValueError if it belongs to another dataset or other options."""
         wanted = ("dictionary", "relabel", "epoch", "totals", "features", "uses")
         if not isinstance(state, dict) or any(name not in state for name in wanted):
             got = ", ".join(map(str, state)) if isinstance(state, dict) else type(state).__name__
@@ -226,38 +225,36 @@ class FSR:
 
     @property
     def weighs(self) -> bool:
-        """Is the warm-up over? Else every weight is 1/b."""
+        """Is the warm-up over? Until then every weight is 1/b."""
         return self.epoch >= self.warmup
 
-    def _step(self, index: Tensor, x: Any, y: Tensor) -> tuple[FSRStep, Answer]:
-        weighs = self.weighs
-        reuses = weighs and self._features is not None and self._uses < self.refresh
-        reward = self._reward() if weighs and not reuses else None
+    def _step(self, index: Tensor, x: Any, y: Tensor) -> tuple[FSRStep, Outputs]:
+        reuses = self.weighs and self._features is not None and self._uses < self.refresh
+        reward = self._features if reuses else self._reward() if self.weighs else None
         mixed, target = (x, y) if self.mixup is None else self.mixup(x, y)
-        question = Question(x, mixed, target, reward, self._features if reuses else None,
-                            self.dictionary.pusher.looks_ahead,
-                            weighs and self.relabel is not None and self.variant == "paper")  # fmt: skip
-        start = State(self.lookahead.modules)  # reading the reward examples may have drawn
-        answer, served_by = self._last and self._last.find(question, start), "last layer"
-        if answer is None:
+        relabels = self.weighs and self.relabel is not None
+        inputs = Inputs(x, mixed, target, reward, reuses, self.dictionary.pusher.looks_ahead,
+                        trains_plain=relabels and self.variant == "paper")  # fmt: skip
+        start = State(self.lookahead.modules)  # reading the reward examples may have drawn random numbers
+        outputs, served_by = self._last and self._last.run(inputs, start), "last layer"
+        if outputs is None:
             if self.refresh > 1:
                 raise ValueError("fastrw.FSR: refresh needs logits that a linear last layer makes of rows, got others")
             start.rewind()
-            self._last = None  # it would not serve another time either
-            answer, served_by = self._any.find(question, start), "any layer"
-        f = answer.losses
-        if not bool(f.isfinite().all()):
-            bad = int((~f.isfinite()).sum())
+            self._last = None  # it would not serve the next step either
+            outputs, served_by = self._any.run(inputs, start), "any layer"
+        f = outputs.losses
+        if bad := int((~f.isfinite()).sum()):
             raise ValueError(f"fastrw.FSR.step: losses must be finite, got {bad} of {len(f)} that are not")
-        if answer.scores is None:
+        if outputs.scores is None:
             w = torch.full_like(f, 1 / len(f)).detach()
         else:
-            w = weights(answer.scores, self.alpha, self.normalize, self.variant)
+            w = weights(outputs.scores, self.alpha, self.normalize, self.variant)
         total = torch.where(w == 0, 0, w.to(f.dtype) * f).sum()
-        if weighs and self.relabel is not None:
-            total = total + self.relabel.loss(index, self._relabelled(answer))
+        if relabels:
+            total = total + self.relabel.loss(index, self._relabelled(outputs))
         backward(total if self._scaler is None else self._scaler.scale(total))
-        return FSRStep(w, f.detach(), answer.scores, answer.reward_loss, served_by), answer
+        return FSRStep(w, f.detach(), outputs.scores, outputs.reward_loss, served_by), outputs
 
     def _reward(self) -> tuple[Any, Tensor]:
         """q examples of the dictionary, read from the dataset."""
@@ -267,18 +264,17 @@ class FSR:
             raise ValueError("fastrw.FSR: dataset[i] must give the label that labels[i] says, got another")
         return tree_map(lambda t: t.to(self._device) if isinstance(t, Tensor) else t, x), y.to(self._device)
 
-    def _relabelled(self, answer: Answer) -> Tensor:
-        """The logits [b, C] that ŷ is averaged from and held against."""
-        return answer.logits if self.variant == "code" else answer.plain
+    def _relabelled(self, outputs: Outputs) -> Tensor:
+        """The logits [b, C] that ŷ averages and the second loss trains."""
+        return outputs.logits if self.variant == "code" else outputs.plain
 
-    def _commit(self, index: Tensor, y: Tensor, found: FSRStep, answer: Answer) -> None:
-        """What the step leaves in FSR's own state."""
-        before = found.losses if answer.before is None else answer.before
-        before = before if self.variant == "code" else None
-        self.dictionary.observe(index, Visit(y, answer.plain.detach(), answer.ahead, before))
+    def _commit(self, index: Tensor, y: Tensor, found: FSRStep, outputs: Outputs) -> None:
+        """Updates FSR's own state, once the step has succeeded."""
+        before = outputs.before if self.variant == "code" else None
+        self.dictionary.observe(index, Visit(y, outputs.plain.detach(), outputs.ahead, before))
         if self.relabel is not None:
-            self.relabel.update(index, self._relabelled(answer))
+            self.relabel.update(index, self._relabelled(outputs))
         self._totals.add(found)
-        if self.refresh > 1 and answer.features is not None:
-            self._uses = self._uses + 1 if answer.features is self._features else 1
-            self._features = answer.features
+        if self.refresh > 1 and outputs.features is not None:
+            self._uses = self._uses + 1 if outputs.features is self._features else 1
+            self._features = outputs.features

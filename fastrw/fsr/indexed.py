@@ -1,4 +1,4 @@
-"""Datasets: one that gives the index of each example with it, and how examples and labels are read by index."""
+"""A dataset that returns each example with its index, and how examples and labels are read by index."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastrw.fsr import checks
 
 
 class Indexed(Dataset):
-    """The same dataset, each example with its index in front: `dataset[i]` = (x, y) becomes (i, x, y).
+    """The same dataset with each example's index in front: `dataset[i]` = (x, y) becomes (i, x, y).
 
     loader = DataLoader(fastrw.fsr.Indexed(train_set), batch_size=100, shuffle=True)
     for index, x, y in loader: ...
@@ -32,8 +32,8 @@ class Indexed(Dataset):
 
 
 def examples(dataset: Any, index: Tensor) -> tuple[Any, Tensor]:
-    """The examples at index [q], read from the user's dataset and collated: (x, y)."""
-    whole = isinstance(dataset, TensorDataset)  # indexed at once
+    """The examples at index [q], read from a dataset and collated: (x, y)."""
+    whole = isinstance(dataset, TensorDataset)  # takes an index tensor
     found = dataset[index] if whole else default_collate(_items(dataset, index.tolist()))
     if not isinstance(found, tuple | list) or len(found) < 2:
         got = f"{len(found)} items" if isinstance(found, tuple | list) else type(found).__name__

@@ -1,4 +1,4 @@
-"""The look-ahead: Θ^meta, and the step from Θ^meta to Θ̂ at which the reward loss and the margin are taken."""
+"""The look-ahead: Θ^meta, and the step from it to Θ̂, where the reward loss and the margin are computed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,17 @@ class Lookahead:
     """Θ̂ = Θ - η (μ m + g + wd Θ) for every parameter Θ of Θ^meta, g = (1/b) Σ_i ∇f_i(Θ)           (Algorithm 1)
 
     "plain": μ = 0, Algorithm 1 as printed. "momentum": μ and the buffer m are the optimizer's own, read at each step
-    (m = 0 before its first): the authors' code. Dampening and Nesterov's form are not followed.
+    (m = 0 before its first): the authors' code. Dampening and Nesterov momentum are not modelled.
 
     Args:
-        model, params: whose gradients are compared; "last", "all", names with wildcards, or parameters.
-        optimizer: the one that trains the model, or None.
-        how: "momentum", "plain", or None: "momentum" where the optimizer has momentum.
-        eta: η; None takes the optimizer's learning rate of the moment.
-        weight_decay: wd, the regularisation loss wd/2 |Θ|² inside both losses; None takes the optimizer's, unless it
-            decays apart from the loss (AdamW).
+        model, params, optimizer, how (= lookahead), eta, weight_decay: see `FSR`.
     """
 
     def __init__(self, model: nn.Module, params: Any, optimizer: Optimizer | None, how: str | None,
                  eta: float | None, weight_decay: float | None):  # fmt: skip
         self.modules = dict(model.named_modules())
-        self.params = select(self.modules, None if isinstance(params, str) and params == "all" else params,
-                             "fastrw.FSR: ")  # fmt: skip
+        every = isinstance(params, str) and params == "all"
+        self.params = select(self.modules, None if every else params, "fastrw.FSR: ")
         self._optimizer, self._eta, self._weight_decay = optimizer, eta, weight_decay
         if eta is None and optimizer is None:
             raise ValueError("fastrw.FSR: eta=None takes the learning rate of optimizer, got no optimizer")
@@ -49,7 +44,7 @@ class Lookahead:
 
     @torch.no_grad()
     def ahead(self, gradients: list[Tensor | None]) -> list[Tensor]:
-        """Θ̂ by g, both in the order of `params`; None is a gradient of 0. Without graph, in the scores' precision."""
+        """Θ̂ from g, both in the order of `params`; None is a gradient of 0. No graph, in the scores' precision."""
         found = []
         for p, g, group in zip(self.params.values(), gradients, self._groups(), strict=True):
             theta = as_score(p.detach())
@@ -63,7 +58,7 @@ class Lookahead:
 
     @torch.no_grad()
     def direction(self, gradients: list[Tensor | None], ahead: list[Tensor]) -> list[Tensor]:
-        """η (V + wd Θ̂), V the gradient of the reward loss at Θ̂: what ∇f_i is multiplied with in -∂L^R/∂ω_i."""
+        """η (V + wd Θ̂), V the gradient of the reward loss at Θ̂: its product with ∇f_i is -∂L^R/∂ω_i."""
         found = []
         for v, hat, group in zip(gradients, ahead, self._groups(), strict=True):
             v = torch.zeros_like(hat) if v is None else as_score(v)
@@ -71,7 +66,7 @@ class Lookahead:
         return found
 
     def _groups(self) -> list[dict]:
-        """The optimizer's group of each parameter."""
+        """The optimizer's group of each parameter, by number: loading a state replaces the groups."""
         return [{} if k is None else self._optimizer.param_groups[k] for k in self._group_numbers]
 
     def _rate(self, group: dict) -> float:

@@ -1,4 +1,4 @@
-"""Table 4 of Zhang & Pfister 2021: the hyper-parameters of each experiment, and the FSR that they make."""
+"""Table 4 of Zhang & Pfister 2021: the hyper-parameters of each experiment, and FSR made from them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 from torch import nn
 
 from fastrw.fsr.fsr import FSR
-from fastrw.fsr.mixup import MixUp
 from fastrw.fsr.pushers import MetaMargin
-from fastrw.fsr.relabel import Relabel
+from fastrw.fsr.soft_labels import MixUp, Relabel
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A row of Table 4, and what section 5 says of the experiment besides."""
+    """A row of Table 4, with what section 5 adds about the experiment."""
 
     capacity: int  # |R|
     q: int  # reward batch
@@ -30,12 +29,9 @@ class Preset:
     warmup: int = 20  # epochs; the deferred schedule waits for the first decay of the learning rate
 
     def make(self, model: nn.Module, dataset_size: int, num_classes: int, **others: Any) -> FSR:
-        """FSR of this row; `others` are arguments of `FSR` (dataset, optimizer, ...) and win over the row's."""
-        own: dict[str, Any] = {
-            "capacity": self.capacity, "q": self.q, "pusher": MetaMargin(self.momentum), "eta": self.eta,
-            "alpha": self.alpha, "normalize": self.normalize, "label_smoothing": self.label_smoothing,
-            "warmup": self.warmup,
-        }  # fmt: skip
+        """FSR of this row; `others` are arguments of `FSR` (dataset, optimizer, ...) and override the row's."""
+        names = ("capacity", "q", "eta", "alpha", "normalize", "label_smoothing", "warmup")
+        own = {name: getattr(self, name) for name in names} | {"pusher": MetaMargin(self.momentum)}
         if self.beta is not None:
             device = next(model.parameters()).device
             if "relabel" not in others:

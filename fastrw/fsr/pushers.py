@@ -1,7 +1,7 @@
-"""Pusher functions: what makes a training example worth a place in the dictionary (Zhang & Pfister 2021, 4.1, 5.5).
+"""Pusher functions: which training examples deserve a place in the dictionary (Zhang & Pfister 2021, 4.1, 5.5).
 
-A pusher keeps `columns` numbers for each example of the dataset, moves them each time the example is trained on, and
-reads a score from them: the higher, the sooner the example enters the dictionary. It holds no state itself.
+A pusher keeps `columns` numbers for each example of the dataset, updates them each time the example is trained on, and
+computes a score from them: examples with the highest scores enter the dictionary. The pusher itself is stateless.
 
     z = f(x; Θ) [n, C]: logits before the look-ahead;  ẑ = f(x; Θ̂) [n, C]: logits after it;  L: cross-entropy
 """
@@ -18,34 +18,32 @@ from fastrw.fsr import checks
 
 @dataclass(frozen=True)
 class Visit:
-    """What is known of n examples when they have been trained on."""
+    """What is known about n examples after a training step on them."""
 
     y: Tensor  # [n] labels
     z: Tensor  # [n, C]
     ahead: Tensor | None = None  # [n, C] ẑ, for a pusher that looks ahead
-    losses: Tensor | None = None  # [n] at Θ, where they are not L(z, y): of blended inputs or smoothed labels
+    losses: Tensor | None = None  # [n] at Θ, where they differ from L(z, y): blended inputs or smoothed labels
 
 
 class Pusher(Protocol):
-    """What `ProxyDictionary` asks of a pusher; write your own."""
+    """The interface that `ProxyDictionary` expects of a pusher; write your own."""
 
-    columns: int  # numbers kept for each example; they start at 0
-    looks_ahead: bool  # does `move` need the logits at Θ̂?
+    columns: int = 1  # numbers kept for each example; they start at 0
+    looks_ahead: bool = False  # does `move` need the logits at Θ̂?
 
     def move(self, history: Tensor, visit: Visit) -> Tensor:
-        """history [n, columns] of the visited examples -> their history now."""
+        """history [n, columns] of the visited examples -> their updated history."""
 
     def score(self, history: Tensor) -> Tensor:
         """history [N, columns] -> scores [N]."""
 
 
 @dataclass(frozen=True)
-class _Average:
+class _Average(Pusher):
     """P̂ ← λ P̂ + (1 - λ) P, λ = momentum in [0, 1)."""
 
     momentum: float = 0.9
-    columns = 1
-    looks_ahead = False
 
     def __post_init__(self):
         checks.number(type(self).__name__, "momentum", self.momentum, 0, 1)
@@ -62,7 +60,6 @@ class _Average:
         raise NotImplementedError
 
 
-@dataclass(frozen=True)
 class MetaMargin(_Average):
     """P = L(z, y) - L(ẑ, y): how far the look-ahead lowers the loss (Eq. 5), by momentum. The paper's own choice."""
 
@@ -73,17 +70,15 @@ class MetaMargin(_Average):
         return before - _loss(visit.ahead, visit.y)
 
 
-@dataclass(frozen=True)
 class NegativeLoss(_Average):
-    """P = -L(z, y), by momentum: what is well recognised."""
+    """P = -L(z, y), by momentum: examples that the model recognises well."""
 
     def push(self, visit: Visit) -> Tensor:
         return -_loss(visit.z, visit.y)
 
 
-@dataclass(frozen=True)
 class MaxMargin(_Average):
-    """P = the highest probability minus the second, by momentum: what the model is sure of, whatever its label."""
+    """P = the highest probability minus the second, by momentum: the model's confidence, whatever the label."""
 
     def push(self, visit: Visit) -> Tensor:
         first, second = visit.z.softmax(1).topk(2, dim=1).values.unbind(1)
@@ -91,11 +86,10 @@ class MaxMargin(_Average):
 
 
 @dataclass(frozen=True)
-class AreaUnderMargin:
+class AreaUnderMargin(Pusher):
     """The mean over all visits of z_y - max_{c ≠ y} z_c (Pleiss et al. 2020)."""
 
     columns = 2  # the sum, the number of visits
-    looks_ahead = False
 
     def move(self, history: Tensor, visit: Visit) -> Tensor:
         own = visit.z.gather(1, visit.y[:, None])
@@ -107,14 +101,13 @@ class AreaUnderMargin:
 
 
 @dataclass(frozen=True)
-class ForgettingEvents:
+class ForgettingEvents(Pusher):
     """Minus the number of times that the example went from right to wrong (Toneva et al. 2019): Forget-event⁻¹.
 
     An example that was never right ranks below all that were.
     """
 
     columns = 3  # events; right at the last visit; ever right
-    looks_ahead = False
 
     def move(self, history: Tensor, visit: Visit) -> Tensor:
         right = (visit.z.argmax(1) == visit.y).to(history.dtype)

@@ -1,16 +1,15 @@
-"""What a step and an epoch found: weights, losses, the share of zero weights, the purity of the dictionary."""
+"""What a step and an epoch report: weights, losses, the share of zero weights, the purity of the dictionary."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 
 @dataclass
 class FSRStep:
-    """What `FSR.step` found. Tensors stay on their device, without a graph."""
+    """The result of `FSR.step`. Tensors stay on their device, without a graph."""
 
     weights: Tensor  # [b] w_i; 1/b in the warm-up
     losses: Tensor  # [b] f_i of the weighted loss
@@ -34,7 +33,7 @@ class EpochReport:
     zero_share: float | None  # of weights; near the share of wrong labels where FSR does well. None in the warm-up
     reward_loss: float | None  # None in the warm-up
     entered: float  # share of the dictionary that the update brought in
-    purity: float | None  # share of the dictionary whose label is the true one, where true labels are known
+    purity: float | None  # share of the dictionary that is labelled correctly, if the true labels are known
 
     def __str__(self) -> str:
         words = [f"epoch {self.epoch}: loss {self.loss:.3f}"]
@@ -46,10 +45,10 @@ class EpochReport:
 
 @dataclass
 class Totals:
-    """Sums over the steps of an epoch, kept on the device so that no step waits."""
+    """Sums over the steps of an epoch, kept on the device so that no step waits for it."""
 
     steps: int = 0
-    weighed: int = 0  # steps with weights of their own
+    weighed: int = 0  # steps after the warm-up
     loss: Tensor | float = 0.0
     zeros: Tensor | float = 0.0
     reward_loss: Tensor | float = 0.0
@@ -68,8 +67,4 @@ class Totals:
         return EpochReport(epoch, self.steps, loss, zeros, reward, entered, purity)
 
     def state_dict(self) -> dict[str, float]:
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
-
-
-def _plain(value: Tensor | float) -> float:
-    return value.item() if isinstance(value, torch.Tensor) else value
+        return {name: t.item() if isinstance(t, Tensor) else t for name, t in vars(self).items()}

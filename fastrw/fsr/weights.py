@@ -7,14 +7,14 @@ VARIANTS = ("code", "paper")
 
 
 def weights(s: Tensor, alpha: float, normalize: str, variant: str) -> Tensor:
-    """ω* = ω₀ + α s with ω₀ = 1/b (Eq. 3), constrained, then made to sum to 1.
+    """ω* = ω₀ + α s with ω₀ = 1/b (Eq. 3), made non-negative, then normalised to sum to 1.
 
                     "rectify" (label noise)                    "shift" (long tail)
         "paper"     max(ω*, 0) / (Σ + δ)                       (ω* - min ω* + 1/b) / Σ
         "code"      max(ω* - ω₀, 0) / (Σ + 1e-5)               (ω* - min ω* + 1/b) / (Σ + 1e-5)
 
-    Σ is the sum of the numerators; δ is 1 where it is 0, else 0. A score that is not finite gets weight 0 and leaves
-    the others unharmed.
+    Σ is the sum of the numerators; δ is 1 if Σ is 0, else 0. A score that is not finite gets weight 0 and does not
+    affect the others.
 
     Args:
         s: [b] scores -∂L^R/∂ω_i, float32 or float64, any device.
