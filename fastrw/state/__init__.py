@@ -1,3 +1,3 @@
-"""What the forwards of a model move, put back; and batches as nested data, joined and mapped.
+"""A model's state, saved and restored around its forwards; and batches as nested data, joined and mapped.
 
-May import errors alone: it knows modules and tensors, no graph and no score."""
+May import errors alone: it knows modules and tensors, but no graph and no score."""

@@ -1,4 +1,4 @@
-"""What a batch holds: its tensors, and two batches as one."""
+"""Batches as nested data: their tensors, a function of each leaf, and two batches joined into one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
 def tensors_of(batch: Any) -> list[Tensor]:
-    """The tensors of a batch, in order, whatever it is made of; plain nests are walked without pytree."""
+    """The tensors of a batch of any structure, in order. Plain nests are walked without pytree, which is slow."""
     if isinstance(batch, Mapping) and type(batch) is not dict:
         batch = dict(batch)
     if type(batch) not in _NESTS:
@@ -30,38 +30,28 @@ def tensors_of(batch: Any) -> list[Tensor]:
 
 
 def examples(batch: Any) -> int | None:
-    """The length of the first dimension of the first tensor."""
-    first = next((t for t in tensors_of(batch) if t.ndim), None)
-    return None if first is None else len(first)
+    """The length of the first tensor that has dimensions; None without one."""
+    return next((len(t) for t in tensors_of(batch) if t.ndim), None)
 
 
 def mapped(function: Callable[[Any], Any], batch: Any) -> Any:
-    """The batch with `function` of each of its leaves; mappings that pytree does not know (a
-    transformers.BatchEncoding, a UserDict) stay of their kind."""
-    if isinstance(batch, MutableMapping) and type(batch) is not dict:
-        found = copy.copy(batch)
-        found.update({key: mapped(function, value) for key, value in batch.items()})
-        return found
+    """The batch with `function` applied to each leaf; mappings that pytree does not know (a transformers.BatchEncoding,
+    a UserDict) keep their type."""
+    if _is_own_mapping(batch):
+        return _with(batch, {key: mapped(function, value) for key, value in batch.items()})
     return tree_map(lambda leaf: mapped(function, leaf) if isinstance(leaf, MutableMapping) else function(leaf), batch)
 
 
 def join(batch: Any, val_batch: Any, n: int, m: int) -> Any | None:
-    """[batch; val_batch] where both have one structure and one shape but for their first dimension; else None."""
+    """[batch; val_batch] if they agree in structure and in all shapes after the first dimension (n, m); else None."""
     kind = type(batch)
     if kind is not type(val_batch):
         return None
-    if isinstance(batch, MutableMapping) and kind is not dict:
+    if _is_own_mapping(batch):
         found = join(dict(batch), dict(val_batch), n, m)
-        if found is None:
-            return None
-        both = copy.copy(batch)
-        both.update(found)
-        return both
-    flat = kind in (tuple, list) and all(type(t) is Tensor for t in (*batch, *val_batch))
-    (leaves, tree), (val_leaves, val_tree) = (
-        (b, len(b)) if flat else tree_flatten(b)
-        for b in (batch, val_batch)  # pytree is slow
-    )
+        return None if found is None else _with(batch, found)
+    flat = kind in (tuple, list) and all(type(t) is Tensor for t in (*batch, *val_batch))  # then without pytree
+    (leaves, tree), (val_leaves, val_tree) = ((b, len(b)) if flat else tree_flatten(b) for b in (batch, val_batch))
     if tree != val_tree:
         return None
     joined = []
@@ -76,3 +66,14 @@ def join(batch: Any, val_batch: Any, n: int, m: int) -> Any | None:
             return None
         joined.append(torch.cat([x, y]))
     return kind(joined) if flat else tree_unflatten(joined, tree)
+
+
+def _is_own_mapping(batch: Any) -> bool:
+    return isinstance(batch, MutableMapping) and type(batch) is not dict
+
+
+def _with(mapping: MutableMapping, items: dict) -> MutableMapping:
+    """A copy of the mapping, of its type, with these items."""
+    found = copy.copy(mapping)
+    found.update(items)
+    return found

@@ -1,10 +1,11 @@
-"""Nothing moves: what a forward writes is put back, so that scoring leaves no trace on the model or its user."""
+"""A model's state, saved before a forward and restored after it, so that scoring leaves no trace on the model."""
 
 from __future__ import annotations
 
 import random
 import sys
 from collections import OrderedDict
+from collections.abc import Collection
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from fastrw.errors import Refused
 
-KEPT = 1 << 30  # bytes of parameters that are kept through a first call
+KEPT = 1 << 30  # bytes: larger sets of parameters are not copied to see whether a forward writes them
 
 _seen: WeakKeyDictionary = WeakKeyDictionary()  # model -> _Seen
 _PLAIN = frozenset({int, float, bool, str, type(None), complex})
@@ -22,27 +23,35 @@ _NESTS = frozenset({dict, OrderedDict, set, list, tuple})
 
 
 class RandomState:
-    """The generator states that a forward on a device may draw from. While a CUDA graph is captured the device's cannot
-    be read: `capture` refuses what draws."""
+    """The states of torch's generators, on the CPU and on the CUDA devices among `devices`. While a CUDA graph is being
+    captured those cannot be read: `capture` refuses models that draw random numbers."""
 
-    def __init__(self, device: torch.device):
+    def __init__(self, *devices: torch.device):
         self._cpu = torch.get_rng_state()
-        readable = device.type == "cuda" and not torch.cuda.is_current_stream_capturing()
-        self._cuda = (device, torch.cuda.get_rng_state(device)) if readable else None
+        cuda = [device for device in devices if device.type == "cuda"]
+        if cuda and torch.cuda.is_current_stream_capturing():
+            cuda = []
+        self._cuda = [(device, torch.cuda.get_rng_state(device)) for device in cuda]
 
     def moved(self) -> bool:
         """Has anything been drawn since?"""
         if not torch.equal(self._cpu, torch.get_rng_state()):
             return True
-        return self._cuda is not None and not torch.equal(self._cuda[1], torch.cuda.get_rng_state(self._cuda[0]))
+        return any(not torch.equal(before, torch.cuda.get_rng_state(device)) for device, before in self._cuda)
+
+    def rewind(self) -> None:
+        for device, before in self._cuda:
+            torch.cuda.set_rng_state(before, device)
+        torch.set_rng_state(self._cpu)
 
 
 class State:
-    """What a forward of a model may move, as it was when this was made: buffers, tensors, generators and plain values
-    in attributes of its modules, and every random state. `rewind` puts them back.
+    """Everything that a forward of a model may change, as it was when this was made: buffers; tensors, generators and
+    plain values in attributes of its modules; parameters, if the model's forward is known to write them; and every
+    random state. `rewind` restores it all.
 
-    Tensors are written through `.data`: batch_norm moves its running statistics without a version bump, and so must we,
-    or a graph that is still alive would refuse its backward.
+    Tensors are written through `.data`: batch_norm updates its running statistics without a version bump, and so must
+    we, or a graph that is still alive would refuse its backward.
     """
 
     def __init__(self, named_modules: dict[str, nn.Module]):
@@ -54,8 +63,7 @@ class State:
         tensors = [b for _, before in self._owners for b in before.values() if b is not None]
         tensors += [v for v in held if isinstance(v, Tensor)]
         tensors += [m.weight for m in modules if vars(m).get("max_norm") is not None]  # renormed in place
-        self._tensors = [(t, t.detach().clone()) for t in tensors]
-        self._versions = [t._version for t in tensors]
+        self._tensors = [(t, t.detach().clone(), t._version) for t in tensors]
         self._generators = [(v, v.get_state()) for v in held if isinstance(v, torch.Generator)]
         self._model = named_modules[""]
         named = {
@@ -63,36 +71,32 @@ class State:
             for at, m in named_modules.items()
             for k, p in m._parameters.items()
             if p is not None
-        }
-        self._parameters = [(name, p, p._version, p.data_ptr()) for name, p in named.values()]
-        wanted = _seen.setdefault(self._model, _Seen()).next(self._parameters)
-        self._kept = {name: p.detach().clone() for name, p, *_ in self._parameters if name in wanted}
-        devices = {t.device for t in (*(p for _, p, *_ in self._parameters), *tensors) if t.is_cuda}
-        if devices and torch.cuda.is_current_stream_capturing():
-            devices = set()  # see RandomState
-        self._cuda = [(device, torch.cuda.get_rng_state(device)) for device in devices]
-        self._cpu, self._python = torch.get_rng_state(), random.getstate()
+        }.values()
+        wanted = _seen.setdefault(self._model, _Seen()).next(named)
+        self._parameters = [
+            (name, p, p._version, p.data_ptr(), p.detach().clone() if name in wanted else None) for name, p in named
+        ]
+        self._random = RandomState(*{t.device for t in (*(p for _, p in named), *tensors)})
+        self._python = random.getstate()
         self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
 
     def moved(self) -> bool:
-        """Has a forward moved anything since? (But random states; and what an operation wrote without a word, as
-        batch_norm does, is seen by `buffers_moved` alone.)"""
+        """Has a forward changed anything since? Ignores random states, and writes without a version bump, such as
+        batch_norm's, which only `buffers_moved` sees."""
         if any([*map(id, now.values())] != [*map(id, before.values())] for now, before in self._owners):
             return True
         if any(now.get(k, self) is not v for now, before, _ in self._attributes for k, v in before.items()):
             return True
-        if [t._version for t, _ in self._tensors] != self._versions:
-            return True
-        if self._written():
+        if any(t._version != version for t, _, version in self._tensors) or self._written():
             return True
         return any(not torch.equal(g.get_state(), before) for g, before in self._generators)
 
     def buffers_moved(self) -> bool:
-        """Has a forward moved anything, or changed a bit of a tensor?"""
-        return self.moved() or not all(_equal(tensor, value) for tensor, value in self._tensors)
+        """Has a forward changed anything, even one bit of a tensor?"""
+        return self.moved() or not all(_equal(tensor, value) for tensor, value, _ in self._tensors)
 
     def rewind(self) -> None:
-        """Puts everything back; raises only when all has been tried."""
+        """Restores everything; an error is raised only after all has been tried."""
         failed: list[Exception] = []
         for now, before in self._owners:
             if [*map(id, now.values())] != [*map(id, before.values())]:
@@ -104,38 +108,37 @@ class State:
             for k, v in before.items():
                 if now.get(k, self) is not v:
                     now[k] = v
-        for tensor, value in self._tensors:
+        for tensor, value, _ in self._tensors:
             try:
                 _put(tensor, value)
-            except Exception as error:  # the others are to be put back all the same
+            except Exception as error:  # the others must be restored all the same
                 failed.append(error)
         failed += self._put_parameters()
         for generator, before in self._generators:
             generator.set_state(before)
-        for device, state in self._cuda:
-            torch.cuda.set_rng_state(state, device)
-        torch.set_rng_state(self._cpu)
+        self._random.rewind()
         random.setstate(self._python)
         if self._numpy is not None:
             sys.modules["numpy"].random.set_state(self._numpy)
         if failed:
             raise failed[0]
 
-    def _written(self) -> set[str]:
-        """The names of the parameters that have been written since."""
-        found = {name for name, p, version, place in self._parameters if (p._version, p.data_ptr()) != (version, place)}
-        return found | {
-            name for name, p, *_ in self._parameters if name in self._kept and not _equal(p, self._kept[name])
+    def _written(self) -> dict[str, tuple[nn.Parameter, Tensor | None]]:
+        """The parameters that have been written since, by name, each with its kept value."""
+        return {
+            name: (p, kept)
+            for name, p, version, place, kept in self._parameters
+            if (p._version, p.data_ptr()) != (version, place) or (kept is not None and not _equal(p, kept))
         }
 
     def _put_parameters(self) -> list[Exception]:
-        """What the forward wrote (a momentum encoder, a clamp) is put back; which those are is remembered."""
+        """Restores the parameters that the forward wrote (a momentum encoder, a clamp), and remembers which."""
         written = self._written()
-        _seen[self._model].written |= written
-        for name, p, *_ in self._parameters:
-            if name in written and name in self._kept:
-                p.data.copy_(self._kept[name])
-        if lost := sorted(written - self._kept.keys()):
+        _seen[self._model].written |= written.keys()
+        for p, kept in written.values():
+            if kept is not None:
+                p.data.copy_(kept)
+        if lost := sorted(name for name, (_, kept) in written.items() if kept is None):
             return [Refused(
                 "fastrw.state: a forward must not write its parameters, for two forwards start from one state, got "
                 f"{lost[0]!r} written (make both losses in one forward, for fastrw.backward)"
@@ -144,18 +147,18 @@ class State:
 
 
 class _Seen:
-    """Which parameters the forwards of a model write: all are kept through its 1st, 2nd, 4th ... forward, to see; those
-    that were written through all."""
+    """Which parameters the forwards of a model write. To find out, all are kept through its 1st, 2nd, 4th, ... forward;
+    those found to be written are kept through every forward."""
 
     def __init__(self):
         self.forwards, self.written = 0, set()
 
-    def next(self, parameters: list[tuple]) -> set[str]:
+    def next(self, parameters: Collection[tuple[str, nn.Parameter]]) -> set[str]:
         """The names of those to keep."""
         due = self.forwards & (self.forwards - 1) == 0
         self.forwards += 1
-        if due and sum(p.nbytes for _, p, *_ in parameters) <= KEPT:
-            return {name for name, *_ in parameters}
+        if due and sum(p.nbytes for _, p in parameters) <= KEPT:
+            return {name for name, _ in parameters}
         return self.written
 
 
@@ -165,22 +168,21 @@ def _is_torchs(kind: type) -> bool:
 
 
 def _holds_nothing(module: nn.Module) -> bool:
-    """torch's own modules keep what their forwards move in buffers, unless a hook of the user's does otherwise."""
+    """torch's own modules keep what their forwards change in buffers, unless a user's hook does otherwise."""
     return _is_torchs(type(module)) and not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def _attributes(own: dict[str, Any]) -> dict[str, Any]:
-    """The tensors, generators and plain values among the attributes of a module."""
+    """The tensors without a graph, generators and plain values among the attributes of a module."""
     found = {}
     for k, v in own.items():
         kind = type(v)
-        if kind in _PLAIN or (kind not in _NESTS and (isinstance(v, torch.Generator) or _is_plain(v))):
+        if kind in _PLAIN or (kind not in _NESTS and (isinstance(v, torch.Generator) or _has_no_graph(v))):
             found[k] = v
     return found
 
 
-def _is_plain(v: Any) -> bool:
-    """Is this a tensor without a graph?"""
+def _has_no_graph(v: Any) -> bool:
     return isinstance(v, Tensor) and v.grad_fn is None and not v.requires_grad
 
 
