@@ -196,8 +196,9 @@ def test_a_scaler_scales_the_gradient_alone():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("params", ["last", "all"])
-def test_other_precisions_train(dtype, params):
-    model, (x, y) = reference.made(norm=False).to(dtype), reference.data()
+@pytest.mark.parametrize("norm", [False, True])
+def test_other_precisions_train(dtype, params, norm):
+    model, (x, y) = reference.made(norm=norm).to(dtype), reference.data()
     x = x.to(dtype)
     optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
     found = fsr.FSR(model, len(y), C, dataset=TensorDataset(x, y), warmup=1, q=8, capacity=12, optimizer=optimizer,

@@ -119,7 +119,7 @@ class AnyLayer(Path):
                     reward_loss = self._losses(z_reward, inputs.reward[1]).mean()
                 V = torch.autograd.grad(reward_loss, list(values.values()), allow_unused=True)
                 start.rewind()
-                D = dict(zip(map(id, params), self.lookahead.direction(V, hat), strict=True))
+                D = {id(p): d.to(p.dtype) for p, d in zip(params, self.lookahead.direction(V, hat), strict=True)}
                 batch = (inputs.mixed, inputs.target)
                 problem = Problem(self.model, batch, batch, losses_fn=self._batch_losses,
                                   params=list(self.lookahead.params), caller="FSR")  # fmt: skip
