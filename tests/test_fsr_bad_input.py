@@ -1,4 +1,4 @@
-"""What FSR and its parts refuse, in words, before anything is made."""
+"""FSR and its parts refuse bad arguments with the rule and the value, before anything is created."""
 
 import pytest
 import torch

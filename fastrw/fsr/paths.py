@@ -50,7 +50,7 @@ class Path:
     lookahead: Lookahead
     classes: int
     smoothing: float
-    layer: nn.Linear | None = None  # whose input is wanted
+    layer: nn.Linear | None = None  # its input is recorded
 
     def _forward(self, x: Any) -> tuple[Tensor, Tensor | None]:
         """Logits [n, C] and the layer's input [n, p]: None unless the layer ran once, on a matrix, and its output is
@@ -73,7 +73,8 @@ class Path:
         return logits, seen[0][0][0].detach() if served else None
 
     def _forwards(self, inputs: Inputs, start: State) -> tuple[Outputs, Tensor | None, Tensor | None]:
-        """The forward at Θ, and the layer's inputs for `mixed` and for `x`. The state is that after `mixed` alone."""
+        """What the forwards at Θ give, and the layer's inputs for `mixed` and for `x`. Leaves the state as a forward of
+        `mixed` alone does."""
         if inputs.mixed is not inputs.x:
             with torch.set_grad_enabled(inputs.trains_plain):
                 plain, h_plain = self._forward(inputs.x)
@@ -115,8 +116,7 @@ class AnyLayer(Path):
             if inputs.reward is not None:
                 start.rewind()
                 with self._at(values):
-                    z_reward, _ = self._forward(inputs.reward[0])
-                    reward_loss = self._losses(z_reward, inputs.reward[1]).mean()
+                    reward_loss = self._batch_losses(self.model, inputs.reward).mean()
                 V = torch.autograd.grad(reward_loss, list(values.values()), allow_unused=True)
                 start.rewind()
                 D = {id(p): d.to(p.dtype) for p, d in zip(params, self.lookahead.direction(V, hat), strict=True)}
