@@ -38,9 +38,3 @@ def shift(s: Tensor) -> Tensor:
 
 
 NORMALIZERS = {"rectify": rectify, "shift": shift, None: lambda s: s}
-
-
-def as_score(t: Tensor) -> Tensor:
-    """Scores are kept in float64 for float64, else in float32; a sparse gradient is made dense."""
-    t = t.to_dense() if t.is_sparse else t
-    return t if t.dtype == torch.float64 else t.float()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fastrw.api.problem import select
-from fastrw.engine.weights import as_score
+from fastrw.nodes.base import wide
 
 LOOKAHEADS = ("momentum", "plain")
 
@@ -47,12 +47,12 @@ class Lookahead:
         """Θ̂ from g, both in the order of `params`; None is a gradient of 0. No graph, in the scores' precision."""
         found = []
         for p, g, group in zip(self.params.values(), gradients, self._groups(), strict=True):
-            theta = as_score(p.detach())
-            step = torch.zeros_like(theta) if g is None else as_score(g).clone()
+            theta = wide(p.detach())
+            step = torch.zeros_like(theta) if g is None else wide(g).clone()
             if wd := self._decay(group):
                 step.add_(theta, alpha=wd)
             if self.how == "momentum" and (m := self._optimizer.state.get(p, {}).get("momentum_buffer")) is not None:
-                step.add_(as_score(m), alpha=group["momentum"])
+                step.add_(wide(m), alpha=group["momentum"])
             found.append(theta.sub(step, alpha=self._rate(group)))
         return found
 
@@ -61,7 +61,7 @@ class Lookahead:
         """η (V + wd Θ̂), V the gradient of the reward loss at Θ̂: its product with ∇f_i is -∂L^R/∂ω_i."""
         found = []
         for v, hat, group in zip(gradients, ahead, self._groups(), strict=True):
-            v = torch.zeros_like(hat) if v is None else as_score(v)
+            v = torch.zeros_like(hat) if v is None else wide(v)
             found.append(v.add(hat, alpha=self._decay(group)).mul_(self._rate(group)))
         return found
 

@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 from fastrw.api.evaluate import evaluate
 from fastrw.api.problem import Problem
-from fastrw.engine.weights import as_score
 from fastrw.engine.whole import RELATIVE, coarsest
 from fastrw.fsr.lookahead import Lookahead
 from fastrw.graph.walk import dtypes
+from fastrw.nodes.base import wide
 from fastrw.state.snapshot import State
 
 
@@ -89,7 +89,7 @@ class Path:
         """Cross-entropy [n] in the scores' precision."""
         if (n := len(target)) != len(logits):
             raise ValueError(f"fastrw.FSR: the model must return logits [n, C] with n = {n}, got {len(logits)} rows")
-        z = as_score(logits)
+        z = wide(logits)
         target = target.to(z.dtype) if target.is_floating_point() else target
         return F.cross_entropy(z, target, reduction="none", label_smoothing=self.smoothing)
 
@@ -184,19 +184,19 @@ class LastLayer(Path):
         f, z = found.losses, found.logits
         (G,) = torch.autograd.grad(f.sum(), z, retain_graph=True)
         with torch.autocast(f.device.type, enabled=False):
-            G, h, h_plain = map(as_score, (G, h, h_plain))
+            G, h, h_plain = map(wide, (G, h, h_plain))
             if not self._verify(f, G, h):
                 return None
             hat = self.lookahead.ahead([g / len(f) for g in self._gradients(G, h)])
             if inputs.looks_ahead:
                 found.ahead = self._logits(h_plain, hat)
                 if found.ahead.dtype != z.dtype:  # a margin is a small difference of losses
-                    theta = [as_score(p.detach()) for p in self.lookahead.params.values()]
+                    theta = [wide(p.detach()) for p in self.lookahead.params.values()]
                     found.before = self._losses(self._logits(h, theta), inputs.target)
                     if not inputs.trains_plain:
                         found.plain = self._logits(h_plain, theta)
             if reward is not None:
-                h_reward = as_score(reward[0])
+                h_reward = wide(reward[0])
                 z_reward = self._logits(h_reward, hat).requires_grad_()
                 reward_loss = self._losses(z_reward, reward[1]).mean()
                 (R,) = torch.autograd.grad(reward_loss, z_reward)
@@ -212,7 +212,7 @@ class LastLayer(Path):
     def _logits(self, h: Tensor, values: list[Tensor]) -> Tensor:
         """h Wᵀ + b with `values` for Θ^meta, and the layer's own bias if that is not in Θ^meta."""
         if len(values) == 1 and self.layer.bias is not None:
-            values = [*values, as_score(self.layer.bias.detach())]
+            values = [*values, wide(self.layer.bias.detach())]
         return F.linear(h, *values)
 
     def _verify(self, f: Tensor, G: Tensor, h: Tensor) -> bool:
@@ -222,7 +222,7 @@ class LastLayer(Path):
             truth = torch.autograd.grad(f.sum(), params, retain_graph=True, allow_unused=True)
             bound = RELATIVE[coarsest(dtypes(f))]
             self.verified = all(
-                t is not None and bool((g - as_score(t)).norm() <= bound * as_score(t).norm())
+                t is not None and bool((g - wide(t)).norm() <= bound * wide(t).norm())
                 for t, g in zip(truth, self._gradients(G, h), strict=True)
             )
         return self.verified

@@ -231,7 +231,8 @@ def flat(G: Tensor) -> Tensor:
 
 
 def wide(t: Tensor) -> Tensor:
-    """In the dtype that scores are summed in: float64 for float64, else float32."""
+    """Dense, in the dtype that scores are summed in: float64 for float64, else float32."""
+    t = t.to_dense() if t.is_sparse else t
     return t if t.dtype == torch.float64 else t.float()
 
 

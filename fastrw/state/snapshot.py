@@ -8,16 +8,15 @@ from collections import OrderedDict
 from collections.abc import Collection
 from functools import cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from fastrw import learned
 from fastrw.errors import Refused
 
 KEPT = 1 << 30  # bytes: larger sets of parameters are not copied to see whether a forward writes them
 
-_seen: WeakKeyDictionary = WeakKeyDictionary()  # model -> _Seen
 _PLAIN = frozenset({int, float, bool, str, type(None), complex})
 _NESTS = frozenset({dict, OrderedDict, set, list, tuple})
 
@@ -65,14 +64,15 @@ class State:
         tensors += [m.weight for m in modules if vars(m).get("max_norm") is not None]  # renormed in place
         self._tensors = [(t, t.detach().clone(), t._version) for t in tensors]
         self._generators = [(v, v.get_state()) for v in held if isinstance(v, torch.Generator)]
-        self._model = named_modules[""]
         named = {
             id(p): (f"{at}.{k}", p)
             for at, m in named_modules.items()
             for k, p in m._parameters.items()
             if p is not None
         }.values()
-        wanted = _seen.setdefault(self._model, _Seen()).next(named)
+        table = learned.table(named_modules[""], "parameters written")
+        self._seen = table.get("") or table.put("", _Seen())
+        wanted = self._seen.next(named)
         self._parameters = [
             (name, p, p._version, p.data_ptr(), p.detach().clone() if name in wanted else None) for name, p in named
         ]
@@ -134,7 +134,7 @@ class State:
     def _put_parameters(self) -> list[Exception]:
         """Restores the parameters that the forward wrote (a momentum encoder, a clamp), and remembers which."""
         written = self._written()
-        _seen[self._model].written |= written.keys()
+        self._seen.written |= written.keys()
         for p, kept in written.values():
             if kept is not None:
                 p.data.copy_(kept)
