@@ -1,9 +1,19 @@
-"""Scores, weights and weighted gradient from one backward of activations: where the gradient of a use appears, its V,
-its score and what its update will need are taken at once; no gradient of a parameter is formed in the backward. Then
-Eq. 8-9, then sum_i w_i G_i, use by use; what is kept of a use is let go with its update.
+"""Scores, weights and weighted gradient from one backward of activations, in which no gradient of a parameter is
+formed. What happens to a use of parameters, and when:
 
-When a use is scored: at once, where V is known, or where its own rows of the validation make all of V; else (a
-parameter used twice, or something derived from parameters) when the last validation row has come."""
+1.  Its gradient G arrives: by a hook on its node, or, at the lowest uses, as a result of the backward. Its node type
+    makes a part of it (`nodes.registry.part`): G, and what the node had saved, is now held by the part alone.
+    A part that has no formula calls its node, which is possible outside a backward only: it waits for the end of it.
+2.  It is scored (`_score`):
+    - at once, where V is known before the backward (a validation graph of its own, another cut, FSR's directions);
+    - at once, where its own validation rows make all of V: no other use has the same parameter;
+    - when the last validation row has come, where V is a sum over several uses, or where the parameter is derived from
+      others (`weight_norm`, a mask): then V is summed, pushed down to the leaves, and its tangents are swept up;
+    - with all others, at the weights (`gram_scores`), where its layer is small enough for one call for all of them.
+    Without an update to follow, the part is freed here.
+3.  All are scored: the weights (Eq. 8-9).
+4.  It is updated (`_update`): sum_i w_i G_i, added to its leaf, or to what is derived and pushed down at the end; and
+    its part is freed, in the reverse order of arrival. A use that arrives after the weights are known skips to here."""
 
 from __future__ import annotations
 
@@ -23,8 +33,6 @@ from fastrw.graph.saved import once
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import registry
 from fastrw.nodes.base import Part, Products
-from fastrw.nodes.generic import Generic
-from fastrw.nodes.linear import Linear, gram_scores
 
 Mark = Callable[[str], None]
 
@@ -149,7 +157,7 @@ class Pass:
                 part = registry.part(node, use, gs, self._asked.products)
         else:
             part = registry.part(node, use, gs, self._asked.products)
-        if isinstance(part, Generic):  # within a backward, a node sends only what that backward asks for
+        if part.by_hand:  # within a backward, a node sends only what that backward asks for
             self._by_hand.append((site, part))
         else:
             self._keep(site, part)
@@ -184,7 +192,7 @@ class Pass:
         else:
             V = part.validation()
             self._add(part.score({j: V[j] for j in site.scored if j in V}))
-        return isinstance(part, Linear) and part.waiting is not None
+        return part.waiting is not None
 
     def _along(self, site: Site, part: Part) -> None:
         directions = {j: d for j, source in site.scored.items() if (d := self._direction(source)) is not None}
@@ -214,7 +222,7 @@ class Pass:
             for site, part in self._later:
                 self._along(site, part)
             self._later = []
-        for s in gram_scores([part for _, part in self._parts], self._asked.n, self._asked.products.backend):
+        for s in registry.gram_scores([part for _, part in self._parts], self._asked.n, self._asked.products.backend):
             self._add(s)
         like = self._outputs[0].detach()
         total = torch.stack(self._dots).sum(0) if self._dots else like.new_zeros(self._asked.n, dtype=self._dtype)

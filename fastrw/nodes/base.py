@@ -55,6 +55,8 @@ class Part:
     """
 
     masks = True
+    by_hand = False  # does it call its node, which is possible outside a backward only?
+    waiting: tuple | None = None  # operands that `alone` left to `gram_scores`
     form = "project"
     backend = "torch"  # that computed the last product
 

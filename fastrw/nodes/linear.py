@@ -24,7 +24,6 @@ class Linear(Part):
     waiting: the operands of gram_dot, where `alone` leaves them to `gram_scores`: all small layers in one call.
     """
 
-    waiting: tuple | None = None
     _costs: tuple | None = None
 
     def __init__(self, a: Tensor, g: Tensor, rows: Rows, matrix: int | None, bias: int | None, products: Products,
@@ -154,7 +153,7 @@ def _stacked(found: list[ByInput], dim: int = 0) -> ByInput:
 
 def gram_scores(parts: Iterable[Part], n: int, backend: str) -> list[Tensor]:
     """[n] each: the scores of the uses in gram form."""
-    waiting = [part for part in parts if isinstance(part, Linear) and part.waiting is not None]
+    waiting = [part for part in parts if part.waiting is not None]
     if backend == "triton":  # which has no grouped form
         return [part._op("gram_dot", Products(backend), *part.waiting).view(n, -1).sum(1) for part in waiting]
     groups: dict[tuple, list[Linear]] = {}

@@ -10,6 +10,9 @@ from fastrw.nodes import attention, conv, elementwise, embedding, linear, norm, 
 from fastrw.nodes.base import NodeType, Part, Products, Use, by_calls, by_transposition
 from fastrw.nodes.generic import Generic, transposed
 from fastrw.nodes.lazy import formed
+from fastrw.nodes.linear import gram_scores
+
+__all__ = ["GENERIC", "TYPES", "gram_scores", "part", "tangent"]
 
 TYPES: dict[str, NodeType] = {
     **views.TYPES, **elementwise.TYPES, **linear.TYPES, **conv.TYPES, **norm.TYPES, **embedding.TYPES,
