@@ -33,7 +33,13 @@ class Rerun:
 
     @staticmethod
     def _tensors(found):
-        return [found.scores, found.weights, found.losses, found.val_loss, *found.gradients.values()]
+        return [
+            found.answer.scores,
+            found.answer.weights,
+            found.losses,
+            found.val_loss,
+            *found.answer.gradients.values(),
+        ]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fastrw.api.evaluate import METHODS
+from fastrw.api.options import METHODS
 from fastrw.cli import COMMANDS
 from tests import tiers
 from tests.op_cases import OF_CPU

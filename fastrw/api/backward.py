@@ -8,15 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastrw.api.options import check, scaling_of
 from fastrw.engine import run as engine
 from fastrw.engine.accumulate import accumulate
 from fastrw.engine.report import Step
 from fastrw.engine.run import Question
 from fastrw.engine.weights import NORMALIZERS
 from fastrw.nodes.base import Products
-
-UPDATES = ("auto", "assembled", "backward")
-BACKENDS = ("auto", "reference", "cpp", "cuda", "triton")
 
 
 def backward(
@@ -69,12 +67,11 @@ def backward(
     Source: Ren et al. 2018, Algorithm 1, Eq. 7-9 and Eq. 12.
     """
     say = "fastrw.backward: "
-    _options(normalize, scale, update, method, backend, score_dtype, say)
+    check("backward", method=method, backend=backend, score_dtype=score_dtype, normalize=normalize, update=update,
+          scale=scale)  # fmt: skip
     selected = None if params is None else _selected(params, say)
     losses, val_loss = _checked(losses, val_loss, say)
-    scaling = None
-    if scaler is not None and scaler.is_enabled():
-        scaling = scaler.scale(torch.ones((), device=losses.device))
+    scaling = scaling_of(scaler, losses.device)
     if update == "assembled" and method == "auto":
         method = "layerwise"
     question = Question(
@@ -102,21 +99,6 @@ def _checked(losses: Any, val_loss: Any, say: str) -> tuple[Tensor, Tensor]:
             raise ValueError(f"{say}{name} must have a graph to go back through, got a tensor without one")
     with torch.enable_grad():
         return losses, val_loss.mean() if val_loss.ndim else val_loss
-
-
-def _options(normalize, scale, update, method, backend, score_dtype, say: str) -> None:
-    if normalize not in ("rectify", "shift"):
-        raise ValueError(f'{say}normalize must be "rectify" or "shift", got {normalize!r}')
-    for word, value, known in (("update", update, UPDATES), ("method", method, ("auto", *engine.METHODS)),
-                               ("backend", backend, BACKENDS)):  # fmt: skip
-        if value not in known:
-            raise ValueError(f"{say}{word} must be one of {', '.join(known)}, got {value!r}")
-    if isinstance(scale, bool) or not isinstance(scale, int | float):
-        raise TypeError(f"{say}scale must be a number, got {type(scale).__name__}")
-    if update == "assembled" and method not in ("auto", "layerwise"):
-        raise ValueError(f'{say}update="assembled" goes layer by layer, got method={method!r}')
-    if score_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"{say}score_dtype must be None or a float dtype, got {score_dtype!r}")
 
 
 def _selected(params: Any, say: str) -> set[int]:

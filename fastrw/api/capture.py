@@ -67,11 +67,10 @@ class Captured:
                 if isinstance(own, Tensor):
                     own.copy_(given, non_blocking=True)
         self._graph.replay()
-        found = self._found
-        return replace(
-            found, scores=found.scores.clone(), weights=found.weights.clone(), losses=found.losses.clone(),
-            val_loss=found.val_loss.clone(), gradients={p: g.clone() for p, g in found.gradients.items()},
-        )  # fmt: skip
+        found, answer = self._found, self._found.answer
+        gradients = [(p, g.clone()) for p, g in answer.gradients]
+        answer = replace(answer, scores=answer.scores.clone(), weights=answer.weights.clone(), gradients=gradients)
+        return Assembled(answer, found.losses.clone(), found.val_loss.clone())
 
 
 class Graphs:
@@ -93,7 +92,7 @@ class Graphs:
                 found = run(problem, state)
                 if before.moved():
                     raise Refused("fastrw.capture: a captured step must draw no random numbers, got a model that does")
-                if found.trusted:
+                if found.answer.trusted:
                     self._runs[kind] = runs + 1
                 return found
             if len(self._captured) >= KINDS:

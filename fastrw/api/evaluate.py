@@ -1,59 +1,41 @@
-"""A question becomes graphs: forwards of the model, with its state put back between them, or one forward of both
-batches where that is the same; then the engine."""
+"""From a problem to graphs: forwards of the model, with its state restored between them, or one forward of both batches
+where that gives the same; then the engine."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastrw import learned
+from fastrw.api.options import Options
 from fastrw.api.own_loss import hold
 from fastrw.api.problem import Problem
 from fastrw.engine import run as engine
 from fastrw.engine.ordinary import gradient
-from fastrw.engine.report import UseReport
 from fastrw.engine.run import Answer, Question
 from fastrw.engine.whole import RELATIVE, coarsest
 from fastrw.errors import CoupledExamples
 from fastrw.graph.walk import dtypes
-from fastrw.nodes.base import Products
 from fastrw.ops import backends
 from fastrw.state.batches import examples, join
 from fastrw.state.snapshot import RandomState, State
 
-METHODS = engine.METHODS
-
-
-@dataclass
-class Scored:
-    """Scores of a training batch; `losses` with their graph where that was asked for."""
-
-    scores: Tensor  # [n]
-    losses: Tensor  # [n]
-    method: str
-    refused: dict[str, str] = field(default_factory=dict)
-    account: Callable[[], tuple[UseReport, ...]] = tuple
+Mark = Callable[[str], None]
+DEFAULT = Options()
 
 
 @dataclass
 class Assembled:
     """What one pass gives."""
 
-    scores: Tensor  # [n] s_i
-    weights: Tensor  # [n] w_i
+    answer: Answer
     losses: Tensor  # [n] f_i
     val_loss: Tensor  # f^v
-    gradients: dict[Tensor, Tensor]  # leaf -> sum_i w_i grad f_i; what no loss reaches has none
-    joined: bool
-    method: str
-    assembled: bool
-    refused: dict[str, str]
-    account: Callable[[], tuple[UseReport, ...]]
-    trusted: bool = True  # held against gradients of single examples, or by a batch that could tell
 
 
 class _KeepApart(Exception):
@@ -61,62 +43,54 @@ class _KeepApart(Exception):
 
 
 @torch.enable_grad()
-def evaluate(problem: Problem, *, method: str = "auto", backend: str = "auto", score_dtype: torch.dtype | None = None,
-             keep_graph: bool = False, scale: Tensor | None = None, V: dict[int, Tensor] | None = None,
-             ) -> Scored:  # fmt: skip
-    """Scores and losses of the training batch by the named method, or by the first that is exact. V: id of a parameter
-    -> direction, in place of the validation gradient.
+def evaluate(
+    problem: Problem, options: Options = DEFAULT, *, keep_graph: bool = False, V: dict[int, Tensor] | None = None
+) -> tuple[Answer, Tensor]:
+    """Scores of the training batch by the named method, or by the first that is exact; and its losses [n], with their
+    graph if `keep_graph`. V: id of a parameter -> direction, in place of the validation gradient.
 
-    State is left as one training forward leaves it. With `keep_graph` the losses keep their graph.
-    Raises Refused where the named method (or every method) cannot serve.
+    State is left as one training forward leaves it. Raises Refused where the named method (or every method) cannot
+    serve.
     """
-    _require(problem, backend, score_dtype)
+    _require(problem, options)
     state = State(problem.modules)
     hold(problem, state)
-    V = validation_gradient(problem, state, scale) if V is None else V
+    V = validation_gradient(problem, state, options.scaling) if V is None else V
     losses = problem.losses(problem.batch)
-    question = _question(problem, losses, None, backend, score_dtype, scale, update=None, V=V, retain=keep_graph)
-    answer = engine.run(question, method)
-    if method == "auto" and answer.method == "per_example":
+    question = _question(problem, options, losses, None, V, retain=keep_graph, update=None)
+    answer = engine.run(question, options.method)
+    if options.method == "auto" and answer.method == "per_example":
         _say_cost(problem.model, len(losses), answer.refused)
-    return Scored(
-        answer.scores, losses if keep_graph else losses.detach(), answer.method, answer.refused, answer.account
-    )
+    return answer, losses if keep_graph else losses.detach()
 
 
-def validation_gradient(problem: Problem, state: State, scale: Tensor | None = None) -> dict[int, Tensor]:
-    """Id of a parameter -> V, of those that the validation loss reaches; the state is rewound: training starts where it
-    would have."""
+def validation_gradient(problem: Problem, state: State, scaling: Tensor | None = None) -> dict[int, Tensor]:
+    """Id of a parameter -> V, of those that the validation loss reaches; the state is restored: training starts where
+    it would have."""
     val = problem.losses(problem.val_batch).mean()
-    V = gradient(val, list(problem.params.values()), scale)
+    V = gradient(val, list(problem.params.values()), scaling)
     state.rewind()
     return {id(p): v for p, v in zip(problem.params.values(), V, strict=True) if v is not None}
 
 
 @torch.enable_grad()
-def assemble(problem: Problem, state: State, normalize: Callable[[Tensor], Tensor], *, method: str = "auto",
-             backend: str = "auto", score_dtype: torch.dtype | None = None, scale: Tensor | None = None,
-             scaled_by: float = 1.0, update: str = "assembled", recheck: bool = True,
-             mark: Callable[[str], None] = lambda phase: None) -> Assembled:  # fmt: skip
-    """Weights and weighted gradient together; raises Refused where they would not be exact. scale: a GradScaler's
-    factor; scaled_by: what the weighted gradient is multiplied with beside; update: see engine.run.Question."""
-    _require(problem, backend, score_dtype)
+def assemble(problem: Problem, state: State, options: Options, mark: Mark = lambda phase: None) -> Assembled:
+    """Weights and weighted gradient together; raises Refused where they would not be exact."""
+    _require(problem, options)
     hold(problem, state)
-    how = {"normalize": normalize, "backend": backend, "score_dtype": score_dtype, "scale": scale, "recheck": recheck,
-           "scaled_by": scaled_by, "update": update}  # fmt: skip
     apart = learned.table(problem.model, "batches to keep apart")
     key = (problem.key, tuple(module.training for module in problem.modules.values()))
-    if method in ("auto", "layerwise") and apart.get(key) is None:
+    if options.method in ("auto", "layerwise") and apart.get(key) is None:
         try:
-            return _joined(problem, state, how, mark)
+            return _joined(problem, state, options, mark)
         except _KeepApart as reason:
             apart.put(key, str(reason))
             state.rewind()
-    return _separate(problem, state, method, how, mark)
+    return _separate(problem, state, options, mark)
 
 
-def _joined(problem: Problem, state: State, how: dict, mark) -> Assembled:
-    n, m = examples(problem.batch), examples(problem.val_batch)
+def _joined(problem: Problem, state: State, options: Options, mark: Mark) -> Assembled:
+    n, m = examples(problem.batch) or 0, examples(problem.val_batch) or 0
     batch = join(problem.batch, problem.val_batch, n, m) if n and m else None
     if batch is None:
         raise _KeepApart("the batches differ in structure or shape")
@@ -136,12 +110,12 @@ def _joined(problem: Problem, state: State, how: dict, mark) -> Assembled:
     mark("forward")
     f = losses.detach()
     try:
-        answer = engine.run(_question(problem, losses[:n], losses[n:].mean(), **how), "layerwise", mark)
+        answer = engine.run(_question(problem, options, losses[:n], losses[n:].mean()), "layerwise", mark)
     except CoupledExamples as reason:
         raise _KeepApart(str(reason)) from None
     if answer.checked:
         _check_joined(problem, state, f, losses)
-    return _assembled(problem, answer, f[:n], f[n:].mean(), joined=True)
+    return Assembled(answer, f[:n], f[n:].mean())
 
 
 def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor) -> None:
@@ -162,30 +136,27 @@ def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor)
         after.rewind()
 
 
-def _separate(problem: Problem, state: State, method: str, how: dict, mark) -> Assembled:
+def _separate(problem: Problem, state: State, options: Options, mark: Mark) -> Assembled:
     """Validation first, by a backward of its own; then the training batch along its gradient."""
-    V = validation_gradient(problem, state, how["scale"])
+    V = validation_gradient(problem, state, options.scaling)
     mark("validation")
     losses = problem.losses(problem.batch)
     mark("forward")
-    f, val_loss = losses.detach(), problem.val_losses.mean()
-    answer = engine.run(_question(problem, losses, None, V=V, **how), method, mark)
-    return _assembled(problem, answer, f, val_loss, joined=False)
+    f, val_loss = losses.detach(), problem.val_loss
+    return Assembled(engine.run(_question(problem, options, losses, None, V), options.method, mark), f, val_loss)
 
 
-def _question(problem: Problem, losses: Tensor, val_loss: Tensor | None, backend: str, score_dtype, scale,
-              normalize=lambda s: s, scaled_by: float = 1.0, **more) -> Question:  # fmt: skip
+def _question(problem: Problem, options: Options, losses: Tensor, val_loss: Tensor | None,
+              V: dict[int, Tensor] | None = None, **more: Any) -> Question:  # fmt: skip
     selected = {id(p) for p in problem.params.values()}
-    return Question(losses, val_loss, selected, normalize, Products(backend, score_dtype), scale, scaled_by,
-                    names=problem.names, model=problem.model, say=problem.say, **more)  # fmt: skip
+    how = {"scaling": options.scaling, "scale": options.scale, "update": options.update, "recheck": options.recheck}
+    return Question(losses, val_loss, selected, options.normalize, options.products, V=V, names=problem.names,
+                    model=problem.model, say=problem.say, **(how | more))  # fmt: skip
 
 
-def _assembled(problem: Problem, answer: Answer, losses: Tensor, val_loss: Tensor, joined: bool) -> Assembled:
-    return Assembled(answer.scores, answer.weights, losses, val_loss, dict(answer.gradients), joined, answer.method,
-                     answer.assembled, answer.refused, answer.account, answer.trusted)  # fmt: skip
-
-
-def _require(problem: Problem, backend: str, score_dtype: torch.dtype | None) -> None:
+def _require(problem: Problem, options: Options) -> None:
+    """Raises Refused where a backend that was asked for by name serves nothing here."""
+    backend, score_dtype = options.products.backend, options.products.score_dtype
     if backend != "auto":
         p = next(iter(problem.params.values()))
         backends.require(backend, p.device, score_dtype or torch.promote_types(p.dtype, torch.float32))

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastrw.api.evaluate import METHODS, evaluate
+from fastrw.api.evaluate import evaluate
+from fastrw.api.options import Options, check
 from fastrw.api.problem import Problem
 from fastrw.engine.report import Report
 from fastrw.engine.weights import NORMALIZERS
+from fastrw.nodes.base import Products
 from fastrw.state.snapshot import State
-
-BACKENDS = ("auto", "reference", "cpp", "cuda", "triton")
 
 
 def meta_weights(
@@ -52,8 +52,7 @@ def meta_weights(
         Refused (a ValueError): the named method or backend cannot serve this model exactly.
     Source: Ren et al. 2018, Algorithm 1, Eq. 7-9 and Eq. 12.
     """
-    if normalize not in NORMALIZERS:
-        raise ValueError(f'fastrw.meta_weights: normalize must be "rectify", "shift" or None, got {normalize!r}')
+    check("meta_weights", method=method, backend=backend, score_dtype=score_dtype, normalize=normalize, or_none=True)
     report = _report("meta_weights", model, batch, val_batch, loss_fn, losses_fn, params, method, backend, score_dtype)
     w = NORMALIZERS[normalize](report.scores)
     return (w, report) if return_report else w
@@ -86,21 +85,14 @@ def explain(
     return _report("explain", model, batch, val_batch, loss_fn, losses_fn, params, method, backend, score_dtype)
 
 
-def _report(caller, model, batch, val_batch, loss_fn, losses_fn, params, method, backend, score_dtype) -> Report:
-    check_options(caller, method, backend, score_dtype)
+def _report(caller: str, model: nn.Module, batch: Any, val_batch: Any, loss_fn: Callable | None,
+            losses_fn: Callable | None, params: Any, method: str, backend: str, score_dtype: torch.dtype | None,
+            ) -> Report:  # fmt: skip
+    check(caller, method=method, backend=backend, score_dtype=score_dtype)
     problem = Problem(model, batch, val_batch, loss_fn=loss_fn, losses_fn=losses_fn, params=params, caller=caller)
     state = State(problem.modules)
     try:
-        scored = evaluate(problem, method=method, backend=backend, score_dtype=score_dtype)
+        answer, losses = evaluate(problem, Options(method, Products(backend, score_dtype)))
     finally:
         state.rewind()
-    return Report(scored.method, scored.scores, scored.losses, scored.refused, scored.account())
-
-
-def check_options(caller: str, method: str, backend: str, score_dtype: torch.dtype | None) -> None:
-    """Raises ValueError where a word of the user's is unknown."""
-    for word, value, known in (("method", method, ("auto", *METHODS)), ("backend", backend, BACKENDS)):
-        if value not in known:
-            raise ValueError(f"fastrw.{caller}: {word} must be one of {', '.join(known)}, got {value!r}")
-    if score_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
-        raise ValueError(f"fastrw.{caller}: score_dtype must be None or a float dtype, got {score_dtype!r}")
+    return Report(answer.method, answer.scores, losses, answer.refused, answer.account())

@@ -53,6 +53,12 @@ class Problem:
                 self._check_batch(name, b)
 
     @property
+    def val_loss(self) -> Tensor:
+        """f^v, 0-d, of the last validation forward."""
+        assert self.val_losses is not None
+        return self.val_losses.mean()
+
+    @property
     def names(self) -> dict[int, str]:
         """Id of a parameter -> its name."""
         if self._names is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,16 +11,15 @@ from torch import Tensor, nn
 
 from fastrw.api.capture import Graphs
 from fastrw.api.evaluate import Assembled, assemble, evaluate
-from fastrw.api.meta_weights import check_options
+from fastrw.api.options import Options, check, scaling_of
 from fastrw.api.problem import Problem
 from fastrw.api.timeline import Timeline
 from fastrw.engine.accumulate import accumulate, backward
 from fastrw.engine.report import Step
 from fastrw.engine.weights import NORMALIZERS
 from fastrw.errors import ForThisBatch, Refused, UntracedUse
+from fastrw.nodes.base import Products
 from fastrw.state.snapshot import State
-
-UPDATES = ("auto", "assembled", "backward")
 
 
 class Reweighter:
@@ -70,13 +70,7 @@ class Reweighter:
         score_dtype: torch.dtype | None = None, update: str = "auto", every: int = 1, scaler: Any = None,
         recheck: bool = True, timeline: bool = False, capture: bool = False,
     ):  # fmt: skip
-        check_options("Reweighter", method, backend, score_dtype)
-        if normalize not in ("rectify", "shift"):
-            raise ValueError(f'fastrw.Reweighter: normalize must be "rectify" or "shift", got {normalize!r}')
-        if update not in UPDATES:
-            raise ValueError(f"fastrw.Reweighter: update must be one of {', '.join(UPDATES)}, got {update!r}")
-        if update == "assembled" and method not in ("auto", "layerwise"):
-            raise ValueError(f'fastrw.Reweighter: update="assembled" goes layer by layer, got method={method!r}')
+        check("Reweighter", method=method, backend=backend, score_dtype=score_dtype, normalize=normalize, update=update)
         if capture and (timeline or update == "backward" or method not in ("auto", "layerwise")):
             raise ValueError(
                 "fastrw.Reweighter: capture=True repeats an assembled step, got "
@@ -89,11 +83,10 @@ class Reweighter:
         self.model = model
         self.steps = 0  # calls of `backward` that have ended
         self._question = {"loss_fn": loss_fn, "losses_fn": losses_fn, "params": params, "caller": "Reweighter"}
-        self._how = {"backend": backend, "score_dtype": score_dtype}
-        self._method, self._normalize = method, NORMALIZERS[normalize]
-        self._update, self._every, self._scaler, self._timed = update, every, scaler, timeline
-        self._recheck = recheck
         self._graphs = Graphs() if capture else None
+        self._options = Options(method, Products(backend, score_dtype), NORMALIZERS[normalize], update,
+                                recheck=recheck and not capture)  # fmt: skip
+        self._every, self._scaler, self._timed = every, scaler, timeline
 
     def backward(self, batch: Any, val_batch: Any, *, scale: float = 1.0) -> Step:
         """Adds scale * sum_i w_i grad f_i to `.grad`.
@@ -107,15 +100,15 @@ class Reweighter:
         Raises:
             TypeError, ValueError, Refused: as `meta_weights`.
         """
-        if isinstance(scale, bool) or not isinstance(scale, int | float):
-            raise TypeError(f"fastrw.Reweighter: scale must be a number, got {type(scale).__name__}")
+        check("Reweighter", method="auto", backend="auto", score_dtype=None, scale=scale)
         if self._graphs and scale != 1:
             raise ValueError(f"fastrw.Reweighter: a captured step has scale=1, got {scale}")
-        self._scaled_by = float(scale)
         plain = self.steps % self._every != 0
         problem = Problem(self.model, batch, batch if plain else val_batch, **self._question)
+        scaling = scaling_of(self._scaler, next(iter(problem.params.values())).device)
+        options = replace(self._options, scaling=scaling, scale=float(scale))
         with torch.enable_grad():
-            out = self._plain(problem) if plain else self._step(problem)
+            out = self._plain(problem, options) if plain else self._step(problem, options)
         self.steps += 1
         return out
 
@@ -124,7 +117,7 @@ class Reweighter:
         problem = Problem(self.model, batch, val_batch, **self._question)
         state = State(problem.modules)
         try:
-            return self._normalize(evaluate(problem, method=self._method, **self._how).scores)
+            return self._options.normalize(evaluate(problem, self._options)[0].scores)
         finally:
             state.rewind()
 
@@ -139,83 +132,74 @@ class Reweighter:
             raise ValueError(f"fastrw.Reweighter: a state must hold its number of steps, got {state!r}")
         self.steps = steps
 
-    def _step(self, problem: Problem) -> Step:
+    def _step(self, problem: Problem, options: Options) -> Step:
         timeline = Timeline(problem) if self._timed else None
         state = State(problem.modules)
         try:
-            out = self._assembled(problem, state, timeline) or self._backward(problem, state, timeline)
+            args = problem, state, options, timeline
+            out = self._assembled(*args) or self._backward(*args)
         except BaseException:
             state.rewind()
             raise
-        out.timeline = timeline and timeline.phases
+        out.timeline = timeline.phases if timeline else None
         return out
 
-    def _assembled(self, problem: Problem, state: State, timeline: Timeline | None) -> Step | None:
+    def _assembled(self, problem: Problem, state: State, options: Options, timeline: Timeline | None) -> Step | None:
         """None where an ordinary backward is to do it."""
         hooked = any(p._post_accumulate_grad_hooks for p in self.model.parameters())
-        if self._update == "backward" or (hooked and self._update != "assembled"):
+        if options.update == "backward" or (hooked and options.update != "assembled"):
             return None
         if hooked:
             raise Refused(
                 "fastrw.Reweighter: assembled parameters must have no hooks, got one on an accumulated gradient"
             )
-        method = "layerwise" if self._update == "assembled" or self._graphs else self._method
+        if options.update == "assembled" or self._graphs:
+            options = replace(options, method="layerwise")
 
         def run(problem: Problem, state: State) -> Assembled:
-            mark = timeline.mark if timeline else lambda phase: None
-            return assemble(problem, state, self._normalize, method=method, scale=self._scale(problem), mark=mark,
-                            recheck=self._recheck and self._graphs is None,
-                            scaled_by=self._scaled_by, update=self._update, **self._how)  # fmt: skip
+            return assemble(problem, state, options, timeline.mark if timeline else lambda phase: None)
 
         try:
             found = self._graphs.step(problem, state, run) if self._graphs else run(problem, state)
         except (ForThisBatch, UntracedUse):
-            if self._update == "assembled" or self._graphs:
+            if options.update == "assembled" or self._graphs:
                 raise
             state.rewind()
             return None
-        accumulate(found.gradients)
-        update = "assembled" if found.assembled else "backward"
-        return Step(found.weights, found.losses, found.scores, found.val_loss, found.method, update, found.refused,
-                    found.account)  # fmt: skip
+        answer = found.answer
+        accumulate(dict(answer.gradients))
+        update = "assembled" if answer.assembled else "backward"
+        return Step(answer.weights, found.losses, answer.scores, found.val_loss, answer.method, update, answer.refused,
+                    answer.account)  # fmt: skip
 
-    def _backward(self, problem: Problem, state: State, timeline: Timeline | None) -> Step:
-        scored = evaluate(problem, method=self._method, keep_graph=True, scale=self._scale(problem), **self._how)
-        seen = scored.losses.detach()
+    def _backward(self, problem: Problem, state: State, options: Options, timeline: Timeline | None) -> Step:
+        answer, losses = evaluate(problem, options, keep_graph=True)
+        seen, scores = losses.detach(), answer.scores
         if timeline:
             timeline.mark("scores")
-        w, losses = self._normalize(scored.scores), scored.losses
-        bad = ~scored.scores.isfinite()
+        w = options.normalize(scores)
+        bad = ~scores.isfinite()
         if bool(bad.any()):  # they shall add nothing, and 0 times what is not finite is nan
-            del scored.losses
             state.rewind()
             losses = problem.losses(problem.without(len(w), bad))
         total = torch.where(w == 0, 0, w.to(losses.dtype) * losses).sum()
-        self._accumulated(total, none=bool(bad.all()), finite=bool(bad.any()))
+        self._accumulate(total, options, none=bool(bad.all()), finite=bool(bad.any()))
         if timeline:
             timeline.mark("backward")
-        return Step(w, seen, scored.scores, problem.val_losses.mean(), scored.method, "backward",
-                    scored.refused, scored.account)  # fmt: skip
+        return Step(w, seen, scores, problem.val_loss, answer.method, "backward", answer.refused, answer.account)
 
-    def _plain(self, problem: Problem) -> Step:
+    def _plain(self, problem: Problem, options: Options) -> Step:
         state = State(problem.modules)
         try:
             losses = problem.losses(problem.batch)
-            self._accumulated(losses.mean())
+            self._accumulate(losses.mean(), options)
         except BaseException:
             state.rewind()
             raise
         w = torch.full_like(losses, 1 / len(losses), dtype=torch.promote_types(losses.dtype, torch.float32))
         return Step(w.detach(), losses.detach(), None, None, "plain", "backward")
 
-    def _accumulated(self, total: Tensor, none: bool = False, finite: bool = False) -> None:
+    def _accumulate(self, total: Tensor, options: Options, none: bool = False, finite: bool = False) -> None:
         """An ordinary backward; `none`: no example counts; `finite`: raises where a gradient is not."""
-        total = total * self._scaled_by if self._scaled_by != 1.0 else total
-        total = total if self._scaler is None else self._scaler.scale(total)
-        backward(total, none, finite)
-
-    def _scale(self, problem: Problem) -> Tensor | None:
-        if self._scaler is None or not self._scaler.is_enabled():
-            return None
-        p = next(iter(problem.params.values()))
-        return self._scaler.scale(torch.ones((), device=p.device))
+        total = total * options.scale if options.scale != 1 else total
+        backward(total if self._scaler is None else self._scaler.scale(total), none, finite)

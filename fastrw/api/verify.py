@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastrw.api.evaluate import METHODS
-from fastrw.api.meta_weights import BACKENDS, gradient_dots
+from fastrw.api.meta_weights import gradient_dots
+from fastrw.api.options import BACKENDS, METHODS
 from fastrw.api.problem import Problem
 from fastrw.engine.whole import coarsest
 from fastrw.errors import Refused

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from fastrw.api.evaluate import METHODS
+from fastrw.api.options import METHODS
 from fastrw.api.verify import VerificationError, VerifyRow, verify
 from fastrw.testing import Case, cases
 

@@ -123,7 +123,7 @@ class AnyLayer(Path):
                 batch = (inputs.mixed, inputs.target)
                 problem = Problem(self.model, batch, batch, losses_fn=self._batch_losses,
                                   params=list(self.lookahead.params), caller="FSR")  # fmt: skip
-                found.scores, found.reward_loss = evaluate(problem, V=D).scores, reward_loss.detach()
+                found.scores, found.reward_loss = evaluate(problem, V=D)[0].scores, reward_loss.detach()
         finally:
             after.rewind()
         return found
