@@ -33,13 +33,8 @@ class Rerun:
 
     @staticmethod
     def _tensors(found):
-        return [
-            found.answer.scores,
-            found.answer.weights,
-            found.losses,
-            found.val_loss,
-            *found.answer.gradients.values(),
-        ]
+        answer = found.answer
+        return [answer.scores, answer.weights, found.losses, found.val_loss, *(g for _, g in answer.gradients)]
 
 
 @pytest.fixture

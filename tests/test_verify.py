@@ -63,7 +63,7 @@ def test_its_reference_is_the_oracle(monkeypatch):
         references.append(reference)
         return relative_error(s, reference)
 
-    monkeypatch.setattr(sys.modules["fastrw.verify"], "relative_error", judge)
+    monkeypatch.setattr(sys.modules["fastrw.api.verify"], "relative_error", judge)
     for name in ("lenet", "resnet_batchnorm_training", "tied_embeddings", "parameter_hook_scales", "params_pattern"):
         (case,) = cases(name)
         references.clear()
