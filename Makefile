@@ -30,9 +30,10 @@ test-quick: build ## every op, backend, method and command once, under 90 second
 test-every: build ## all tests there are: every size, layout, build and pair of parameters
 	$(PY) -m pytest -n $(JOBS) -q --tier every --durations=10
 
-lint: $(VENV)/.tools ## ruff and clang-format, changing nothing
+lint: $(VENV)/.tools ## ruff, mypy on the public API, and clang-format, changing nothing
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 	$(VENV)/bin/clang-format --dry-run -Werror $(FORMATTED)
 
 format: $(VENV)/.tools ## let ruff and clang-format rewrite what lint would refuse
