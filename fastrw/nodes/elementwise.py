@@ -94,7 +94,6 @@ def _between(x: Tensor, t: Tensor, low, high) -> Tensor:
 # name -> (what is read, t f'(x))
 _UNARY = {
     "Abs": ("self", lambda s, t: t * s.self.sgn()),
-    "Celu": ("self alpha", lambda s, t: aten.elu_backward(t, s.alpha, 1.0, 1 / s.alpha, False, s.self)),
     "Cos": ("self", lambda s, t: t * -s.self.sin()),
     "Elu": ("self alpha scale input_scale",
             lambda s, t: aten.elu_backward(t, s.alpha, s.scale, s.input_scale, False, s.self)),
