@@ -1,17 +1,18 @@
 """The zoo: tiny models, one for every claim of exactness and one for every trap met, each with its two batches.
 
 May import torch alone: what judges the library must not be made of it.
-`cases()` lists them all; `cases("resnet*")` those whose name fits the pattern.
+`cases()` lists them all; `cases("resnet*")` those with a name that matches the pattern.
 """
 
 from fnmatch import fnmatchcase
 
 from . import bare, coupled, inputs, odd, recurrent, text, vision, weights  # noqa: F401  each adds its cases
-from .case import _REGISTRY, ANY, Case, Net
+from .case import _REGISTRY, ANY, Case
+from .parts import Net
 
 __all__ = ["ANY", "Case", "Net", "cases"]
 
 
 def cases(pattern: str = "*") -> list[Case]:
-    """The zoo's cases whose name fits the shell pattern, in the order they were added."""
+    """The cases with a name that matches the shell pattern, in the order they were added."""
     return [case for name, case in _REGISTRY.items() if fnmatchcase(name, pattern)]

@@ -1,206 +1,154 @@
-"""Examples that meet: batch statistics, losses across the batch, leaks strong and weak; rows that only move."""
+"""Coupled examples: batch statistics, losses across the batch, weak and strong leaks; and rows that only move.
 
+Coupled means that the loss of one example depends on the others, so that a method by layers would be wrong.
+"""
+
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .case import ANY, COUPLED, LAYERWISE, TANGENT, Net, case, images, param, series, vectors
+from .case import ANY, COUPLED, LAYERWISE, TANGENT, case, forward, model
+from .parts import between, cross_entropy, dense, direct_losses, images, learned, linear, series, vectors
 
 
-def batch_norm(**options):
-    norm = nn.BatchNorm1d(5, **options)
-    return nn.Sequential(nn.Linear(6, 5), norm, nn.ReLU(), nn.Linear(5, 4)), vectors(9), vectors(4)
+def batch_norm(**options) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5, **options), nn.ReLU(), nn.Linear(5, 4))
 
 
-case(TANGENT, name="batchnorm1d")(batch_norm)
-case(TANGENT, name="batchnorm_cumulative")(partial(batch_norm, momentum=None))
-case(TANGENT, name="batchnorm_not_affine")(partial(batch_norm, affine=False))
+case("batchnorm1d", TANGENT, batch_norm)
+case("batchnorm_cumulative", TANGENT, partial(batch_norm, momentum=None))
+case("batchnorm_not_affine", TANGENT, partial(batch_norm, affine=False))
+# In eval, but without running statistics, so that it takes those of the batch.
+case("batchnorm_untracked_eval", TANGENT, lambda: batch_norm(track_running_stats=False).eval())
 
 
-@case(TANGENT)
-def batchnorm_untracked_eval():
-    """In eval, but with no running statistics to use: the batch's own serve."""
-    model, batch, val_batch = batch_norm(track_running_stats=False)
-    return model.eval(), batch, val_batch
-
-
-@case(TANGENT)
+@model(TANGENT, images)
 def batchnorm_partly_frozen():
     """One norm in training and one in eval, as in fine-tuning."""
-    model = nn.Sequential(
-        nn.Conv2d(3, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.ReLU(),
-        nn.Conv2d(4, 4, 3),
-        nn.BatchNorm2d(4),
-        nn.Flatten(),
-        nn.Linear(64, 4),
+    frozen = nn.BatchNorm2d(4).eval()
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), frozen, nn.ReLU(), nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 4)
     )
-    model[1].eval()
-    return model, images(8), images(4)
 
 
-@case(ANY)
-def batchnorm_single_image():
-    """n = m = 1: statistics over positions, nobody to be coupled to."""
-    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
-    return model, images(1), images(1)
+def one_conv() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
 
 
-def between(op, expect=COUPLED, name=None, n=9, m=4, **parts):
-    """A case with `op(net, hidden [n, 5]) -> [n, 5]` between two layers."""
-
-    def build():
-        modules = {key: make() for key, make in parts.items()}
-        rule = lambda net, x: net.head(op(net, net.enter(x).tanh()).relu())  # noqa: E731
-        return Net(rule, enter=nn.Linear(6, 5), head=nn.Linear(5, 4), **modules), vectors(n), vectors(m)
-
-    case(expect, name=name)(build)
+# n = m = 1: the statistics are over positions alone, and there is no other example to be coupled to.
+case("batchnorm_single_image", ANY, one_conv, images, train=(1,), val=(1,))
 
 
-def late(net, h):
-    """Only examples from the seventh on take from the first."""
-    return torch.cat([h[:6], h[6:] + 0.5 * h[:1]])
-
-
-def now_and_then(net, h):
-    """Neighbours leak where the data says so."""
-    return h + torch.where(h[:, :1] > 0.6, h.roll(1, 0), torch.zeros_like(h))
-
-
-def statistics_network(net, h):
-    """A weight computed from the batch as a whole."""
-    return F.linear(h, net.make(h.mean(0)).view(5, 5))
+def rows(name: str, rule: Callable, expect: frozenset[str] = COUPLED, **parts: Callable) -> None:
+    """A case with `rule(net, hidden [n, 5]) -> [n, 5]` and a ReLU between two linear layers."""
+    case(name, expect, between(lambda net, h: rule(net, h).relu(), **parts))
 
 
 def across_the_batch(net, h):
-    rows = h[:, None]
-    return net.attend(rows, rows, rows)[0][:, 0]
+    positions = h[:, None]
+    return net.attend(positions, positions, positions)[0][:, 0]
 
 
-between(lambda net, h: h - h.mean(0), name="centred_by_hand")
-between(
-    lambda net, h: (h - h.mean(0)) / (h.var(0) + 1e-2).sqrt() * net.scale,
-    name="standardised_by_hand",
-    scale=partial(param, 5),
-)
-between(lambda net, h: h + 1e-3 * h.mean(0), name="coupled_weakly")
-between(lambda net, h: h + 1e-5 * h.sum(0), name="coupled_very_weakly")
-between(lambda net, h: torch.cat([h[:1] + h[1:2], h[1:]]), name="coupled_pair")
-between(late, name="coupled_late")
-between(now_and_then, name="coupled_by_data")
-between(lambda net, h: 0.7 * h + 0.3 * h.flip(0), name="mixed_hidden_rows")
-between(lambda net, h: h.softmax(0), name="softmax_over_the_batch")
-between(lambda net, h: h.cumsum(0), name="cumsum_over_the_batch")
-between(statistics_network, name="weight_from_the_batch", make=partial(nn.Linear, 5, 25))
-between(across_the_batch, name="attention_across_the_batch", attend=partial(nn.MultiheadAttention, 5, 1))
-between(lambda net, h: h + (h.detach() - h.detach().mean(0)), name="coupled_by_values_only", expect=ANY)
-between(lambda net, h: h / h.detach().std(), name="scaled_by_detached_spread", expect=ANY)
-between(lambda net, h: h.roll(1, 0), name="rows_rolled", expect=ANY)
-between(lambda net, h: h.flip(0), name="rows_flipped", expect=ANY)
-between(lambda net, h: h[h[:, 0].argsort()], name="rows_sorted_by_data", expect=ANY)
-between(
-    lambda net, h: net.mix(h.flip(0)).flip(0), name="rows_flipped_and_back", expect=ANY, mix=partial(nn.Linear, 5, 5)
-)
+def standardised(net, h):
+    return (h - h.mean(0)) / (h.var(0) + 1e-2).sqrt() * net.scale
 
 
-@case(ANY)
-def rows_sorted_and_back():
-    """A layer applied to rows in an order the data gives."""
+rows("centred_by_hand", lambda net, h: h - h.mean(0))
+rows("standardised_by_hand", standardised, scale=learned(5))
+rows("coupled_weakly", lambda net, h: h + 1e-3 * h.mean(0))
+rows("coupled_very_weakly", lambda net, h: h + 1e-5 * h.sum(0))
+rows("coupled_pair", lambda net, h: torch.cat([h[:1] + h[1:2], h[1:]]))
+# Only examples from the seventh on take from the first.
+rows("coupled_late", lambda net, h: torch.cat([h[:6], h[6:] + 0.5 * h[:1]]))
+# Neighbours leak where the data says so.
+rows("coupled_by_data", lambda net, h: h + torch.where(h[:, :1] > 0.6, h.roll(1, 0), torch.zeros_like(h)))
+rows("mixed_hidden_rows", lambda net, h: 0.7 * h + 0.3 * h.flip(0))
+rows("softmax_over_the_batch", lambda net, h: h.softmax(0))
+rows("cumsum_over_the_batch", lambda net, h: h.cumsum(0))
+# A weight computed from the batch as a whole.
+rows("weight_from_the_batch", lambda net, h: F.linear(h, net.make(h.mean(0)).view(5, 5)), make=linear(5, 25))
+rows("attention_across_the_batch", across_the_batch, attend=partial(nn.MultiheadAttention, 5, 1))
+# From here on values of other examples matter, or rows change places, but no gradient passes between examples.
+rows("coupled_by_values_only", lambda net, h: h + (h.detach() - h.detach().mean(0)), ANY)
+rows("scaled_by_detached_spread", lambda net, h: h / h.detach().std(), ANY)
+rows("rows_rolled", lambda net, h: h.roll(1, 0), ANY)
+rows("rows_flipped", lambda net, h: h.flip(0), ANY)
+rows("rows_sorted_by_data", lambda net, h: h[h[:, 0].argsort()], ANY)
+rows("rows_flipped_and_back", lambda net, h: net.mix(h.flip(0)).flip(0), ANY, mix=linear(5, 5))
 
-    def rule(net, x):
-        h = net.enter(x).tanh()
-        order = h[:, 0].argsort()
-        return net.head(net.mix(h[order])[order.argsort()].relu())
 
-    return Net(rule, enter=nn.Linear(6, 5), mix=nn.Linear(5, 5), head=nn.Linear(5, 4)), vectors(9), vectors(4)
-
-
-@case(ANY)
-def rows_repeated():
-    """Every example runs three times, noisy views averaged at the end: owner is r mod n."""
-
-    def rule(net, x):
-        views = torch.cat([x, x * 0.5, x.cos()])
-        return net.head(net.enter(views).tanh().view(3, len(x), 5).mean(0))
-
-    return Net(rule, enter=nn.Linear(6, 5), head=nn.Linear(5, 4)), vectors(9), vectors(4)
+@forward(ANY, enter=linear(6, 5), mix=linear(5, 5), head=linear(5, 4))
+def rows_sorted_and_back(net, x):
+    """A layer applied to rows in an order that the data gives."""
+    h = net.enter(x).tanh()
+    order = h[:, 0].argsort()
+    return net.head(net.mix(h[order])[order.argsort()].relu())
 
 
-@case(ANY)
-def rows_of_different_counts():
-    """Rows that are padding are dropped before the layer: examples own different numbers of rows."""
+@forward(ANY, enter=linear(6, 5), head=linear(5, 4))
+def rows_repeated(net, x):
+    """Every example runs three times, as noisy views averaged at the end: row r belongs to example r mod n."""
+    views = torch.cat([x, x * 0.5, x.cos()])
+    return net.head(net.enter(views).tanh().view(3, len(x), 5).mean(0))
 
-    def rule(net, x):
-        keep = x[..., 0] > 0
-        h = torch.zeros(*x.shape[:2], 5, dtype=x.dtype, device=x.device)
-        h[keep] = net.enter(x[keep]).tanh()
-        return net.head(h.sum(1))
 
-    return Net(rule, enter=nn.Linear(6, 5), head=nn.Linear(5, 4)), series(8), series(4)
+@forward(ANY, series, enter=linear(6, 5), head=linear(5, 4))
+def rows_of_different_counts(net, x):
+    """Padding rows are dropped before the layer: examples own different numbers of rows."""
+    keep = x[..., 0] > 0
+    h = torch.zeros(*x.shape[:2], 5, dtype=x.dtype, device=x.device)
+    h[keep] = net.enter(x[keep]).tanh()
+    return net.head(h.sum(1))
+
+
+@forward(LAYERWISE, series, enter=linear(6, 5), head=linear(5, 4))
+def instance_statistics_by_hand(net, x):
+    """Statistics of each example alone: nothing is coupled."""
+    h = net.enter(x)
+    return net.head(((h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True) + 1e-2).sqrt()).mean(1))
 
 
 def contrastive(output, target):
     """Each example against every other of the batch."""
     z = F.normalize(output, dim=1)
-    return F.cross_entropy(z @ z.t() / 0.5, target % len(z), reduction="none")
+    return cross_entropy(z @ z.t() / 0.5, target % len(z))
 
 
-def centred_loss(output, target):
-    """Losses compared with the batch's mean."""
-    losses = F.cross_entropy(output, target, reduction="none")
+def centred(output, target):
+    """Losses compared with the mean over the batch."""
+    losses = cross_entropy(output, target)
     return (losses - losses.mean()) ** 2 + losses
 
 
 def weighted_by_softmax(output, target):
     """Hard examples count more, and the weights pass gradients."""
-    losses = F.cross_entropy(output, target, reduction="none")
+    losses = cross_entropy(output, target)
     return losses * losses.softmax(0)
 
 
 def weighted_by_detached_softmax(output, target):
-    losses = F.cross_entropy(output, target, reduction="none")
+    losses = cross_entropy(output, target)
     return losses * losses.detach().softmax(0)
 
 
-def plain_model():
-    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4)), vectors(9), vectors(9)
-
-
-case(COUPLED, name="contrastive_loss", loss_fn=contrastive)(plain_model)
-case(COUPLED, name="loss_centred_in_the_batch", loss_fn=centred_loss)(plain_model)
-case(COUPLED, name="loss_weighted_in_the_batch", loss_fn=weighted_by_softmax)(plain_model)
-case(ANY, name="loss_weighted_by_values", loss_fn=weighted_by_detached_softmax)(plain_model)
-
-
 def balanced(model, batch):
-    """Cross-entropy and a load-balancing term of the whole batch, as mixtures of experts have."""
-    x, target = batch
-    gates = model[0](x).softmax(-1)
-    load = (gates.mean(0) ** 2).sum()
-    return F.cross_entropy(model(x), target, reduction="none") + 0.1 * load
+    """Cross-entropy and a load-balancing term over the whole batch, as mixtures of experts have."""
+    gates = model[0](batch[0]).softmax(-1)
+    return direct_losses(model, batch) + 0.1 * (gates.mean(0) ** 2).sum()
 
 
-case(COUPLED, name="load_balancing_loss", losses_fn=balanced)(plain_model)
-
-
-def permuted_losses(model, batch):
+def permuted(model, batch):
     """The losses come back in another order than the examples went in."""
-    x, target = batch
-    return F.cross_entropy(model(x), target, reduction="none").flip(0)
+    return direct_losses(model, batch).flip(0)
 
 
-case(ANY, name="losses_in_another_order", losses_fn=permuted_losses)(plain_model)
-
-
-@case(LAYERWISE)
-def instance_statistics_by_hand():
-    """Statistics of each example alone: nothing is coupled."""
-
-    def rule(net, x):
-        h = net.enter(x)
-        return net.head(((h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True) + 1e-2).sqrt()).mean(1))
-
-    return Net(rule, enter=nn.Linear(6, 5), head=nn.Linear(5, 4)), series(8), series(4)
+as_many = partial(case, make=partial(dense, 6, 5, 4), data=vectors, val=(9,))  # m = n
+as_many("contrastive_loss", COUPLED, loss_fn=contrastive)
+as_many("loss_centred_in_the_batch", COUPLED, loss_fn=centred)
+as_many("loss_weighted_in_the_batch", COUPLED, loss_fn=weighted_by_softmax)
+as_many("loss_weighted_by_values", ANY, loss_fn=weighted_by_detached_softmax)
+as_many("load_balancing_loss", COUPLED, losses_fn=balanced)
+as_many("losses_in_another_order", ANY, losses_fn=permuted)

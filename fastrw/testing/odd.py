@@ -1,42 +1,47 @@
 """Traps: models on which a method that reads layers, or forward AD, could be wrong without an error."""
 
+from collections.abc import Callable
 from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
+from torch.func import functional_call, grad, vmap
+from torch.utils.checkpoint import checkpoint as checkpointed
 
-from .case import ANY, LAYERWISE, Net, case, images, param, series, vectors
+from .case import ANY, LAYERWISE, case, forward, model
+from .parts import between, dense, images, learned, linear, series
 
-
-def enters(rule, expect=ANY, name=None, draws=False, width=5, **parts):
-    """A case with `rule(net, hidden [n, 5]) -> [n, width]` between two layers; parts are made at build time."""
-
-    def build():
-        made = {key: make() for key, make in parts.items()}
-        whole = lambda net, x: net.head(rule(net, net.enter(x).tanh()))  # noqa: E731
-        return Net(whole, enter=nn.Linear(6, 5), head=nn.Linear(width, 4), **made), vectors(9), vectors(4)
-
-    case(expect, name=name or rule.__name__, draws=draws)(build)
+mix, scale = linear(5, 5), learned(5)
+checkpoint = partial(checkpointed, use_reentrant=False)
 
 
-mix = partial(nn.Linear, 5, 5)
-bias = partial(param, 5)
+def trap(name: str, rule: Callable, expect: frozenset[str] = ANY, *, draws: bool = False, **parts: Callable) -> None:
+    """A case with `rule(net, hidden [n, 5]) -> [n, 5]` between two linear layers."""
+    case(name, expect, between(rule, **parts), draws=draws)
 
 
+def middle(expect: frozenset[str], **parts: Callable) -> Callable:
+    """Decorates the rule of a `trap`."""
+    return lambda rule: trap(rule.__name__, rule, expect, **parts)
+
+
+@middle(ANY, b=learned(1), scale=scale)
 def add_to_a_view_in_place(net, h):
     y = h * net.scale
     y[:, 0] += net.b
     return y
 
 
+@middle(ANY, b=learned(1))
 def parameter_written_in(net, h):
     h = h.clone()
     h[:, 1] = net.b
     return h.sin()
 
 
+@middle(ANY, scale=scale, mix=mix)
 def product_written_in(net, h):
     out = torch.empty_like(h)
     out[:, :2] = h[:, :2] * net.scale[:2]
@@ -44,116 +49,91 @@ def product_written_in(net, h):
     return out
 
 
+@middle(LAYERWISE, mix=mix, scale=scale)
 def out_of_place_then_in_place(net, h):
-    y = net.mix(h)
-    y.mul_(2.0).add_(net.scale).relu_()
-    return y
+    return net.mix(h).mul_(2.0).add_(net.scale).relu_()
 
 
+@middle(LAYERWISE, mix=mix)
 def output_written_over(net, h):
-    """After the layer its output is partly overwritten: those elements get no gradient."""
+    """The output of the layer is partly overwritten: those elements get no gradient."""
     y = net.mix(h)
     y[:, :2] = h[:, :2]
     return y
 
 
+@middle(ANY, mix=mix)
 def teacher_without_grad(net, h):
     with torch.no_grad():
         teacher = net.mix(h).softmax(1)
     return net.mix(h) * teacher
 
 
+@middle(ANY, mix=mix, scale=scale)
 def layer_called_without_grad(net, h):
     with torch.no_grad():
         h = h + net.mix(h)
     return h * net.scale
 
 
-def detached_branch(net, h):
-    return net.mix(h) + net.mix(h.detach() * 2) + net.mix(h).detach() ** 2
-
-
-def data_attribute(net, h):
-    return net.mix(h) * net.mix(h).data.sigmoid()
-
-
-def detached_parameter(net, h):
-    return F.linear(h, net.mix.weight.detach(), net.mix.bias)
-
-
+@middle(ANY, mix=mix)
 def straight_through(net, h):
-    """The rounding has no gradient, its input's passes."""
+    """The rounding has no gradient; that of its input passes."""
     y = net.mix(h)
     return y + (torch.sign(y) - y).detach()
 
 
+@middle(ANY, mix=mix)
 def straight_through_weight(net, h):
     w = net.mix.weight
     return F.linear(h, w + (torch.sign(w) - w).detach(), net.mix.bias)
 
 
-def data_dependent_branch(net, h):
-    return net.mix(h) if h.sum() > 0 else net.other(h)
-
-
+@middle(ANY, mix=mix)
 def data_dependent_depth(net, h):
     for _ in range(1 + int(h.abs().sum()) % 3):
         h = net.mix(h).tanh()
     return h
 
 
+@middle(LAYERWISE, wide=linear(5, 15))
 def unbound(net, h):
     q, k, v = net.wide(h).view(len(h), 3, 5).unbind(1)
     return q * k.sigmoid() + v
 
 
+@middle(LAYERWISE, wide=linear(5, 15))
 def chunked(net, h):
     left, right = net.wide(h)[:, :10].chunk(2, 1)
     return left * right.sigmoid()
 
 
+@middle(LAYERWISE, scale=scale)
 def split_bare(net, h):
     a, b = (h * net.scale).split([2, 3], 1)
     return torch.cat([b, a], 1).sin()
 
 
+@middle(LAYERWISE, mix=mix)
 def largest_of_a_tuple(net, h):
     values, indices = net.mix(h).sort(1)
     return values * indices
 
 
-def vmapped(net, h):
-    return torch.func.vmap(lambda row: torch.outer(row, net.scale).sum(0) * row)(h)
-
-
-def vmapped_module(net, h):
-    return torch.func.vmap(net.mix)(h).tanh()
-
-
-def vmapped_over_weights(net, h):
-    """An ensemble: vmap over stacked parameters."""
-    return torch.func.vmap(F.linear, (None, 0))(h, net.stack).mean(0)
-
-
+@middle(ANY, mix=mix)
 def called_functionally(net, h):
     weights = {name: p * 2 for name, p in net.mix.named_parameters()}
-    return torch.func.functional_call(net.mix, weights, (h,))
+    return functional_call(net.mix, weights, (h,))
 
 
-def checkpointed(net, h):
-    return checkpoint(lambda z: net.mix(z).tanh() * net.scale, h, use_reentrant=False)
-
-
-def checkpointed_dropout(net, h):
-    return checkpoint(lambda z: F.dropout(net.mix(z).tanh(), 0.4), h, use_reentrant=False)
-
-
+@middle(ANY, mix=mix)
 def checkpointed_twice(net, h):
     for _ in range(2):
-        h = checkpoint(net.mix, h, use_reentrant=False).tanh()
+        h = checkpoint(net.mix, h).tanh()
     return h
 
 
+@middle(ANY, mix=mix)
 def gradient_inside(net, h):
     """Energy-based: the output holds the gradient of an energy with respect to the input."""
     with torch.enable_grad():
@@ -162,10 +142,7 @@ def gradient_inside(net, h):
         return x - 0.3 * torch.autograd.grad(energy, x, create_graph=torch.is_grad_enabled())[0]
 
 
-def gradient_inside_by_func(net, h):
-    return h - torch.func.grad(lambda z: net.mix(z).tanh().pow(2).sum())(h)
-
-
+@middle(ANY, mix=mix)
 def activation_hook(net, h):
     """Gradient reversal by a tensor hook: forward AD never runs it."""
     y = net.mix(h)
@@ -174,215 +151,155 @@ def activation_hook(net, h):
     return y.tanh()
 
 
-def complex_numbers(net, h):
-    return torch.view_as_real(torch.complex(h, h.cos()) * torch.complex(net.scale, net.b)).flatten(1)
-
-
+@middle(ANY, mix=mix, other=mix)
 def scatter_rows(net, h):
-    index = torch.arange(len(h), device=h.device) % 2
-    parts = [net.mix(h[index == 0]), net.other(h[index == 1])]
-    return torch.zeros_like(h).index_put(
-        (torch.cat([(index == k).nonzero().squeeze(1) for k in (0, 1)]),), torch.cat(parts)
-    )
+    """Two layers, each on every other row, the results put back by index."""
+    even = torch.arange(len(h), device=h.device) % 2 == 0
+    places = torch.cat([even.nonzero().squeeze(1), (~even).nonzero().squeeze(1)])
+    return torch.zeros_like(h).index_put((places,), torch.cat([net.mix(h[even]), net.other(h[~even])]))
 
 
+@middle(ANY, width=10, scale=scale, b=learned(5))
+def complex_numbers(net, h):
+    z = torch.complex(h, h.cos()) * torch.complex(net.scale, net.b)
+    return torch.view_as_real(z).flatten(1)
+
+
+@middle(ANY, mix=mix)
 def solved(net, h):
     """A linear system with a parameter matrix."""
     eye = torch.eye(5, dtype=h.dtype, device=h.device)
     return torch.linalg.solve(eye * 3 + net.mix.weight, h.t()).t()
 
 
-def weight_of_every_row(net, h):
-    return torch.einsum("nij,nj->ni", net.mix.weight.expand(len(h), -1, -1), h)
+trap("detached_branch", lambda net, h: net.mix(h) + net.mix(h.detach() * 2) + net.mix(h).detach() ** 2, mix=mix)
+trap("data_attribute", lambda net, h: net.mix(h) * net.mix(h).data.sigmoid(), mix=mix)
+trap("detached_parameter", lambda net, h: F.linear(h, net.mix.weight.detach(), net.mix.bias), mix=mix)
+trap("data_dependent_branch", lambda net, h: net.mix(h) if h.sum() > 0 else net.other(h), mix=mix, other=mix)
+trap("vmapped", lambda net, h: vmap(lambda row: torch.outer(row, net.scale).sum(0) * row)(h), scale=scale)
+trap("vmapped_module", lambda net, h: vmap(net.mix)(h).tanh(), mix=mix)
+# An ensemble: vmap over stacked parameters.
+trap("vmapped_over_weights", lambda net, h: vmap(F.linear, (None, 0))(h, net.stack).mean(0), stack=learned(3, 5, 5))
+trap("checkpointed", lambda net, h: checkpoint(lambda z: net.mix(z).tanh() * net.scale, h), mix=mix, scale=scale)
+trap("gradient_inside_by_func", lambda net, h: h - grad(lambda z: net.mix(z).tanh().pow(2).sum())(h), mix=mix)
+trap(
+    "weight_of_every_row", lambda net, h: torch.einsum("nij,nj->ni", net.mix.weight.expand(len(h), -1, -1), h), mix=mix
+)
+trap(
+    "numpy_style_functions",
+    lambda net, h: torch.special.expit(torch.square(h) @ torch.square(net.mix.weight).T),
+    mix=mix,
+)
+
+RANDOM = {
+    "dropout": lambda net, h: F.dropout(net.mix(h).tanh(), 0.4, net.training),
+    "alpha_dropout": lambda net, h: F.alpha_dropout(net.mix(h), 0.3, net.training),
+    "noise_added": lambda net, h: net.mix(h) + 0.1 * torch.randn_like(h),
+    "gumbel_hard": lambda net, h: F.gumbel_softmax(net.mix(h), hard=True) + h,
+    "random_leaky_relu": lambda net, h: F.rrelu(net.mix(h), training=net.training),
+    "checkpointed_dropout": lambda net, h: checkpoint(lambda z: F.dropout(net.mix(z).tanh(), 0.4), h),
+}
+for name, rule in RANDOM.items():
+    trap(name, rule, draws=True, mix=mix)
 
 
-def numpy_style_functions(net, h):
-    return torch.special.expit(torch.square(h) @ torch.square(net.mix.weight).T)
-
-
-enters(add_to_a_view_in_place, b=partial(param, 1), scale=bias)
-enters(parameter_written_in, b=partial(param, 1))
-enters(product_written_in, scale=bias, mix=mix)
-enters(out_of_place_then_in_place, LAYERWISE, mix=mix, scale=bias)
-enters(output_written_over, LAYERWISE, mix=mix)
-enters(teacher_without_grad, mix=mix)
-enters(layer_called_without_grad, mix=mix, scale=bias)
-enters(detached_branch, mix=mix)
-enters(data_attribute, mix=mix)
-enters(detached_parameter, mix=mix)
-enters(straight_through, mix=mix)
-enters(straight_through_weight, mix=mix)
-enters(data_dependent_branch, mix=mix, other=mix)
-enters(data_dependent_depth, mix=mix)
-enters(unbound, LAYERWISE, wide=partial(nn.Linear, 5, 15))
-enters(chunked, LAYERWISE, wide=partial(nn.Linear, 5, 15))
-enters(split_bare, LAYERWISE, scale=bias)
-enters(largest_of_a_tuple, LAYERWISE, mix=mix)
-enters(vmapped, scale=bias)
-enters(vmapped_module, mix=mix)
-enters(vmapped_over_weights, stack=partial(param, 3, 5, 5))
-enters(called_functionally, mix=mix)
-enters(checkpointed, mix=mix, scale=bias)
-enters(checkpointed_dropout, draws=True, mix=mix)
-enters(checkpointed_twice, mix=mix)
-enters(gradient_inside, mix=mix)
-enters(gradient_inside_by_func, mix=mix)
-enters(activation_hook, mix=mix)
-enters(complex_numbers, width=10, scale=bias, b=bias)
-enters(scatter_rows, mix=mix, other=mix)
-enters(solved, mix=mix)
-enters(weight_of_every_row, mix=mix)
-enters(numpy_style_functions, mix=mix)
-enters(lambda net, h: F.dropout(net.mix(h).tanh(), 0.4, net.training), name="dropout", draws=True, mix=mix)
-enters(lambda net, h: F.alpha_dropout(net.mix(h), 0.3, net.training), name="alpha_dropout", draws=True, mix=mix)
-enters(lambda net, h: net.mix(h) + 0.1 * torch.randn_like(h), name="noise_added", draws=True, mix=mix)
-enters(lambda net, h: F.gumbel_softmax(net.mix(h), hard=True) + h, name="gumbel_hard", draws=True, mix=mix)
-enters(lambda net, h: F.rrelu(net.mix(h), training=net.training), name="random_leaky_relu", draws=True, mix=mix)
-
-
-@case(LAYERWISE, draws=True)
-def dropout_on_channels():
-    model = nn.Sequential(
+def channel_dropout() -> nn.Sequential:
+    return nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Dropout2d(0.3), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(64, 4)
     )
-    return model, images(8), images(4)
 
 
-class Affine(torch.autograd.Function):
-    """x wᵀ with its own backward and nothing else: no forward AD, no vmap."""
-
-    @staticmethod
-    def forward(ctx, x, w):
-        ctx.save_for_backward(x, w)
-        return x @ w.t()
-
-    @staticmethod
-    def backward(ctx, g):
-        x, w = ctx.saved_tensors
-        return g @ w, g.t() @ x
+case("dropout_on_channels", LAYERWISE, channel_dropout, images, draws=True)
 
 
-class AffineOnce(Affine):
-    """As Affine, with a backward that cannot be differentiated."""
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        return Affine.backward(ctx, g)
+def function(name: str, **methods: Callable) -> type[torch.autograd.Function]:
+    return type(name, (torch.autograd.Function,), {key: staticmethod(method) for key, method in methods.items()})
 
 
-class Reversal(torch.autograd.Function):
-    """Gradient reversal: the backward is not the forward's derivative, and its jvp is not given."""
-
-    @staticmethod
-    def forward(ctx, x):
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx, g):
-        return -0.7 * g
+def affine_forward(ctx, x, w):
+    ctx.save_for_backward(x, w)
+    return x @ w.t()
 
 
-class Misleading(torch.autograd.Function):
-    """A straight-through rounding whose jvp says something else than its backward."""
-
-    @staticmethod
-    def forward(x):
-        return x.sign()
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        pass
-
-    @staticmethod
-    def backward(ctx, g):
-        return g
-
-    @staticmethod
-    def jvp(ctx, tangent):
-        return torch.zeros_like(tangent)
+def affine_backward(ctx, g):
+    x, w = ctx.saved_tensors
+    return g @ w, g.t() @ x
 
 
-enters(lambda net, h: Affine.apply(h, net.w), LAYERWISE, name="custom_function", w=partial(param, 5, 5))
-enters(
-    lambda net, h: AffineOnce.apply(h, net.w),
-    LAYERWISE,
-    name="custom_function_once",
-    w=partial(param, 5, 5),
+# x wᵀ with a backward and nothing else: no forward AD, no vmap.
+Affine = function("Affine", forward=affine_forward, backward=affine_backward)
+# The same with a backward that cannot be differentiated.
+AffineOnce = function("AffineOnce", forward=affine_forward, backward=once_differentiable(affine_backward))
+# Gradient reversal: the backward is not the derivative of the forward, and there is no jvp.
+Reversal = function("Reversal", forward=lambda ctx, x: x.view_as(x), backward=lambda ctx, g: -0.7 * g)
+# A straight-through rounding with a jvp that contradicts its backward.
+Misleading = function(
+    "Misleading",
+    forward=lambda x: x.sign(),
+    setup_context=lambda ctx, inputs, output: None,
+    backward=lambda ctx, g: g,
+    jvp=lambda ctx, tangent: torch.zeros_like(tangent),
 )
-enters(
-    lambda net, h: Affine.apply(net.mix(h), net.w),
-    LAYERWISE,
-    name="custom_function_and_layer",
-    mix=mix,
-    w=partial(param, 5, 5),
-)
-enters(lambda net, h: Reversal.apply(net.mix(h)), name="gradient_reversal", mix=mix)
-enters(lambda net, h: Misleading.apply(net.mix(h)) + h, name="custom_jvp_that_misleads", mix=mix)
+
+w = learned(5, 5)
+trap("custom_function", lambda net, h: Affine.apply(h, net.w), LAYERWISE, w=w)
+trap("custom_function_once", lambda net, h: AffineOnce.apply(h, net.w), LAYERWISE, w=w)
+trap("custom_function_and_layer", lambda net, h: Affine.apply(net.mix(h), net.w), LAYERWISE, mix=mix, w=w)
+trap("gradient_reversal", lambda net, h: Reversal.apply(net.mix(h)), mix=mix)
+trap("custom_jvp_that_misleads", lambda net, h: Misleading.apply(net.mix(h)) + h, mix=mix)
 
 
-def hooked(hook):
-    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
+def hooked(hook) -> nn.Sequential:
+    model = dense(6, 5, 4)
     model[0].weight.register_hook(hook)
-    return model, vectors(9), vectors(4)
+    return model
 
 
-case(ANY, name="parameter_hook_scales")(partial(hooked, lambda g: 3 * g))
-case(ANY, name="parameter_hook_masks")(partial(hooked, lambda g: g * (torch.arange(6, device=g.device) < 3)))
-case(ANY, name="parameter_hook_watches")(partial(hooked, lambda g: None))
+case("parameter_hook_scales", ANY, partial(hooked, lambda g: 3 * g))
+case("parameter_hook_masks", ANY, partial(hooked, lambda g: g * (torch.arange(6, device=g.device) < 3)))
+case("parameter_hook_watches", ANY, partial(hooked, lambda g: None))
 
 
-@case(ANY)
+@model(ANY)
 def module_backward_hook():
-    """A full backward hook that changes the gradient passing through."""
-    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 4))
+    """A full backward hook that changes the gradient that passes through."""
+    model = dense(6, 5, 5, 4)
     model[2].register_full_backward_hook(lambda module, grad_in, grad_out: (2 * grad_in[0],))
-    return model, vectors(9), vectors(4)
+    return model
 
 
-@case(LAYERWISE)
+@model(LAYERWISE)
 def module_forward_hooks():
-    """Hooks that change what goes in and what comes out."""
-    model = nn.Sequential(nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 4))
+    """Hooks that change the input and the output."""
+    model = dense(6, 5, 4)
     model[0].register_forward_pre_hook(lambda module, args: (args[0] * 2,))
     model[0].register_forward_hook(lambda module, args, out: out + 1)
-    return model, vectors(9), vectors(4)
+    return model
 
 
-@case(LAYERWISE)
+@model(LAYERWISE, images)
 def eval_inside_training():
     """A backbone in eval with dropout and BatchNorm, a head in training."""
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.5), nn.Flatten()).eval()
-    return nn.Sequential(backbone, nn.Linear(144, 4)), images(8), images(4)
+    return nn.Sequential(backbone, nn.Linear(144, 4))
 
 
-@case(ANY)
-def buffer_moved_in_forward():
+@forward(ANY, enter=linear(6, 5), running=partial(torch.zeros, 5), head=linear(5, 4))
+def buffer_moved_in_forward(net, x):
     """A running mean moved by the forward and used by it."""
-
-    def rule(net, x):
-        h = net.enter(x).tanh()
-        if net.training:
-            net.running.lerp_(h.detach().mean(0), 0.1)
-        return net.head(h - net.running)
-
-    return Net(rule, enter=nn.Linear(6, 5), running=torch.zeros(5), head=nn.Linear(5, 4)), vectors(9), vectors(4)
+    h = net.enter(x).tanh()
+    if net.training:
+        net.running.lerp_(h.detach().mean(0), 0.1)
+    return net.head(h - net.running)
 
 
-@case(ANY)
-def batch_first_and_second():
+@forward(ANY, series, mix=linear(6, 6), scale=learned(6), head=linear(6, 4))
+def batch_first_and_second(net, x):
     """The same layer on [n, length, p] and on [length, n, p]."""
-
-    def rule(net, x):
-        return net.head((net.mix(x).tanh().transpose(0, 1) * net.scale + net.mix(x.transpose(0, 1))).mean(0))
-
-    return Net(rule, mix=nn.Linear(6, 6), scale=param(6), head=nn.Linear(6, 4)), series(8), series(4)
+    return net.head((net.mix(x).tanh().transpose(0, 1) * net.scale + net.mix(x.transpose(0, 1))).mean(0))
 
 
-@case(ANY)
-def examples_last():
-    def rule(net, x):
-        h = (net.w1 @ x.t() + net.b1).tanh()
-        return (net.w2 @ h).t()
-
-    return Net(rule, w1=param(5, 6), b1=param(5, 1), w2=param(4, 5)), vectors(9), vectors(4)
+@forward(ANY, w1=learned(5, 6), b1=learned(5, 1), w2=learned(4, 5))
+def examples_last(net, x):
+    h = (net.w1 @ x.t() + net.b1).tanh()
+    return (net.w2 @ h).t()

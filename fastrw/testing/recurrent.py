@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from .case import ANY, LAYERWISE, Net, case, labels, param, series
+from .case import ANY, LAYERWISE, case, forward
+from .parts import direct_losses, drawn, learned, length_first, linear, net, series
 
 LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 SETTINGS = {
@@ -17,116 +18,66 @@ SETTINGS = {
 }
 
 
-def last_step(net, x):
-    return net.head(net.cell(x)[0][:, -1])
-
-
-def recurrent(layer, bidirectional: bool = False, **options):
-    cell = layer(6, 5, batch_first=True, bidirectional=bidirectional, **options)
-    return Net(last_step, cell=cell, head=nn.Linear(10 if bidirectional else 5, 4)), series(8), series(4)
+def recurrent(name: str, layer: type[nn.Module], width: int = 5, **options) -> None:
+    """A case with the layer and a head on its last step, whose outputs have this width."""
+    cell = partial(layer, 6, 5, batch_first=True, **options)
+    case(name, ANY, net(lambda net, x: net.head(net.cell(x)[0][:, -1]), cell=cell, head=linear(width, 4)), series)
 
 
 for kind, layer in LAYERS.items():
     for setting, options in SETTINGS.items():
-        case(ANY, name=f"{kind}_{setting}")(partial(recurrent, layer, **options))
+        recurrent(f"{kind}_{setting}", layer, 10 if setting == "bidirectional" else 5, **options)
+recurrent("lstm_projected", nn.LSTM, 3, proj_size=3)
 
 
-@case(ANY)
-def lstm_projected():
-    return Net(last_step, cell=nn.LSTM(6, 5, proj_size=3, batch_first=True), head=nn.Linear(3, 4)), series(8), series(4)
+final_states = net(lambda net, x: net.head(net.cell(x)[0][-1]), cell=partial(nn.LSTM, 6, 5), head=linear(5, 4))
+case("lstm_sequence_first", ANY, final_states, length_first, losses_fn=direct_losses)
 
 
-def sequence_first_losses(model, batch):
-    x, target = batch
-    return nn.functional.cross_entropy(model(x), target, reduction="none")
+@forward(ANY, series, cell=partial(nn.GRU, 6, 5, batch_first=True), start=learned(1, 1, 5), head=linear(5, 4))
+def gru_learned_initial_state(net, x):
+    return net.head(net.cell(x, net.start.expand(1, len(x), 5).contiguous())[1][0])
 
 
-@case(ANY, losses_fn=sequence_first_losses)
-def lstm_sequence_first():
-    def batch(n):
-        return torch.randn(5, n, 6), labels(n)
-
-    return (
-        Net(lambda net, x: net.head(net.cell(x)[0][-1]), cell=nn.LSTM(6, 5), head=nn.Linear(5, 4)),
-        batch(8),
-        batch(4),
-    )
+@forward(LAYERWISE, series, cell=partial(nn.LSTMCell, 6, 5), head=linear(5, 4))
+def lstm_cell_loop(net, x):
+    state = None
+    for step in x.unbind(1):
+        state = net.cell(step, state)
+    return net.head(state[0])
 
 
-@case(ANY)
-def gru_learned_initial_state():
-    def rule(net, x):
-        return net.head(net.cell(x, net.start.expand(1, len(x), 5).contiguous())[1][0])
-
-    return (
-        Net(rule, cell=nn.GRU(6, 5, batch_first=True), start=param(1, 1, 5), head=nn.Linear(5, 4)),
-        series(8),
-        series(4),
-    )
+@forward(LAYERWISE, series, cell=partial(nn.GRUCell, 6, 5), start=learned(1, 5), head=linear(5, 4))
+def gru_cell_loop(net, x):
+    state = net.start.expand(len(x), -1)
+    for step in x.unbind(1):
+        state = net.cell(step, state)
+    return net.head(state)
 
 
-@case(LAYERWISE)
-def lstm_cell_loop():
-    def rule(net, x):
-        state = None
-        for step in x.unbind(1):
-            state = net.cell(step, state)
-        return net.head(state[0])
-
-    return Net(rule, cell=nn.LSTMCell(6, 5), head=nn.Linear(5, 4)), series(8), series(4)
-
-
-@case(LAYERWISE)
-def gru_cell_loop():
-    def rule(net, x):
-        state = net.start.expand(len(x), -1)
-        for step in x.unbind(1):
-            state = net.cell(step, state)
-        return net.head(state)
-
-    return Net(rule, cell=nn.GRUCell(6, 5), start=param(1, 5), head=nn.Linear(5, 4)), series(8), series(4)
-
-
-@case(LAYERWISE)
-def recurrence_by_hand():
+@forward(LAYERWISE, series, enter=linear(6, 5), again=linear(5, 5, bias=False), head=linear(5, 4))
+def recurrence_by_hand(net, x):
     """One weight used at every step."""
-
-    def rule(net, x):
-        state = torch.zeros_like(x[:, 0, :5])
-        for step in x.unbind(1):
-            state = torch.tanh(net.enter(step) + net.again(state))
-        return net.head(state)
-
-    return (
-        Net(rule, enter=nn.Linear(6, 5), again=nn.Linear(5, 5, bias=False), head=nn.Linear(5, 4)),
-        series(8),
-        series(4),
-    )
+    state = torch.zeros_like(x[:, 0, :5])
+    for step in x.unbind(1):
+        state = torch.tanh(net.enter(step) + net.again(state))
+    return net.head(state)
 
 
-def packed_rule(net, x, lengths):
-    packed = pack_padded_sequence(net.enter(x), lengths.cpu(), batch_first=True, enforce_sorted=False)
-    states, _ = pad_packed_sequence(net.cell(packed)[0], batch_first=True)
-    return net.head(states.sum(1))
+padded = drawn(8, lambda n: (torch.randn(n, 5, 6), torch.randint(1, 6, (n,))))
+pack = partial(pack_padded_sequence, batch_first=True, enforce_sorted=False)
+unpack = partial(pad_packed_sequence, batch_first=True)
 
 
-def packed_linear_rule(net, x, lengths):
-    packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
-    rows = packed._replace(data=net.enter(packed.data).tanh())
-    return net.head(pad_packed_sequence(rows, batch_first=True)[0].sum(1))
-
-
-def lengths_batch(n):
-    return (torch.randn(n, 5, 6), torch.randint(1, 6, (n,))), labels(n)
-
-
-@case(ANY)
-def lstm_packed():
+@forward(ANY, padded, enter=linear(6, 6), cell=partial(nn.LSTM, 6, 5, batch_first=True), head=linear(5, 4))
+def lstm_packed(net, x, lengths):
     """Rows in order of time, examples sorted by length."""
-    parts = {"enter": nn.Linear(6, 6), "cell": nn.LSTM(6, 5, batch_first=True), "head": nn.Linear(5, 4)}
-    return Net(packed_rule, **parts), lengths_batch(8), lengths_batch(4)
+    states, _ = net.cell(pack(net.enter(x), lengths.cpu()))
+    return net.head(unpack(states)[0].sum(1))
 
 
-@case(ANY)
-def linear_on_packed_rows():
-    return Net(packed_linear_rule, enter=nn.Linear(6, 5), head=nn.Linear(5, 4)), lengths_batch(8), lengths_batch(4)
+@forward(ANY, padded, enter=linear(6, 5), head=linear(5, 4))
+def linear_on_packed_rows(net, x, lengths):
+    packed = pack(x, lengths.cpu())
+    rows = packed._replace(data=net.enter(packed.data).tanh())
+    return net.head(unpack(rows)[0].sum(1))

@@ -6,25 +6,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .case import ANY, LAYERWISE, TANGENT, Net, case, images, labels, param, vectors
+from .case import ANY, LAYERWISE, TANGENT, case, forward, model
+from .parts import conv, images, labelled, learned, linear, param
 
 
-@case(LAYERWISE)
+@model(LAYERWISE)
 def mlp():
-    return (
-        nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 4)),
-        vectors(9),
-        vectors(4),
-    )
+    return nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 4))
 
 
-@case(LAYERWISE)
+@model(LAYERWISE, labelled(8, 1, 16, 16))
 def lenet():
-    model = nn.Sequential(
+    return nn.Sequential(
         nn.Conv2d(1, 3, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(3, 5, 3), nn.ReLU(), nn.MaxPool2d(2),
         nn.Flatten(), nn.Linear(45, 12), nn.ReLU(), nn.Linear(12, 4),
     )  # fmt: skip
-    return model, images(8, 1, 16), images(4, 1, 16)
 
 
 class Block(nn.Module):
@@ -41,53 +37,37 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A stem, one block an entry of `widths`, and a linear head on the mean over positions."""
+    """A stem, one block with a shortcut of each kind, and a linear head on the mean over positions."""
 
-    def __init__(self, norm, widths: tuple[int, ...] = (4, 6)):
+    def __init__(self, norm):
         super().__init__()
-        first = widths[0]
-        self.stem, self.norm = nn.Conv2d(3, first, 3, 1, 1, bias=False), norm(first)
-        pairs = zip((first, *widths), widths, strict=False)
-        self.blocks = nn.Sequential(*(Block(p, q, 1 if p == q else 2, norm) for p, q in pairs))
-        self.head = nn.Linear(widths[-1], 4)
+        self.stem, self.norm = nn.Conv2d(3, 4, 3, 1, 1, bias=False), norm(4)
+        self.blocks = nn.Sequential(Block(4, 4, 1, norm), Block(4, 6, 2, norm))
+        self.head = nn.Linear(6, 4)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.blocks(F.relu(self.norm(self.stem(x)))).mean((2, 3)))
 
 
-@case(LAYERWISE)
-def resnet_groupnorm():
-    return ResNet(lambda q: nn.GroupNorm(2, q)), images(8), images(4)
+case("resnet_groupnorm", LAYERWISE, lambda: ResNet(partial(nn.GroupNorm, 2)), images)
+case("resnet_batchnorm_training", TANGENT, lambda: ResNet(nn.BatchNorm2d), images)
 
 
-@case(TANGENT)
-def resnet_batchnorm_training():
-    return ResNet(nn.BatchNorm2d), images(8), images(4)
-
-
-@case(LAYERWISE)
+@model(LAYERWISE, images)
 def resnet_batchnorm_eval():
-    model = ResNet(nn.BatchNorm2d).double()  # in float32 a product may round otherwise at every call of `make`
+    model = ResNet(nn.BatchNorm2d).double()  # in float32 a product may round differently at every call of `Case.make`
     with torch.no_grad():
         model(torch.randn(16, 3, 8, 8).double() * 1.3 + 0.2)  # statistics that are not 0 and 1
-    return model.eval(), images(8), images(4)
+    return model.eval()
 
 
-@case(LAYERWISE)
-def resnet_instancenorm():
-    return ResNet(partial(nn.InstanceNorm2d, affine=True)), images(8), images(4)
+instance_norm = partial(nn.InstanceNorm2d, affine=True)
+case("resnet_instancenorm", LAYERWISE, lambda: ResNet(instance_norm), images)
+# In training the statistics are averaged over the batch but do not reach the output.
+case("instancenorm_tracked", ANY, lambda: ResNet(partial(instance_norm, track_running_stats=True)), images)
 
 
-@case(ANY)
-def instancenorm_tracked():
-    """In training the statistics are averaged over the batch but do not reach the output."""
-    return ResNet(partial(nn.InstanceNorm2d, affine=True, track_running_stats=True)), images(8), images(4)
-
-
-CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-SIZE = {1: 9, 2: 7, 3: 5}
-CONV_SETTINGS = {
+CONVOLUTION = {
     "plain": {},
     "no_bias": {"bias": False},
     "padded": {"padding": 1},
@@ -103,99 +83,85 @@ CONV_SETTINGS = {
     "circular": {"padding": 1, "padding_mode": "circular"},
     "pointwise": {"kernel": 1},
 }
-TRANSPOSED_SETTINGS = {
+TRANSPOSED = {
     "plain": {},
     "stride": {"stride": 2, "padding": 1, "output_padding": 1},
     "groups": {"groups": 2, "bias": False},
     "dilation": {"dilation": 2, "padding": 1},
 }
+RANKS = {  # the convolution, the transposed one, and the images' size
+    1: (nn.Conv1d, nn.ConvTranspose1d, 9),
+    2: (nn.Conv2d, nn.ConvTranspose2d, 7),
+    3: (nn.Conv3d, nn.ConvTranspose3d, 5),
+}
 
 
-def conv_net(layer, rank: int, kernel: int = 3, multiplier: int = 1, **options):
-    """The layer in the middle, so that it has a gradient to pass on as well."""
-    model = nn.Sequential(
-        CONV[rank](2, 4, 1), nn.Tanh(), layer(4, 4 * multiplier, kernel, **options),
+def conv_net(enter, layer, kernel: int = 3, multiplier: int = 1, **options) -> nn.Sequential:
+    """The layer is in the middle, so that it has a gradient to pass on as well."""
+    return nn.Sequential(
+        enter(2, 4, 1), nn.Tanh(), layer(4, 4 * multiplier, kernel, **options),
         nn.Tanh(), nn.Flatten(2), nn.AdaptiveAvgPool1d(3), nn.Flatten(), nn.Linear(12 * multiplier, 4),
     )  # fmt: skip
-    size = (2, *[SIZE[rank]] * rank)
-    return model, (torch.randn(7, *size), labels(7)), (torch.randn(3, *size), labels(3))
 
 
-for rank in (1, 2, 3):
-    for setting, options in CONV_SETTINGS.items():
-        case(LAYERWISE, name=f"conv{rank}d_{setting}")(partial(conv_net, CONV[rank], rank, **options))
-    for setting, options in TRANSPOSED_SETTINGS.items():
-        case(LAYERWISE, name=f"conv_transpose{rank}d_{setting}")(partial(conv_net, TRANSPOSED[rank], rank, **options))
+for rank, (convolution, transposed, size) in RANKS.items():
+    for kind, layer, settings in (("conv", convolution, CONVOLUTION), ("conv_transpose", transposed, TRANSPOSED)):
+        for setting, options in settings.items():
+            make, data = partial(conv_net, convolution, layer, **options), labelled(7, 2, *[size] * rank)
+            case(f"{kind}{rank}d_{setting}", LAYERWISE, make, data, val=(3,))
 
 
-@case(LAYERWISE)
-def in_place_relu_and_residual():
-    def rule(net, x):
-        z = net.relu(net.norm(net.conv1(x)))
-        branch = net.conv2(z)
-        branch += z
-        return net.head(net.relu(branch).mean((2, 3)))
-
-    conv1, conv2 = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
-    model = Net(
-        rule, conv1=conv1, norm=nn.GroupNorm(2, 4), conv2=conv2, relu=nn.ReLU(inplace=True), head=nn.Linear(4, 4)
-    )
-    return model, images(8), images(4)
+@forward(
+    LAYERWISE, images, conv1=conv(3, 4, 3, padding=1), norm=partial(nn.GroupNorm, 2, 4),
+    conv2=conv(4, 4, 3, padding=1), relu=partial(nn.ReLU, inplace=True), head=linear(4, 4),
+)  # fmt: skip
+def in_place_relu_and_residual(net, x):
+    z = net.relu(net.norm(net.conv1(x)))
+    branch = net.conv2(z)
+    branch += z
+    return net.head(net.relu(branch).mean((2, 3)))
 
 
-@case(LAYERWISE)
-def squeeze_and_excite():
-    def rule(net, x):
-        z = net.conv(x)
-        gate = net.up(net.down(z.mean((2, 3), keepdim=True)).relu()).sigmoid()
-        return net.head((z * gate).amax((2, 3)))
-
-    parts = {"conv": nn.Conv2d(3, 6, 3), "down": nn.Conv2d(6, 2, 1), "up": nn.Conv2d(2, 6, 1), "head": nn.Linear(6, 4)}
-    return Net(rule, **parts), images(8), images(4)
+@forward(LAYERWISE, images, conv=conv(3, 6, 3), down=conv(6, 2, 1), up=conv(2, 6, 1), head=linear(6, 4))
+def squeeze_and_excite(net, x):
+    z = net.conv(x)
+    gate = net.up(net.down(z.mean((2, 3), keepdim=True)).relu()).sigmoid()
+    return net.head((z * gate).amax((2, 3)))
 
 
-@case(LAYERWISE)
-def convnext_block():
+@forward(
+    LAYERWISE, images, stem=conv(3, 4, 2, 2), depthwise=conv(4, 4, 3, padding=1, groups=4),
+    norm=partial(nn.LayerNorm, 4), up=linear(4, 8), down=linear(8, 4), scale=learned(4), head=linear(4, 4),
+)  # fmt: skip
+def convnext_block(net, x):
     """Depthwise convolution, then LayerNorm and linear layers on channels-last rows, and a layer scale."""
-
-    def rule(net, x):
-        z = net.stem(x)
-        y = net.norm(net.depthwise(z).permute(0, 2, 3, 1))
-        y = net.down(F.gelu(net.up(y))) * net.scale
-        return net.head((z + y.permute(0, 3, 1, 2)).mean((2, 3)))
-
-    model = Net(
-        rule, stem=nn.Conv2d(3, 4, 2, 2), depthwise=nn.Conv2d(4, 4, 3, padding=1, groups=4), norm=nn.LayerNorm(4),
-        up=nn.Linear(4, 8), down=nn.Linear(8, 4), scale=param(4), head=nn.Linear(4, 4),
-    )  # fmt: skip
-    return model, images(8), images(4)
+    z = net.stem(x)
+    y = net.norm(net.depthwise(z).permute(0, 2, 3, 1))
+    y = net.down(F.gelu(net.up(y))) * net.scale
+    return net.head((z + y.permute(0, 3, 1, 2)).mean((2, 3)))
 
 
-@case(LAYERWISE)
-def dense_prediction():
-    """A small U: down, up by interpolation, concatenated; one label a pixel, averaged within the image."""
+def pixels(n=8):
+    return torch.randn(n, 3, 8, 8), torch.randint(0, 4, (n, 8, 8))
 
-    def rule(net, x):
-        z = net.enter(x).relu()
-        low = net.low(F.max_pool2d(z, 2)).relu()
-        return net.leave(torch.cat([z, F.interpolate(low, scale_factor=2, mode="bilinear")], 1))
 
-    def batch(n):
-        return torch.randn(n, 3, 8, 8), torch.randint(0, 4, (n, 8, 8))
-
-    parts = {"enter": nn.Conv2d(3, 4, 3, padding=1), "low": nn.Conv2d(4, 5, 3, padding=1), "leave": nn.Conv2d(9, 4, 1)}
-    return Net(rule, **parts), batch(8), batch(4)
+@forward(LAYERWISE, pixels, enter=conv(3, 4, 3, padding=1), low=conv(4, 5, 3, padding=1), leave=conv(9, 4, 1))
+def dense_prediction(net, x):
+    """A small U-Net: down, up by interpolation, concatenated; one label per pixel, averaged within the image."""
+    z = net.enter(x).relu()
+    low = net.low(F.max_pool2d(z, 2)).relu()
+    return net.leave(torch.cat([z, F.interpolate(low, scale_factor=2, mode="bilinear")], 1))
 
 
 class ViT(nn.Module):
     """Patches, class token, position embedding, nn.TransformerEncoder, layer scale and a head on the class token."""
 
-    def __init__(self, d: int = 8, layers: int = 2):
+    def __init__(self, d: int = 8):
         super().__init__()
         self.patches = nn.Conv2d(3, d, 4, 4)
         self.cls, self.pos = param(1, 1, d), param(1, 5, d)
         layer = nn.TransformerEncoderLayer(d, 2, 12, 0.0, batch_first=True, norm_first=True, activation="gelu")
-        self.encoder = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.scale, self.head = param(d), nn.Linear(d, 4)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -204,11 +170,5 @@ class ViT(nn.Module):
         return self.head((z + self.scale * self.encoder(z))[:, 0])
 
 
-@case(LAYERWISE)
-def vit():
-    return ViT(), images(8), images(4)
-
-
-@case(LAYERWISE)
-def vit_eval():
-    return ViT().eval(), images(8), images(4)
+case("vit", LAYERWISE, ViT, images)
+case("vit_eval", LAYERWISE, lambda: ViT().eval(), images)

@@ -1,4 +1,4 @@
-"""Weights that are computed: parametrisations old and new, masks, drops, low-rank updates, hyper-networks."""
+"""Computed weights: parametrizations old and new, masks, dropped weights, low-rank updates, hypernetworks."""
 
 import warnings
 
@@ -7,77 +7,52 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize
 
-from .case import ANY, LAYERWISE, Net, case, images, param, vectors
+from .case import ANY, LAYERWISE, case, forward, model
+from .parts import images, learned, linear, param
 
 
-def conv_model(second: nn.Module) -> nn.Module:
+def around_conv(second: nn.Module) -> nn.Sequential:
+    """A convolution, this one of 4 channels, and a linear head."""
     return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1),
-        nn.Tanh(),
-        second,
-        nn.Tanh(),
-        nn.Flatten(2),
-        nn.AdaptiveAvgPool1d(2),
-        nn.Flatten(),
-        nn.Linear(8, 4),
-    )
+        nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), second, nn.Tanh(),
+        nn.Flatten(2), nn.AdaptiveAvgPool1d(2), nn.Flatten(), nn.Linear(8, 4),
+    )  # fmt: skip
 
 
-def linear_model(second: nn.Module) -> nn.Module:
+def around_linear(second: nn.Module) -> nn.Sequential:
+    """A linear layer, this one from 5 to 5, and a linear head."""
     return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), second, nn.Tanh(), nn.Linear(5, 4))
 
 
-@case(LAYERWISE)
-def weight_norm():
-    return conv_model(parametrizations.weight_norm(nn.Conv2d(4, 4, 3))), images(8), images(4)
+def spectral_conv() -> nn.Sequential:
+    """Its vectors are iterated in float64: in float32 a product may round differently at every call of `Case.make`."""
+    return around_conv(parametrizations.spectral_norm(nn.Conv2d(4, 4, 3).double()))
 
 
-@case(ANY)
+case("weight_norm", LAYERWISE, lambda: around_conv(parametrizations.weight_norm(nn.Conv2d(4, 4, 3))), images)
+case("orthogonal_weight", ANY, lambda: around_linear(parametrizations.orthogonal(nn.Linear(5, 5))))
+# Each forward moves the buffers by one power iteration, and its vectors count as constants.
+case("spectral_norm_training", ANY, spectral_conv, images)
+case("spectral_norm_eval", LAYERWISE, lambda: spectral_conv().eval(), images)
+
+
+@model(ANY)
 def weight_norm_by_pre_hook():
     """The deprecated form: a forward pre-hook sets `weight`, a plain attribute."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
-        layer = nn.utils.weight_norm(nn.Linear(5, 5))
-    return linear_model(layer), vectors(9), vectors(4)
-
-
-def spectral_conv() -> nn.Module:
-    """Its vectors are iterated in float64: in float32 a product may round otherwise at every call of `make`."""
-    return parametrizations.spectral_norm(nn.Conv2d(4, 4, 3).double())
-
-
-@case(ANY)
-def spectral_norm_training():
-    """Each forward moves the buffers by one power iteration, and its vectors count as constants."""
-    return conv_model(spectral_conv()), images(8), images(4)
-
-
-@case(LAYERWISE)
-def spectral_norm_eval():
-    return conv_model(spectral_conv()).eval(), images(8), images(4)
-
-
-@case(ANY)
-def orthogonal_weight():
-    return linear_model(parametrizations.orthogonal(nn.Linear(5, 5))), vectors(9), vectors(4)
+        return around_linear(nn.utils.weight_norm(nn.Linear(5, 5)))
 
 
 class UnitRows(nn.Module):
-    """Own parametrisation: rows of length 1."""
+    """A custom parametrization: rows of length 1."""
 
     def forward(self, w: Tensor) -> Tensor:
         return w / w.flatten(1).norm(dim=1).view(-1, *[1] * (w.ndim - 1))
 
 
-@case(LAYERWISE)
-def own_parametrisation():
-    layer = nn.Conv2d(4, 4, 3)
-    parametrize.register_parametrization(layer, "weight", UnitRows())
-    return conv_model(layer), images(8), images(4)
-
-
 class Positive(nn.Module):
-    """Own parametrisation with a parameter of its own."""
+    """A custom parametrization that has a parameter itself."""
 
     def __init__(self):
         super().__init__()
@@ -87,142 +62,107 @@ class Positive(nn.Module):
         return F.softplus(w * self.sharpness.exp())
 
 
-@case(LAYERWISE)
-def two_parametrisations():
-    layer = nn.Linear(5, 5)
-    parametrize.register_parametrization(layer, "weight", Positive())
-    parametrize.register_parametrization(layer, "weight", UnitRows())
-    return linear_model(layer), vectors(9), vectors(4)
+def parametrized(layer: nn.Module, *kinds: type[nn.Module]) -> nn.Module:
+    for kind in kinds:
+        parametrize.register_parametrization(layer, "weight", kind())
+    return layer
 
 
-@case(LAYERWISE)
-def masked_weight():
+case("own_parametrisation", LAYERWISE, lambda: around_conv(parametrized(nn.Conv2d(4, 4, 3), UnitRows)), images)
+case("two_parametrisations", LAYERWISE, lambda: around_linear(parametrized(nn.Linear(5, 5), Positive, UnitRows)))
+
+
+def mask():
+    return (torch.rand(5, 5) < 0.6).float()
+
+
+@forward(LAYERWISE, mask=mask, enter=linear(6, 5), w=learned(5, 5), head=linear(5, 4))
+def masked_weight(net, x):
     """A pruned layer: the weight times a buffer of zeros and ones."""
-
-    def rule(net, x):
-        return net.head(F.linear(net.enter(x).tanh(), net.w * net.mask).tanh())
-
-    mask = (torch.rand(5, 5) < 0.6).float()
-    return Net(rule, enter=nn.Linear(6, 5), w=param(5, 5), mask=mask, head=nn.Linear(5, 4)), vectors(9), vectors(4)
+    return net.head(F.linear(net.enter(x).tanh(), net.w * net.mask).tanh())
 
 
-@case(ANY, draws=True)
-def drop_connect():
+@forward(ANY, draws=True, enter=linear(6, 5), w=learned(5, 5), head=linear(5, 4))
+def drop_connect(net, x):
     """Dropout on the weight: one draw for the whole batch."""
-
-    def rule(net, x):
-        return net.head(F.linear(net.enter(x).tanh(), F.dropout(net.w, 0.3, net.training)).tanh())
-
-    return Net(rule, enter=nn.Linear(6, 5), w=param(5, 5), head=nn.Linear(5, 4)), vectors(9), vectors(4)
+    return net.head(F.linear(net.enter(x).tanh(), F.dropout(net.w, 0.3, net.training)).tanh())
 
 
-@case(ANY, draws=True)
-def noisy_weight():
-    """A weight with learned mean and spread, drawn once a forward."""
-
-    def rule(net, x):
-        w = net.mean + F.softplus(net.spread) * torch.randn_like(net.mean)
-        return net.head(F.linear(net.enter(x).tanh(), w).tanh())
-
-    return (
-        Net(rule, enter=nn.Linear(6, 5), mean=param(5, 5), spread=param(5, 5), head=nn.Linear(5, 4)),
-        vectors(9),
-        vectors(4),
-    )
+@forward(ANY, draws=True, enter=linear(6, 5), mean=learned(5, 5), spread=learned(5, 5), head=linear(5, 4))
+def noisy_weight(net, x):
+    """A weight with learned mean and spread, drawn once per forward pass."""
+    w = net.mean + F.softplus(net.spread) * torch.randn_like(net.mean)
+    return net.head(F.linear(net.enter(x).tanh(), w).tanh())
 
 
-@case(LAYERWISE)
-def low_rank_update():
+def frozen():
+    return nn.Linear(6, 5).requires_grad_(False)
+
+
+def zeros():
+    return nn.Parameter(torch.zeros(5, 2))
+
+
+@forward(LAYERWISE, frozen=frozen, down=learned(2, 6), up=zeros, head=linear(5, 4))
+def low_rank_update(net, x):
     """A frozen weight with a low-rank update whose first factor starts at zero."""
-
-    def rule(net, x):
-        return net.head((net.frozen(x) + F.linear(F.linear(x, net.down), net.up)).tanh())
-
-    frozen = nn.Linear(6, 5).requires_grad_(False)
-    return (
-        Net(rule, frozen=frozen, down=param(2, 6), up=nn.Parameter(torch.zeros(5, 2)), head=nn.Linear(5, 4)),
-        vectors(9),
-        vectors(4),
-    )
+    return net.head((net.frozen(x) + F.linear(F.linear(x, net.down), net.up)).tanh())
 
 
-@case(LAYERWISE)
-def merged_low_rank_update():
-    def rule(net, x):
-        return net.head(F.linear(x, net.base + net.up @ net.down).tanh())
-
-    return Net(rule, base=param(5, 6), down=param(2, 6), up=param(5, 2), head=nn.Linear(5, 4)), vectors(9), vectors(4)
+@forward(LAYERWISE, base=learned(5, 6), down=learned(2, 6), up=learned(5, 2), head=linear(5, 4))
+def merged_low_rank_update(net, x):
+    return net.head(F.linear(x, net.base + net.up @ net.down).tanh())
 
 
-@case(LAYERWISE)
+@model(LAYERWISE)
 def first_layer_zero():
-    """All zero at the start, and behind it another zero: no gradient reaches the first layer at all."""
+    """All zero at the start, followed by another zero layer: no gradient reaches the first layer at all."""
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 4))
     for layer in (model[0], model[2]):
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
-    return model, vectors(9), vectors(4)
+    return model
 
 
-@case(LAYERWISE)
+@model(LAYERWISE)
 def last_layer_zero():
     """Only the last layer has a gradient."""
-    model = linear_model(nn.Linear(5, 5))
+    model = around_linear(nn.Linear(5, 5))
     nn.init.zeros_(model[-1].weight)
-    return model, vectors(9), vectors(4)
+    return model
 
 
-@case(ANY)
-def weight_from_each_example():
-    """A hyper-network: every example multiplies by a matrix made of itself."""
-
-    def rule(net, x):
-        w = net.make(x).view(-1, 5, 6)
-        return net.head(torch.bmm(w, x[:, :, None]).squeeze(2).tanh())
-
-    return Net(rule, make=nn.Linear(6, 30), head=nn.Linear(5, 4)), vectors(9), vectors(4)
+@forward(ANY, make=linear(6, 30), head=linear(5, 4))
+def weight_from_each_example(net, x):
+    """A hypernetwork: every example is multiplied by a matrix computed from it."""
+    w = net.make(x).view(-1, 5, 6)
+    return net.head(torch.bmm(w, x[:, :, None]).squeeze(2).tanh())
 
 
-@case(LAYERWISE)
-def weight_from_a_parameter():
-    """A hyper-network fed by a learned code: a module whose input is a parameter."""
-
-    def rule(net, x):
-        return net.head(F.linear(x, net.make(net.code).view(5, 6)).tanh())
-
-    return Net(rule, make=nn.Linear(3, 30), code=param(3), head=nn.Linear(5, 4)), vectors(9), vectors(4)
+@forward(LAYERWISE, make=linear(3, 30), code=learned(3), head=linear(5, 4))
+def weight_from_a_parameter(net, x):
+    """A hypernetwork fed by a learned code: a module whose input is a parameter."""
+    return net.head(F.linear(x, net.make(net.code).view(5, 6)).tanh())
 
 
-@case(LAYERWISE)
-def weights_stacked():
+@forward(LAYERWISE, w1=learned(5, 6), w2=learned(5, 6), head=linear(10, 4))
+def weights_stacked(net, x):
     """Several weights stacked and applied at once."""
-
-    def rule(net, x):
-        w = torch.stack([net.w1, net.w2]).softmax(0)
-        return net.head(torch.einsum("np,eqp->neq", x, w).flatten(1).tanh())
-
-    return Net(rule, w1=param(5, 6), w2=param(5, 6), head=nn.Linear(10, 4)), vectors(9), vectors(4)
+    w = torch.stack([net.w1, net.w2]).softmax(0)
+    return net.head(torch.einsum("np,eqp->neq", x, w).flatten(1).tanh())
 
 
-@case(LAYERWISE)
-def weight_split():
+@forward(LAYERWISE, w=learned(5, 7), head=linear(5, 4))
+def weight_split(net, x):
     """One parameter cut into several weights."""
-
-    def rule(net, x):
-        w1, w2 = net.w.split([6, 1], 1)
-        return net.head(((x @ w1.t()).tanh() * w2.t() + w2.squeeze(1)).relu())
-
-    return Net(rule, w=param(5, 7), head=nn.Linear(5, 4)), vectors(9), vectors(4)
+    w1, w2 = net.w.split([6, 1], 1)
+    return net.head(((x @ w1.t()).tanh() * w2.t() + w2.squeeze(1)).relu())
 
 
-@case(LAYERWISE)
-def weight_written_in_pieces():
+@forward(LAYERWISE, left=learned(5, 3), right=learned(5, 3), head=linear(5, 4))
+def weight_written_in_pieces(net, x):
     """A weight assembled by assignment."""
-
-    def rule(net, x):
-        w = torch.zeros(5, 6, dtype=x.dtype, device=x.device)
-        w[:, :3] = net.left
-        w[:, 3:] = net.right
-        return net.head(F.linear(x, w).tanh())
-
-    return Net(rule, left=param(5, 3), right=param(5, 3), head=nn.Linear(5, 4)), vectors(9), vectors(4)
+    w = torch.zeros(5, 6, dtype=x.dtype, device=x.device)
+    w[:, :3] = net.left
+    w[:, 3:] = net.right
+    return net.head(F.linear(x, w).tanh())
