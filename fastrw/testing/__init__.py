@@ -1,12 +1,12 @@
 """The zoo: tiny models, one for every claim of exactness and one for every trap met, each with its two batches.
 
-May import torch alone: what judges the library must not be made of it.
+May import torch alone: what judges the library must not be made of it. Each file adds its cases when it is imported.
 `cases()` lists them all; `cases("resnet*")` those with a name that matches the pattern.
 """
 
 from fnmatch import fnmatchcase
 
-from . import bare, coupled, inputs, odd, recurrent, text, vision, weights  # noqa: F401  each adds its cases
+from . import bare, coupled, embeddings, inputs, losses, odd, recurrent, text, vision, weights  # noqa: F401
 from .case import _REGISTRY, ANY, Case
 from .parts import Net
 

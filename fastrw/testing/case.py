@@ -69,9 +69,9 @@ def case(
     _REGISTRY[name] = Case(name, lambda: (make(), data(*train), data(*val)), expect, kwargs, draws)
 
 
-def model(expect: frozenset[str], data: Callable = vectors) -> Callable:
+def model(expect: frozenset[str], data: Callable = vectors, **options: Any) -> Callable:
     """Adds a case by the function that makes its model."""
-    return lambda make: case(make.__name__, expect, make, data)
+    return lambda make: case(make.__name__, expect, make, data, **options)
 
 
 def forward(expect: frozenset[str], data: Callable = vectors, *, draws: bool = False, **parts: Callable) -> Callable:

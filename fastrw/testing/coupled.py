@@ -1,4 +1,4 @@
-"""Coupled examples: batch statistics, losses across the batch, weak and strong leaks; and rows that only move.
+"""Coupled examples: batch statistics, weak and strong leaks; and rows that only move.
 
 Coupled means that the loss of one example depends on the others, so that a method by layers would be wrong.
 """
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .case import ANY, COUPLED, LAYERWISE, TANGENT, case, forward, model
-from .parts import between, cross_entropy, dense, direct_losses, images, learned, linear, series, vectors
+from .parts import between, images, learned, linear, series
 
 
 def batch_norm(**options) -> nn.Sequential:
@@ -34,12 +34,10 @@ def batchnorm_partly_frozen():
     )
 
 
-def one_conv() -> nn.Sequential:
+@model(ANY, images, train=(1,), val=(1,))
+def batchnorm_single_image():
+    """n = m = 1: the statistics are over positions alone, and there is no other example to be coupled to."""
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
-
-
-# n = m = 1: the statistics are over positions alone, and there is no other example to be coupled to.
-case("batchnorm_single_image", ANY, one_conv, images, train=(1,), val=(1,))
 
 
 def rows(name: str, rule: Callable, expect: frozenset[str] = COUPLED, **parts: Callable) -> None:
@@ -71,7 +69,7 @@ rows("cumsum_over_the_batch", lambda net, h: h.cumsum(0))
 # A weight computed from the batch as a whole.
 rows("weight_from_the_batch", lambda net, h: F.linear(h, net.make(h.mean(0)).view(5, 5)), make=linear(5, 25))
 rows("attention_across_the_batch", across_the_batch, attend=partial(nn.MultiheadAttention, 5, 1))
-# From here on values of other examples matter, or rows change places, but no gradient passes between examples.
+# From here on other examples enter as constants, or rows only change places, so that layerwise may be exact.
 rows("coupled_by_values_only", lambda net, h: h + (h.detach() - h.detach().mean(0)), ANY)
 rows("scaled_by_detached_spread", lambda net, h: h / h.detach().std(), ANY)
 rows("rows_rolled", lambda net, h: h.roll(1, 0), ANY)
@@ -109,46 +107,3 @@ def instance_statistics_by_hand(net, x):
     """Statistics of each example alone: nothing is coupled."""
     h = net.enter(x)
     return net.head(((h - h.mean(1, keepdim=True)) / (h.var(1, keepdim=True) + 1e-2).sqrt()).mean(1))
-
-
-def contrastive(output, target):
-    """Each example against every other of the batch."""
-    z = F.normalize(output, dim=1)
-    return cross_entropy(z @ z.t() / 0.5, target % len(z))
-
-
-def centred(output, target):
-    """Losses compared with the mean over the batch."""
-    losses = cross_entropy(output, target)
-    return (losses - losses.mean()) ** 2 + losses
-
-
-def weighted_by_softmax(output, target):
-    """Hard examples count more, and the weights pass gradients."""
-    losses = cross_entropy(output, target)
-    return losses * losses.softmax(0)
-
-
-def weighted_by_detached_softmax(output, target):
-    losses = cross_entropy(output, target)
-    return losses * losses.detach().softmax(0)
-
-
-def balanced(model, batch):
-    """Cross-entropy and a load-balancing term over the whole batch, as mixtures of experts have."""
-    gates = model[0](batch[0]).softmax(-1)
-    return direct_losses(model, batch) + 0.1 * (gates.mean(0) ** 2).sum()
-
-
-def permuted(model, batch):
-    """The losses come back in another order than the examples went in."""
-    return direct_losses(model, batch).flip(0)
-
-
-as_many = partial(case, make=partial(dense, 6, 5, 4), data=vectors, val=(9,))  # m = n
-as_many("contrastive_loss", COUPLED, loss_fn=contrastive)
-as_many("loss_centred_in_the_batch", COUPLED, loss_fn=centred)
-as_many("loss_weighted_in_the_batch", COUPLED, loss_fn=weighted_by_softmax)
-as_many("loss_weighted_by_values", ANY, loss_fn=weighted_by_detached_softmax)
-as_many("load_balancing_loss", COUPLED, losses_fn=balanced)
-as_many("losses_in_another_order", ANY, losses_fn=permuted)

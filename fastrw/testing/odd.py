@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 from torch.utils.checkpoint import checkpoint as checkpointed
 
 from .case import ANY, LAYERWISE, case, forward, model
-from .parts import between, dense, images, learned, linear, series
+from .parts import between, changed, dense, images, learned, linear, series
 
 mix, scale = linear(5, 5), learned(5)
 checkpoint = partial(checkpointed, use_reentrant=False)
@@ -203,13 +203,11 @@ for name, rule in RANDOM.items():
     trap(name, rule, draws=True, mix=mix)
 
 
-def channel_dropout() -> nn.Sequential:
+@model(LAYERWISE, images, draws=True)
+def dropout_on_channels():
     return nn.Sequential(
         nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Dropout2d(0.3), nn.Conv2d(6, 4, 3), nn.Flatten(), nn.Linear(64, 4)
     )
-
-
-case("dropout_on_channels", LAYERWISE, channel_dropout, images, draws=True)
 
 
 def function(name: str, **methods: Callable) -> type[torch.autograd.Function]:
@@ -249,32 +247,26 @@ trap("gradient_reversal", lambda net, h: Reversal.apply(net.mix(h)), mix=mix)
 trap("custom_jvp_that_misleads", lambda net, h: Misleading.apply(net.mix(h)) + h, mix=mix)
 
 
-def hooked(hook) -> nn.Sequential:
-    model = dense(6, 5, 4)
-    model[0].weight.register_hook(hook)
-    return model
-
-
-case("parameter_hook_scales", ANY, partial(hooked, lambda g: 3 * g))
-case("parameter_hook_masks", ANY, partial(hooked, lambda g: g * (torch.arange(6, device=g.device) < 3)))
-case("parameter_hook_watches", ANY, partial(hooked, lambda g: None))
-
-
-@model(ANY)
-def module_backward_hook():
-    """A full backward hook that changes the gradient that passes through."""
-    model = dense(6, 5, 5, 4)
-    model[2].register_full_backward_hook(lambda module, grad_in, grad_out: (2 * grad_in[0],))
-    return model
-
-
-@model(LAYERWISE)
-def module_forward_hooks():
-    """Hooks that change the input and the output."""
-    model = dense(6, 5, 4)
+def hook_forward(model: nn.Sequential) -> None:
+    """Changes the input and the output of the first layer."""
     model[0].register_forward_pre_hook(lambda module, args: (args[0] * 2,))
     model[0].register_forward_hook(lambda module, args, out: out + 1)
-    return model
+
+
+def hook_backward(model: nn.Sequential) -> None:
+    """Changes the gradient that passes through the first layer but one."""
+    model[2].register_full_backward_hook(lambda module, grad_in, grad_out: (2 * grad_in[0],))
+
+
+PARAMETER_HOOKS = {
+    "parameter_hook_scales": lambda g: 3 * g,
+    "parameter_hook_masks": lambda g: g * (torch.arange(6, device=g.device) < 3),
+    "parameter_hook_watches": lambda g: None,
+}
+for name, hook in PARAMETER_HOOKS.items():
+    case(name, ANY, changed(partial(dense, 6, 5, 4), lambda model, hook=hook: model[0].weight.register_hook(hook)))
+case("module_backward_hook", ANY, changed(partial(dense, 6, 5, 5, 4), hook_backward))
+case("module_forward_hooks", LAYERWISE, changed(partial(dense, 6, 5, 4), hook_forward))
 
 
 @model(LAYERWISE, images)

@@ -64,6 +64,17 @@ def dense(*widths: int) -> nn.Sequential:
     return nn.Sequential(first, *(part for layer in others for part in (nn.Tanh(), layer)))
 
 
+def changed(make: Callable[[], nn.Module], change: Callable) -> Callable[[], nn.Module]:
+    """A function that makes the model and applies change(model)."""
+
+    def make_and_change() -> nn.Module:
+        model = make()
+        change(model)
+        return model
+
+    return make_and_change
+
+
 def later(make: Callable) -> Callable[..., partial]:
     """`later(make)(*args)` is a function that calls make(*args)."""
     return lambda *args, **options: partial(make, *args, **options)

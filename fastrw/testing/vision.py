@@ -9,10 +9,7 @@ from torch import Tensor, nn
 from .case import ANY, LAYERWISE, TANGENT, case, forward, model
 from .parts import conv, images, labelled, learned, linear, param
 
-
-@model(LAYERWISE)
-def mlp():
-    return nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 4))
+case("mlp", LAYERWISE, lambda: nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 7), nn.Tanh(), nn.Linear(7, 4)))
 
 
 @model(LAYERWISE, labelled(8, 1, 16, 16))

@@ -72,11 +72,9 @@ case("own_parametrisation", LAYERWISE, lambda: around_conv(parametrized(nn.Conv2
 case("two_parametrisations", LAYERWISE, lambda: around_linear(parametrized(nn.Linear(5, 5), Positive, UnitRows)))
 
 
-def mask():
-    return (torch.rand(5, 5) < 0.6).float()
-
-
-@forward(LAYERWISE, mask=mask, enter=linear(6, 5), w=learned(5, 5), head=linear(5, 4))
+@forward(
+    LAYERWISE, mask=lambda: (torch.rand(5, 5) < 0.6).float(), enter=linear(6, 5), w=learned(5, 5), head=linear(5, 4)
+)
 def masked_weight(net, x):
     """A pruned layer: the weight times a buffer of zeros and ones."""
     return net.head(F.linear(net.enter(x).tanh(), net.w * net.mask).tanh())
@@ -95,15 +93,10 @@ def noisy_weight(net, x):
     return net.head(F.linear(net.enter(x).tanh(), w).tanh())
 
 
-def frozen():
-    return nn.Linear(6, 5).requires_grad_(False)
-
-
-def zeros():
-    return nn.Parameter(torch.zeros(5, 2))
-
-
-@forward(LAYERWISE, frozen=frozen, down=learned(2, 6), up=zeros, head=linear(5, 4))
+@forward(
+    LAYERWISE, frozen=lambda: nn.Linear(6, 5).requires_grad_(False),
+    down=learned(2, 6), up=lambda: nn.Parameter(torch.zeros(5, 2)), head=linear(5, 4),
+)  # fmt: skip
 def low_rank_update(net, x):
     """A frozen weight with a low-rank update whose first factor starts at zero."""
     return net.head((net.frozen(x) + F.linear(F.linear(x, net.down), net.up)).tanh())
@@ -118,9 +111,8 @@ def merged_low_rank_update(net, x):
 def first_layer_zero():
     """All zero at the start, followed by another zero layer: no gradient reaches the first layer at all."""
     model = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 4))
-    for layer in (model[0], model[2]):
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
+    for p in model[:3].parameters():
+        nn.init.zeros_(p)
     return model
 
 
