@@ -1,7 +1,7 @@
 """The command line: one module per command, with add_arguments(parser) and run(args) -> exit status.
 
 May import everything; nothing may import it.
-A command's module is imported only when it is the one asked for, so that none needs the extras of another.
+The module of a command is imported only when that command runs, so that none needs the extras of another.
 """
 
 import argparse
@@ -11,13 +11,13 @@ from collections.abc import Sequence
 
 import fastrw
 
-COMMANDS = {  # name -> (what it does, the extra that holds what it needs)
+COMMANDS = {  # name -> (what it does, the extra that installs what it needs)
     "info": ("torch, devices, the compiled extension, and which backend can serve each op", "cli"),
     "verify": ("every method and backend against exact gradients in float64", "cli"),
     "demo": ("see the weights at work on real images with wrong labels", "demo"),
     "bench": ("time ops and whole steps (from a source checkout)", "bench"),
 }
-EXTRAS = {"rich", "matplotlib", "numpy", "sklearn", "pytest", "pytest_benchmark"}  # modules that extras bring
+EXTRAS = {"rich", "matplotlib", "numpy", "sklearn", "pytest", "pytest_benchmark"}  # modules that extras install
 EXAMPLES = """\
 examples:
   python -m fastrw info                what this machine can run, and why not the rest
@@ -28,7 +28,7 @@ examples:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status; 2 where a package that it needs is missing."""
+    """Runs one command and returns its exit status; 2 if a package that it needs is missing."""
     argv = sys.argv[1:] if argv is None else argv
     chosen = argv[0] if argv and argv[0] in COMMANDS else None
     try:

@@ -1,4 +1,4 @@
-"""`python -m fastrw bench`: the benchmarks, which lie beside the package in a source checkout."""
+"""`python -m fastrw bench`: the benchmarks, which are beside the package in a source checkout."""
 
 import argparse
 import importlib
@@ -9,7 +9,7 @@ import fastrw
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Everything after `bench`, --help too, is for the benchmarks."""
+    """Everything after `bench`, --help too, is passed on to the benchmarks."""
     parser.prefix_chars = ""  # nothing is an option here
     parser.add_argument("arguments", nargs="*")
 

@@ -27,24 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def collect() -> dict:
     """Everything that info shows, ready for JSON."""
     processor = platform.processor() or platform.machine()
-    devices: list[dict] = [{"device": "cpu", "name": processor, "threads": torch.get_num_threads()}]
-    for i in range(torch.cuda.device_count()):
-        found = torch.cuda.get_device_properties(i)
-        devices.append(
-            {
-                "device": f"cuda:{i}",
-                "name": found.name,
-                "capability": f"{found.major}.{found.minor}",
-                "memory_gib": round(found.total_memory / 2**30, 1),
-            }
-        )
     return {
         "fastrw": fastrw.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torch_cuda": torch.version.cuda,
         "triton": version("triton") if importlib.util.find_spec("triton") else None,
-        "devices": devices,
+        "devices": [
+            {"device": "cpu", "name": processor, "threads": torch.get_num_threads()},
+            *map(_gpu, range(torch.cuda.device_count())),
+        ],
         "extension": {
             "loaded": extension.reason is None,
             "reason": extension.reason,
@@ -55,8 +47,14 @@ def collect() -> dict:
     }
 
 
+def _gpu(index: int) -> dict:
+    found = torch.cuda.get_device_properties(index)
+    capability, memory = f"{found.major}.{found.minor}", round(found.total_memory / 2**30, 1)
+    return {"device": f"cuda:{index}", "name": found.name, "capability": capability, "memory_gib": memory}
+
+
 def run(args: argparse.Namespace) -> int:
-    """Shows the tables, or the JSON; 0 either way: a missing extension is a fact here, not a failure."""
+    """Shows the tables, or the JSON; 0 either way, because a missing extension is a fact here and not a failure."""
     facts = collect()
     if args.json or importlib.util.find_spec("rich") is None:
         sys.stdout.write(json.dumps(facts, indent=2) + "\n")
@@ -78,20 +76,17 @@ def _show(facts: dict) -> None:
     for name in ("fastrw", "python", "torch", "torch_cuda", "triton"):
         machine.add_row(name.replace("_", " "), str(facts[name]))
     for device in facts["devices"]:
-        details = {key: value for key, value in device.items() if key not in ("device", "name")}
-        machine.add_row(device["device"], f"{device['name']}  ({', '.join(f'{k} {v}' for k, v in details.items())})")
+        details = ", ".join(f"{key} {value}" for key, value in device.items() if key not in ("device", "name"))
+        machine.add_row(device["device"], f"{device['name']}  ({details})")
 
     compiled = table("Compiled extension", "", "")
     for name, value in facts["extension"].items():
-        shown = ", ".join(value) if isinstance(value, list) else str(value)
-        if not (name == "reason" and value is None):
-            compiled.add_row(name.replace("_", " "), Text(shown))
+        if name != "reason" or value is not None:
+            compiled.add_row(name.replace("_", " "), Text(", ".join(value) if isinstance(value, list) else str(value)))
 
     served = table("Backends", "op", "backend", "serves", "why not")
     for row in facts["backends"]:
         serves = Text("yes", "green") if row["serves"] else Text("no", "yellow")
         served.add_row(row["op"], row["backend"], serves, Text(row["reason"] or ""))
 
-    console = Console()
-    for part in (machine, compiled, served):
-        console.print(part)
+    Console().print(machine, compiled, served)

@@ -1,10 +1,10 @@
-"""`python -m fastrw verify`: are the weights exact here? Every method and backend on the zoo, against float64."""
+"""`python -m fastrw verify`: every method and backend against float64, on the zoo (the collection of test models)."""
 
 import argparse
 import json
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -18,68 +18,67 @@ from fastrw.testing import Case, cases
 
 EPILOG = """\
 examples:
-  python -m fastrw verify                           the whole zoo, float32, on the CPU
-  python -m fastrw verify --models "resnet*"        some models
+  python -m fastrw verify                           all test models, in float32 on the CPU
+  python -m fastrw verify --models "resnet*"        some of them
   python -m fastrw verify --device cuda             on a GPU, where the CUDA and Triton backends serve
   python -m fastrw verify --dtype float64 --json    {"ok": ..., "rows": [{"model", "method", "backend", "error", ...}]}
 
 A cell is the relative error of the scores against one gradient per example in float64. A dash is a method that
-refused, because it would not be exact: that is no failure. The exit status is 1 where an error is above its bound."""
+refused, because it would not be exact: that is no failure. The exit status is 1 if any error is above its bound."""
 
 STYLE = {"box": SIMPLE_HEAD, "pad_edge": False}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+Found = dict[str, tuple[VerifyRow, ...]]  # name of a model -> its rows
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m fastrw verify`."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
-    parser.add_argument(
-        "--models", default="*", metavar="PATTERN", help="names of the zoo that fit, as a shell pattern"
-    )
+    parser.add_argument("--models", default="*", metavar="PATTERN", help="shell pattern for the names of test models")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     parser.add_argument("--json", action="store_true", help="one JSON object, no table")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Shows each model's errors and each method's worst; 0 where all are within bounds, 1 where not, 2 on no model."""
+    """Shows the errors of each model and the worst of each method; 0 if all are within bounds, 1 if not, 2 if no model
+    matches."""
     chosen = cases(args.models)
     if not chosen:
-        sys.stderr.write(f"fastrw verify: --models must fit a name of the zoo, got {args.models!r}\n")
+        sys.stderr.write(f"fastrw verify: --models must match the name of a test model, got {args.models!r}\n")
         return 2
     errors = Console(stderr=True)
     watched = track(chosen, "verifying", console=errors, disable=not errors.is_terminal, transient=True)
-    found = dict(_verified(watched, DTYPES[args.dtype], args.device))
-    ok = all(row.ok for rows in found.values() for row in rows)
+    found = {case.name: _rows(case, DTYPES[args.dtype], args.device) for case in watched}
+    lines = [*_lines(found)]
+    wrong = [line for line in lines if not line["ok"]]
     if args.json:
-        sys.stdout.write(json.dumps({"ok": ok, "rows": [*_plain(found)]}, indent=1) + "\n")
+        sys.stdout.write(json.dumps({"ok": not wrong, "rows": lines}, indent=1) + "\n")
     else:
         console = Console(width=None if sys.stdout.isatty() else 120)
         console.print(_table(found), _summary(found), sep="\n")
-        for line in (line for line in _plain(found) if not line["ok"]):
+        for line in wrong:
             text = "wrong: {model} by {method}, {backend}: error {error:.1e}, bound {bound:.1e}".format_map(line)
             console.print(text, style="red", soft_wrap=True)
-    return 0 if ok else 1
+    return 1 if wrong else 0
 
 
-def _verified(watched: Iterable[Case], dtype: torch.dtype, device: str) -> Iterator[tuple[str, tuple[VerifyRow, ...]]]:
-    for case in watched:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what torch has to say of these models is not the question
-            try:
-                report = verify(*case.make(dtype, device), **case.kwargs)
-            except VerificationError as wrong:
-                report = wrong.report
-        yield case.name, report.rows
+def _rows(case: Case, dtype: torch.dtype, device: str) -> tuple[VerifyRow, ...]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's warnings about these models do not matter here
+        try:
+            return verify(*case.make(dtype, device), **case.kwargs).rows
+        except VerificationError as wrong:
+            return wrong.report.rows
 
 
-def _plain(found: dict[str, tuple[VerifyRow, ...]]) -> Iterator[dict]:
+def _lines(found: Found) -> Iterator[dict]:
     for model, rows in found.items():
         for row in rows:
             yield {"model": model, **vars(row), "ok": row.ok}
 
 
-def _columns(found: dict[str, tuple[VerifyRow, ...]]) -> list[tuple[str, str]]:
+def _columns(found: Found) -> list[tuple[str, str]]:
     """(method, backend) wherever one served at least once."""
     served = {(row.method, row.backend) for rows in found.values() for row in rows if not row.refused}
     return sorted(served, key=lambda column: ([*METHODS].index(column[0]), column[1]))
@@ -91,7 +90,7 @@ def _cell(row: VerifyRow | None) -> str:
     return f"[{'green' if row.ok else 'bold red'}]{row.error:.0e}[/]"
 
 
-def _table(found: dict[str, tuple[VerifyRow, ...]]) -> Table:
+def _table(found: Found) -> Table:
     """A line per model: the error of each method by each backend."""
     columns = _columns(found)
     table = Table(Column("model", no_wrap=True), *(f"{m.replace('_', ' ')} {b}" for m, b in columns), **STYLE)
@@ -101,14 +100,14 @@ def _table(found: dict[str, tuple[VerifyRow, ...]]) -> Table:
     return table
 
 
-def _summary(found: dict[str, tuple[VerifyRow, ...]]) -> Table:
+def _summary(found: Found) -> Table:
     """A line per method and backend: how many models it served and refused, and the error nearest its bound."""
     table = Table("method", "backend", "served", "refused", "wrong", "worst", "bound", "on", **STYLE)
     for method, backend in _columns(found):
         fits = {(method, backend), (method, "any")}
-        here = {model: row for model, rows in found.items() for row in rows if (row.method, row.backend) in fits}
-        served = {model: row for model, row in here.items() if not row.refused}
-        worst, row = max(served.items(), key=lambda item: item[1].error / item[1].bound)
-        counts = len(served), len(here) - len(served), sum(not row.ok for row in served.values())
+        here = [(model, row) for model, rows in found.items() for row in rows if (row.method, row.backend) in fits]
+        served = [(model, row) for model, row in here if not row.refused]
+        worst, row = max(served, key=lambda item: item[1].error / item[1].bound)
+        counts = len(served), len(here) - len(served), sum(not row.ok for _, row in served)
         table.add_row(method, backend, *map(str, counts), _cell(row), f"{row.bound:.0e}", worst)
     return table
