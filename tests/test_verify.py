@@ -1,4 +1,4 @@
-"""fastrw.verify and `python -m fastrw verify`: they agree with the oracle, and a method that bends is caught."""
+"""fastrw.verify and `python -m fastrw verify`: they agree with the oracle and catch a method that is slightly off."""
 
 import json
 import sys

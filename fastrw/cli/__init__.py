@@ -23,7 +23,7 @@ examples:
   python -m fastrw info                what this machine can run, and why not the rest
   python -m fastrw info --json         the same for programs
   python -m fastrw verify              are the weights exact here?
-  python -m fastrw demo                do they help? about a minute on two cores
+  python -m fastrw demo                do the weights help? about a minute on two cores
   python -m fastrw demo --help         the options of a command"""
 
 

@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Iterator
 
 import torch
 from rich.box import SIMPLE_HEAD
@@ -28,7 +27,8 @@ refused, because it would not be exact: that is no failure. The exit status is 1
 
 STYLE = {"box": SIMPLE_HEAD, "pad_edge": False}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-Found = dict[str, tuple[VerifyRow, ...]]  # name of a model -> its rows
+Found = list[tuple[str, VerifyRow]]  # the name of a model, and one of its rows
+Columns = list[tuple[str, str]]  # (method, backend) that served at least one model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,29 +41,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Shows the errors of each model and the worst of each method; 0 if all are within bounds, 1 if not, 2 if no model
-    matches."""
+    """Shows the errors of each model and the worst of each method; 0 if all are within bounds, else 1; 2: no model."""
     chosen = cases(args.models)
     if not chosen:
         sys.stderr.write(f"fastrw verify: --models must match the name of a test model, got {args.models!r}\n")
         return 2
     errors = Console(stderr=True)
     watched = track(chosen, "verifying", console=errors, disable=not errors.is_terminal, transient=True)
-    found = {case.name: _rows(case, DTYPES[args.dtype], args.device) for case in watched}
-    lines = [*_lines(found)]
+    found = [(case.name, row) for case in watched for row in _verified(case, DTYPES[args.dtype], args.device)]
+    lines = [{"model": model, **vars(row), "ok": row.ok} for model, row in found]
     wrong = [line for line in lines if not line["ok"]]
     if args.json:
         sys.stdout.write(json.dumps({"ok": not wrong, "rows": lines}, indent=1) + "\n")
     else:
+        served = {(row.method, row.backend) for _, row in found if not row.refused}
+        columns = sorted(served, key=lambda column: ([*METHODS].index(column[0]), column[1]))
         console = Console(width=None if sys.stdout.isatty() else 120)
-        console.print(_table(found), _summary(found), sep="\n")
+        console.print(_table(found, columns), _summary(found, columns), sep="\n")
         for line in wrong:
             text = "wrong: {model} by {method}, {backend}: error {error:.1e}, bound {bound:.1e}".format_map(line)
             console.print(text, style="red", soft_wrap=True)
     return 1 if wrong else 0
 
 
-def _rows(case: Case, dtype: torch.dtype, device: str) -> tuple[VerifyRow, ...]:
+def _verified(case: Case, dtype: torch.dtype, device: str) -> tuple[VerifyRow, ...]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's warnings about these models do not matter here
         try:
@@ -72,40 +73,26 @@ def _rows(case: Case, dtype: torch.dtype, device: str) -> tuple[VerifyRow, ...]:
             return wrong.report.rows
 
 
-def _lines(found: Found) -> Iterator[dict]:
-    for model, rows in found.items():
-        for row in rows:
-            yield {"model": model, **vars(row), "ok": row.ok}
-
-
-def _columns(found: Found) -> list[tuple[str, str]]:
-    """(method, backend) wherever one served at least once."""
-    served = {(row.method, row.backend) for rows in found.values() for row in rows if not row.refused}
-    return sorted(served, key=lambda column: ([*METHODS].index(column[0]), column[1]))
-
-
 def _cell(row: VerifyRow | None) -> str:
     if row is None or row.refused:
         return "[dim]-[/]"
     return f"[{'green' if row.ok else 'bold red'}]{row.error:.0e}[/]"
 
 
-def _table(found: Found) -> Table:
+def _table(found: Found, columns: Columns) -> Table:
     """A line per model: the error of each method by each backend."""
-    columns = _columns(found)
     table = Table(Column("model", no_wrap=True), *(f"{m.replace('_', ' ')} {b}" for m, b in columns), **STYLE)
-    for model, rows in found.items():
-        at = {(row.method, row.backend): row for row in rows}
-        table.add_row(model, *(_cell(at.get(column)) for column in columns))
+    at = {(model, row.method, row.backend): row for model, row in found}
+    for model in dict.fromkeys(model for model, _ in found):
+        table.add_row(model, *(_cell(at.get((model, *column))) for column in columns))
     return table
 
 
-def _summary(found: Found) -> Table:
+def _summary(found: Found, columns: Columns) -> Table:
     """A line per method and backend: how many models it served and refused, and the error nearest its bound."""
     table = Table("method", "backend", "served", "refused", "wrong", "worst", "bound", "on", **STYLE)
-    for method, backend in _columns(found):
-        fits = {(method, backend), (method, "any")}
-        here = [(model, row) for model, rows in found.items() for row in rows if (row.method, row.backend) in fits]
+    for method, backend in columns:
+        here = [(model, row) for model, row in found if row.method == method and row.backend in (backend, "any")]
         served = [(model, row) for model, row in here if not row.refused]
         worst, row = max(served, key=lambda item: item[1].error / item[1].bound)
         counts = len(served), len(here) - len(served), sum(not row.ok for _, row in served)

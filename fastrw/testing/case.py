@@ -21,6 +21,7 @@ TANGENT = frozenset({"tangent"})
 COUPLED = frozenset({"tangent", "double_backward", "per_example"})  # layerwise would be wrong
 ANY = LAYERWISE | COUPLED  # whichever is exact
 
+Made = tuple[nn.Module, Any, Any]  # model, batch, val_batch
 _REGISTRY: dict[str, Case] = {}
 
 
@@ -33,14 +34,12 @@ class Case:
     """
 
     name: str
-    build: Callable[[], tuple[nn.Module, Any, Any]]
+    build: Callable[[], Made]
     expect: frozenset[str]
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     draws: bool = False
 
-    def make(
-        self, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
-    ) -> tuple[nn.Module, Any, Any]:
+    def make(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Made:
         """The same numbers at every call, whatever the dtype; the caller's random state does not move."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1 + sum(map(ord, self.name)))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .case import LAYERWISE, case, forward, model
-from .parts import VOCAB, changed, conv, dense, drawn, embedding, images, labels, learned, linear, net
+from .parts import VOCAB, changed, conv, dense, drawn, embedding, images, labels, learned, linear, net, three_layers
 
 numbers_and_tokens = drawn(9, lambda n: (torch.randn(n, 6), torch.randint(0, VOCAB, (n, 3))))
 pair_in_a_list = drawn(9, lambda n: [torch.randn(n, 6), torch.randn(n, 3)])
@@ -44,7 +44,6 @@ for name, data, wrap in (
     case(name, LAYERWISE, net(partial(two_branches, wrap), **parts), data)
 
 
-three_layers = partial(dense, 6, 5, 5, 4)
 CHANGES = {
     "frozen_first_layer": lambda model: model[0].requires_grad_(False),
     "frozen_middle_layer": lambda model: model[2].requires_grad_(False),

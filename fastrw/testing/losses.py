@@ -8,15 +8,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from .case import ANY, COUPLED, LAYERWISE, case
-from .parts import VOCAB, cross_entropy, dense, direct_losses, labels, linear, net, sentences, vectors
+from .parts import VOCAB, cross_entropy, dense, direct_losses, labels, linear, net, sentences, three_layers, two_layers
 
 
-def loss(expect: frozenset[str], make: Callable, data: Callable = vectors, *, kind="loss_fn", **batches) -> Callable:
+def loss(expect: frozenset[str], make: Callable, *data: Callable, kind: str = "loss_fn", **batches) -> Callable:
     """Adds a case by its loss_fn(output, target) -> [n] or, if that is the kind, its losses_fn(model, batch) -> [n]."""
-    return lambda f: case(f.__name__, expect, make, data, **{kind: f}, **batches)
+    return lambda f: case(f.__name__, expect, make, *data, **{kind: f}, **batches)
 
 
-two_layers, three_layers = partial(dense, 6, 5, 4), partial(dense, 6, 5, 5, 4)
 both_heads = net(
     lambda net, x: (net.a(net.enter(x).tanh()), net.b(x)), enter=linear(6, 5), a=linear(5, 4), b=linear(6, 1)
 )

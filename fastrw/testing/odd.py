@@ -11,7 +11,7 @@ from torch.func import functional_call, grad, vmap
 from torch.utils.checkpoint import checkpoint as checkpointed
 
 from .case import ANY, LAYERWISE, case, forward, model
-from .parts import between, changed, dense, images, learned, linear, series
+from .parts import between, changed, images, learned, linear, series, three_layers, two_layers
 
 mix, scale = linear(5, 5), learned(5)
 checkpoint = partial(checkpointed, use_reentrant=False)
@@ -264,9 +264,9 @@ PARAMETER_HOOKS = {
     "parameter_hook_watches": lambda g: None,
 }
 for name, hook in PARAMETER_HOOKS.items():
-    case(name, ANY, changed(partial(dense, 6, 5, 4), lambda model, hook=hook: model[0].weight.register_hook(hook)))
-case("module_backward_hook", ANY, changed(partial(dense, 6, 5, 5, 4), hook_backward))
-case("module_forward_hooks", LAYERWISE, changed(partial(dense, 6, 5, 4), hook_forward))
+    case(name, ANY, changed(two_layers, lambda model, hook=hook: model[0].weight.register_hook(hook)))
+case("module_backward_hook", ANY, changed(three_layers, hook_backward))
+case("module_forward_hooks", LAYERWISE, changed(two_layers, hook_forward))
 
 
 @model(LAYERWISE, images)

@@ -64,6 +64,9 @@ def dense(*widths: int) -> nn.Sequential:
     return nn.Sequential(first, *(part for layer in others for part in (nn.Tanh(), layer)))
 
 
+two_layers, three_layers = partial(dense, 6, 5, 4), partial(dense, 6, 5, 5, 4)
+
+
 def changed(make: Callable[[], nn.Module], change: Callable) -> Callable[[], nn.Module]:
     """A function that makes the model and applies change(model)."""
 
