@@ -17,16 +17,19 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
 // std::invalid_argument reaches Python as ValueError; STD_TORCH_CHECK would make it a RuntimeError with a file name
-template <class... Parts> void check(bool holds, const Parts&... text) {
-  if (holds) return;
+template <class... Parts> [[noreturn]] void fail(const Parts&... text) {
   std::ostringstream message;
   message << "fastrw.";
   (message << ... << text);
   throw std::invalid_argument(message.str());
 }
 
-// the same where forming the words would cost more than the op itself: they are formed for a broken rule alone
-#define FASTRW_CHECK(holds, ...) ((holds) ? void() : ::fastrw::check(false, __VA_ARGS__))
+template <class... Parts> void check(bool holds, const Parts&... text) {
+  if (!holds) fail(text...);
+}
+
+// the same where evaluating the text would cost more than the op itself: it is evaluated for a broken rule only
+#define FASTRW_CHECK(holds, ...) ((holds) ? void() : ::fastrw::fail(__VA_ARGS__))
 
 inline std::string shape(const Tensor& t) {
   std::ostringstream text;
@@ -153,22 +156,6 @@ inline void check_grouped_gram_dot(const std::vector<Tensor>& a, const std::vect
   }
 }
 
-inline void check_project_dot(const Tensor& a, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b) {
-  check_tensors(
-      "project_dot",
-      {{"a", "rp", &a}, {"g", "rq", &g}, {"V", "qp", &V, Spelled::wide}, {"v_b", "q", maybe(v_b), Spelled::wide}});
-}
-
-inline void check_instance_dot(const Tensor& a, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b) {
-  check_tensors(
-      "instance_dot",
-      {{"a", "ntp", &a}, {"g", "ntq", &g}, {"V", "qp", &V, Spelled::wide}, {"v_b", "q", maybe(v_b), Spelled::wide}});
-}
-
-inline void check_weighted_outer(const Tensor& a, const Tensor& g, const std::optional<Tensor>& w) {
-  check_tensors("weighted_outer", {{"a", "rp", &a}, {"g", "rq", &g}, {"w", "r", maybe(w), Spelled::wide}});
-}
-
 inline void check_norm(const char* op, const Tensor& x, const Tensor& g, const Tensor* mean, const Tensor& rstd,
                        const Tensor* V_gamma = nullptr, const Tensor* V_beta = nullptr) {
   check_tensors(op, {{"x", "nSC", &x},
@@ -190,6 +177,4 @@ inline void check_norm_dot(const Tensor& x, const Tensor& g, const Tensor* mean,
 inline void check_embedding_dot(const Tensor& idx, const Tensor& g, const Tensor& V) {
   check_tensors("embedding_dot", {{"idx", "r", &idx, Spelled::index}, {"g", "rq", &g}, {"V", "vq", &V, Spelled::wide}});
 }
-
-inline void check_rectify_normalize(const Tensor& s) { check_tensors("rectify_normalize", {{"s", "n", &s}}); }
 }  // namespace fastrw

@@ -7,9 +7,8 @@ STABLE_TORCH_LIBRARY(fastrw, m) {
   m.def("gram_dot(Tensor a, Tensor g, Tensor a_val, Tensor g_val, float bias) -> Tensor");
   m.def(
       "grouped_gram_dot(Tensor[] a, Tensor[] g, Tensor[] a_val, Tensor[] g_val, float[] bias, int n, bool tf32=False) "
-      "-> (Tensor, Tensor)");
+      "-> Tensor");
   m.def("project_dot(Tensor a, Tensor g, Tensor V, Tensor? v_b) -> Tensor");
-  m.def("instance_dot(Tensor a, Tensor g, Tensor V, Tensor? v_b, bool keep) -> (Tensor, Tensor)");
   m.def("weighted_outer(Tensor a, Tensor g, Tensor? w) -> (Tensor, Tensor)");
   m.def(
       "conv_dot(Tensor x, Tensor g, Tensor V, Tensor? v_b, int[] stride, int[] padding, int[] dilation, int groups) "
@@ -31,14 +30,12 @@ STABLE_TORCH_LIBRARY(fastrw, m) {
   m.def(
       "batch_norm_tangent(Tensor x, Tensor? t, Tensor mean, Tensor rstd, Tensor? weight, Tensor? d_weight, "
       "Tensor? d_bias, Tensor? residual, Tensor? output, Tensor? sums) -> Tensor");
-  m.def("relu_tangent(Tensor t, Tensor output) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
   m.impl("gram_dot", TORCH_BOX(&fastrw::gram_dot_cpu));
   m.impl("grouped_gram_dot", TORCH_BOX(&fastrw::grouped_gram_dot_cpu));
   m.impl("project_dot", TORCH_BOX(&fastrw::project_dot_cpu));
-  m.impl("instance_dot", TORCH_BOX(&fastrw::instance_dot_cpu));
   m.impl("weighted_outer", TORCH_BOX(&fastrw::weighted_outer_cpu));
   m.impl("conv_dot", TORCH_BOX(&fastrw::conv_dot_cpu));
   m.impl("conv_outer", TORCH_BOX(&fastrw::conv_outer_cpu));
@@ -50,7 +47,6 @@ STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
   m.impl("embedding_dot", TORCH_BOX(&fastrw::embedding_dot_cpu));
   m.impl("rectify_normalize", TORCH_BOX(&fastrw::rectify_normalize_cpu));
   m.impl("batch_norm_tangent", TORCH_BOX(&fastrw::batch_norm_tangent_cpu));
-  m.impl("relu_tangent", TORCH_BOX(&fastrw::relu_tangent_cpu));
 }
 
 #ifdef USE_CUDA

@@ -15,22 +15,16 @@ using Maybe = std::optional<Tensor>;
 Tensor gram_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias);
 Tensor gram_dot_cuda(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias);
 
-// s_i = sum over uses and over the rows of example i of s_r, and the weights of Eq. 8-9 -> s [n], w [n]. tf32 has a
-// meaning on a GPU alone.
-std::tuple<Tensor, Tensor> grouped_gram_dot_cpu(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
-                                                const std::vector<Tensor>& a_val, const std::vector<Tensor>& g_val,
-                                                const std::vector<double>& bias, int64_t n, bool tf32);
-std::tuple<Tensor, Tensor> grouped_gram_dot_cuda(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
-                                                 const std::vector<Tensor>& a_val, const std::vector<Tensor>& g_val,
-                                                 const std::vector<double>& bias, int64_t n, bool tf32);
+// s_i = sum of s_r over uses and over the rows of example i -> s [n]. tf32 matters on a GPU only.
+Tensor grouped_gram_dot_cpu(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
+                            const std::vector<Tensor>& a_val, const std::vector<Tensor>& g_val,
+                            const std::vector<double>& bias, int64_t n, bool tf32);
+Tensor grouped_gram_dot_cuda(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
+                             const std::vector<Tensor>& a_val, const std::vector<Tensor>& g_val,
+                             const std::vector<double>& bias, int64_t n, bool tf32);
 
 // s_r = g_r.(V a_r + v_b): a [r, p], g [r, q], V [q, p], v_b [q] -> s [r]
 Tensor project_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b);
-
-// G_i = sum_t g_it a_it^T, s_i = <G_i, V> + <sum_t g_it, v_b>: a [n, t, p], g [n, t, q], V [q, p], v_b [q] -> s [n],
-// G [n, q, p] ([0, q, p] unless it is to be kept)
-std::tuple<Tensor, Tensor> instance_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& V,
-                                            const std::optional<Tensor>& v_b, bool keep);
 
 // W = sum_r w_r g_r a_r^T, b = sum_r w_r g_r: a [r, p], g [r, q], w [r] -> W [q, p], b [q]
 std::tuple<Tensor, Tensor> weighted_outer_cpu(const Tensor& a, const Tensor& g, const std::optional<Tensor>& w);
@@ -85,7 +79,4 @@ Tensor rectify_normalize_cuda(const Tensor& s);
 Tensor batch_norm_tangent_cpu(const Tensor& x, const Maybe& t, const Tensor& mean, const Tensor& rstd,
                               const Maybe& weight, const Maybe& d_weight, const Maybe& d_bias, const Maybe& residual,
                               const Maybe& output, const Maybe& sums);
-
-// t, 0 where output <= 0: like t
-Tensor relu_tangent_cpu(const Tensor& t, const Tensor& output);
 }  // namespace fastrw

@@ -5,8 +5,8 @@
 `--cover` compiles fewer: 0 one build a kernel, 1 and 2 so many that every value, or pair of values, of what tells
 builds apart (family, config, dtype, alignment, GPU, ...) is in one.
 
-It runs in a process of its own, because the interpreter that the other tests switch on has no compiler. A new kernel
-adds a file to tests/builds.
+It runs in a process of its own, because the interpreter that the other tests switch on has no compiler. What is
+compiled of a kernel is in its case: tests/op_cases.
 """
 
 import argparse
@@ -26,9 +26,10 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from tests.builds import KERNELS
-from tests.builds.build import Build
+from tests.builds import Build
+from tests.op_cases import CASES
 
+KERNELS = {op: case.builds for op, case in CASES.items() if case.builds}
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 CAPABILITIES = (80, 90, 100)
 

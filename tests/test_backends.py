@@ -1,5 +1,7 @@
 """The registry: auto takes the first that can, a name serves or raises with its reason, a broken backend is found."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -12,7 +14,8 @@ def plant(monkeypatch, run, can=lambda *tensors: None):
     """gram_dot with one more backend, "planted", that auto would take first."""
     served = backends.get("gram_dot")
     planted = {**served.backends, "planted": backends.Backend("planted", can, run)}
-    op = backends.Op("gram_dot", planted, lambda *args: ("planted", *served.order(*args)), served.sample)
+    order = lambda *args: ("planted", *served.order(*args))  # noqa: E731
+    op = replace(served, backends=planted, order=order, steady=False, chosen={})
     monkeypatch.setitem(backends._ops, "gram_dot", op)
     return op
 
@@ -82,7 +85,7 @@ def test_the_self_test_waits_for_the_end_of_a_capture(monkeypatch):
 
 def test_auto_falls_to_the_reference_when_nothing_faster_can(monkeypatch):
     op = plant(monkeypatch, right, can=lambda *tensors: "is closed")
-    closed = backends.Op("gram_dot", op.backends, lambda *args: ("planted",), op.sample)
+    closed = replace(op, order=lambda *args: ("planted",), chosen={})
     monkeypatch.setitem(backends._ops, "gram_dot", closed)
     assert backends.choose("gram_dot", "auto", *matrices(2, 2, 2, 2)).name == "reference"
     with pytest.raises(Refused, match="got 'planted', which is closed"):

@@ -22,7 +22,7 @@ from fastrw.ops import backends, reference
 from fastrw.ops.self_test import as_tuple
 
 SMALL = [(op, name) for op, cases in CASES.items() for name, case in cases.items() if not case.large]
-PRODUCTS = ("gram_dot", "grouped_gram_dot", "project_dot", "instance_dot", "weighted_outer", "conv_dot", "conv_outer")
+PRODUCTS = ("gram_dot", "grouped_gram_dot", "project_dot", "weighted_outer", "conv_dot", "conv_outer")
 HALF = ("weighted_outer", "conv_outer", "combine")  # their cases read only what has weight
 
 

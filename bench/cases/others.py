@@ -1,4 +1,4 @@
-"""The ops of embeddings, weights, BatchNorm's tangent and ReLU's."""
+"""The ops of embeddings, weights and BatchNorm's tangent."""
 
 from __future__ import annotations
 
@@ -104,24 +104,6 @@ def batch_norm_tangent(
     )
 
 
-def _threshold(t: Tensor, output: Tensor) -> Tensor:
-    return torch.ops.aten.threshold_backward(t, output, 0)
-
-
-def relu_tangent(*shape: int, large: bool = False) -> Case:
-    elements = torch.Size(shape).numel()
-    return Case(
-        sizes="x".join(map(str, shape)),
-        make=lambda draw: (draw(*shape), draw(*shape)),
-        eager={"threshold_backward": _threshold, "t * (y > 0)": lambda t, output: t * (output > 0)},
-        flops=elements,
-        elements=3 * elements,
-        results=0,
-        terms=1,
-        large=large,
-    )
-
-
 OTHERS = {
     "embedding_dot": {
         "transformer": embedding_dot(64 * 64, 1000, 128),
@@ -146,11 +128,5 @@ OTHERS = {
         "wrn 160 32², add": batch_norm_tangent(128, 160, 32, residual=True, large=True),
         "wrn 160 32², add, sums": batch_norm_tangent(128, 160, 32, residual=True, sums=True, large=True),
         "wrn 640 8², add": batch_norm_tangent(128, 640, 8, residual=True, large=True),
-    },
-    "relu_tangent": {
-        "resnet 16 32²": relu_tangent(100, 16, 32, 32),
-        "resnet 64 8²": relu_tangent(100, 64, 8, 8),
-        "mlp": relu_tangent(100, 1024),
-        "wrn 160 32²": relu_tangent(128, 160, 32, 32, large=True),
     },
 }

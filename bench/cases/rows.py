@@ -32,10 +32,8 @@ def gram_dot(r: int, k: int, p: int, q: int, large: bool = False) -> Case:
 
 def _grouped(
     a: list[Tensor], g: list[Tensor], a_val: list[Tensor], g_val: list[Tensor], bias: list[float], n: int
-) -> tuple[Tensor, Tensor]:
-    s = sum(gram(*use).view(n, -1).sum(1) for use in zip(a, g, a_val, g_val, bias, strict=True))
-    w = s.clamp(min=0)
-    return s, w / w.sum()
+) -> Tensor:
+    return sum(gram(*use).view(n, -1).sum(1) for use in zip(a, g, a_val, g_val, bias, strict=True))
 
 
 def grouped_gram_dot(layers: list[tuple[int, int]], n: int, m: int, large: bool = False) -> Case:
@@ -50,9 +48,9 @@ def grouped_gram_dot(layers: list[tuple[int, int]], n: int, m: int, large: bool 
         sizes=f"n={n} m={m} {len(layers)} layers",
         make=make,
         eager={"layer by layer": _grouped},
-        flops=2 * n * m * widths + 3 * n * m * len(layers) + 4 * n,
+        flops=2 * n * m * widths + 3 * n * m * len(layers),
         elements=(n + m) * widths,
-        results=2 * n,
+        results=n,
         terms=m * widths,
         large=large,
     )
@@ -71,28 +69,6 @@ def project_dot(r: int, p: int, q: int, large: bool = False) -> Case:
         elements=r * (p + q) + (p + 1) * q,
         results=r,
         terms=p + q,
-        large=large,
-    )
-
-
-def _bmm_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    G = torch.bmm(g.mT, a)
-    return torch.addmv(g.sum(1) @ v_b, G.flatten(1), V.flatten()), G if keep else G[:0]
-
-
-def _linear_instead(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor, keep: bool) -> tuple[Tensor, Tensor]:
-    return (F.linear(a, V, v_b) * g).sum((1, 2)), V.new_empty(0, *V.shape)
-
-
-def instance_dot(n: int, t: int, p: int, q: int, keep: bool, large: bool = False) -> Case:
-    return Case(
-        sizes=f"n={n} t={t} p={p} q={q}" + (", G kept" if keep else ""),
-        make=lambda draw: (draw(n, t, p), draw(n, t, q), draw(q, p), draw(q), keep),
-        eager={"torch.bmm": _bmm_dot} | ({} if keep else {"F.linear, no G": _linear_instead}),
-        flops=2 * n * p * q * (t + 1) + n * q * (t + 2),
-        elements=n * t * (p + q) + (p + 1) * q,
-        results=n + keep * n * p * q,
-        terms=t + p * q,
         large=large,
     )
 
@@ -152,16 +128,6 @@ ROWS = {
         "mlp 1024-1024": project_dot(100, 1024, 1024),
         **{f"vit {name}": project_dot(64 * 197, p, q, large=True) for name, (p, q) in VIT.items()},
         **{f"gpt2 {name}": project_dot(16 * 1024, p, q, large=True) for name, (p, q) in GPT2.items()},
-    },
-    "instance_dot": {
-        "transformer out": instance_dot(64, 64, 128, 128, keep=False),
-        "transformer out, kept": instance_dot(64, 64, 128, 128, keep=True),
-        "transformer qkv": instance_dot(64, 64, 128, 384, keep=False),
-        "transformer qkv, kept": instance_dot(64, 64, 128, 384, keep=True),
-        "vit qkv": instance_dot(64, 197, 384, 1152, keep=False, large=True),
-        "vit qkv, kept": instance_dot(64, 197, 384, 1152, keep=True, large=True),
-        "gpt2 qkv": instance_dot(16, 1024, 768, 2304, keep=False, large=True),
-        "gpt2 qkv, kept": instance_dot(16, 1024, 768, 2304, keep=True, large=True),
     },
     "weighted_outer": {
         **{f"mlp {p}-{q}": weighted_outer(100, p, q) for p, q in dict.fromkeys(MLP)},

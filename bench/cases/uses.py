@@ -30,12 +30,6 @@ def _gram(call, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
     return call("gram_dot", a[:n], g[:n], a[n:], g[n:], 1.0), *call("weighted_outer", a[:n], g[:n], w)
 
 
-def _instance(call, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
-    V, v_b = call("weighted_outer", a[n:].flatten(0, 1), g[n:].flatten(0, 1), None)
-    s, G = call("instance_dot", a[:n], g[:n], V, v_b, True)
-    return s, call("combine", G, w), g[:n].sum(1).float().T @ w
-
-
 def _eager_project(update, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
     V, v_b = weighted_product(a[n:].flatten(0, 1), g[n:].flatten(0, 1), None)
     s = (F.linear(a[:n], V, v_b) * g[:n]).sum((1, 2))
@@ -50,7 +44,7 @@ def _eager_gram(update, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
 def linear_use(n: int, m: int, t: int, p: int, q: int, large: bool = False) -> Case:
     """n train and m validation examples of t rows."""
     one = t == 1
-    forms = {"gram": _gram} if one else {"project": _project, "instance": _instance}
+    forms = {"gram": _gram} if one else {"project": _project}
     eager = _eager_gram if one else _eager_project
     score = n * m * (p + q) if one else (n + m) * t * p * q
     return Case(

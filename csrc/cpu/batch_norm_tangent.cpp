@@ -9,6 +9,7 @@
 #include "../checks.h"
 #include "../ops.h"
 #include "dense.h"
+#include "dtypes.h"
 #include "isa.h"
 #include "simd/batch_norm_tangent.h"
 
@@ -46,13 +47,13 @@ template <class E> std::vector<double> sums(const BatchNormTangent<E>& use, int6
 template <class E>
 Tensor run(const Tensor& given, const Maybe& t, const Tensor& mean, const Tensor& rstd, const Maybe& weight,
            const Maybe& d_weight, const Maybe& d_bias, const Maybe& residual, const Maybe& output,
-           const Maybe& known_sums, ScalarType sums_type) {
+           const Maybe& known_sums) {
   using T = sum_t<E>;
   const Tensor x = dense(given);
   Tensor out = torch::stable::empty_like(x);
   if (x.numel() == 0) return out;
-  const auto wide = [=](const Maybe& c) {
-    return c ? Maybe(torch::stable::contiguous(torch::stable::to(*c, sums_type))) : c;
+  const auto wide = [&](const Maybe& c) {
+    return c ? Maybe(torch::stable::contiguous(torch::stable::to(*c, fastrw::sums(x.scalar_type())))) : c;
   };
   const Maybe t_like = laid_out_as(x, t), residual_like = laid_out_as(x, residual),
               output_like = laid_out_as(x, output);
@@ -122,14 +123,7 @@ Tensor batch_norm_tangent_cpu(const Tensor& x, const Maybe& t, const Tensor& mea
                               const Maybe& weight, const Maybe& d_weight, const Maybe& d_bias, const Maybe& residual,
                               const Maybe& output, const Maybe& sums) {
   check_arguments(x, t, mean, rstd, weight, d_weight, d_bias, residual, output, sums);
-  const auto with = [&]<class E>(E, ScalarType sums_type) {
-    return run<E>(x, t, mean, rstd, weight, d_weight, d_bias, residual, output, sums, sums_type);
-  };
-  switch (x.scalar_type()) {
-    case ScalarType::Float: return with(float(), ScalarType::Float);
-    case ScalarType::Double: return with(double(), ScalarType::Double);
-    case ScalarType::Half: return with(Half(), ScalarType::Float);
-    default: return with(BFloat16(), ScalarType::Float);
-  }
+  return with_dtype(
+      x, [&]<class E>(E) { return run<E>(x, t, mean, rstd, weight, d_weight, d_bias, residual, output, sums); });
 }
 }  // namespace fastrw

@@ -64,13 +64,13 @@ template <class E> Tensor run(const Tensor& G, const Tensor& w, ScalarType sums)
 
 Tensor combine_cpu(const Tensor& G, const Tensor& w) {
   check_tensors("combine", {{"G", "n*", &G}, {"w", "n", &w, Spelled::wide}});
-  return with_dtype(G, [&]<class E>(E, ScalarType sums) {
-    if (G.numel() == 0) {
-      Ints shape;
-      for (int64_t d = 1; d < G.dim(); ++d) shape.push_back(G.size(d));
-      return torch::stable::new_zeros(G, shape, sums);
-    }
-    return run<E>(span(G) > 0 ? G : torch::stable::contiguous(G), as_sums(w, sums), sums);
-  });
+  const ScalarType type = sums(G.scalar_type());
+  if (G.numel() == 0) {
+    Ints shape;
+    for (int64_t d = 1; d < G.dim(); ++d) shape.push_back(G.size(d));
+    return torch::stable::new_zeros(G, shape, type);
+  }
+  return with_dtype(
+      G, [&]<class E>(E) { return run<E>(span(G) > 0 ? G : torch::stable::contiguous(G), as_sums(w, type), type); });
 }
 }  // namespace fastrw

@@ -6,6 +6,7 @@
 
 #include "../checks.h"
 #include "../ops.h"
+#include "dtypes.h"
 #include "isa.h"
 #include "scratch.h"
 #include "simd/conv.h"
@@ -36,15 +37,4 @@ ConvStrides conv_strides(Tensor& t);
 Tensor as_sums(const Tensor& t, ScalarType sums);
 
 constexpr int64_t SLACK = 16;  // numbers past the end that a last vector may touch
-
-// calls with(E, dtype of sums) for the element type of t
-template <class With> auto with_dtype(const Tensor& t, With with) {
-  switch (t.scalar_type()) {
-    case ScalarType::Double: return with(double(), ScalarType::Double);
-    case ScalarType::Half: return with(Half(), ScalarType::Float);
-    case ScalarType::BFloat16: return with(BFloat16(), ScalarType::Float);
-    default: break;
-  }
-  return with(float(), ScalarType::Float);
-}
 }  // namespace fastrw

@@ -48,6 +48,6 @@ Tensor conv_dot_cpu(const Tensor& x, const Tensor& g, const Tensor& V, const std
       {{"x", "nC*", &x}, {"g", "nO*", &g}, {"V", "O*", &V, Spelled::wide}, {"v_b", "O", maybe(v_b), Spelled::wide}});
   const Ints kernel = checked_kernel("conv_dot", x, V, groups, "V");
   const ConvUse use = conv_use("conv_dot", x, g, "g", kernel, stride, padding, dilation, groups);
-  return with_dtype(x, [&]<class E>(E, ScalarType sums) { return run<E>(use, V, v_b, sums); });
+  return with_dtype(x, [&]<class E>(E) { return run<E>(use, V, v_b, sums(x.scalar_type())); });
 }
 }  // namespace fastrw

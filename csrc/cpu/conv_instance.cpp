@@ -80,6 +80,6 @@ std::tuple<Tensor, Tensor, Tensor> conv_instance_cpu(const Tensor& x, const Tens
   if (V.has_value()) own = checked_kernel("conv_instance", x, *V, groups, "V");
   const ConvUse use = conv_use("conv_instance", x, g, "g", kernel, stride, padding, dilation, groups);
   check(own == kernel, "conv_instance: V must have the sizes of kernel, got shape ", V.has_value() ? shape(*V) : "");
-  return with_dtype(x, [&]<class E>(E, ScalarType sums) { return run<E>(use, n, V, kernel, sums); });
+  return with_dtype(x, [&]<class E>(E) { return run<E>(use, n, V, kernel, sums(x.scalar_type())); });
 }
 }  // namespace fastrw

@@ -77,13 +77,14 @@ Tensor conv_outer_cpu(const Tensor& x, const Tensor& g, const std::optional<Tens
                       const Ints& stride, const Ints& padding, const Ints& dilation, int64_t groups) {
   check_tensors("conv_outer", {{"x", "nC*", &x}, {"g", "nO*", &g}, {"w", "n", maybe(w), Spelled::wide}});
   const ConvUse use = conv_use("conv_outer", x, g, "g", kernel, stride, padding, dilation, groups);
-  return with_dtype(x, [&]<class E>(E, ScalarType sums) {
-    const Tensor wide = w.has_value() ? as_sums(*w, sums) : x;
+  const ScalarType type = sums(x.scalar_type());
+  return with_dtype(x, [&]<class E>(E) {
+    const Tensor wide = w.has_value() ? as_sums(*w, type) : x;
     const auto* weights = w.has_value() ? static_cast<const sum_t<E>*>(wide.const_data_ptr()) : nullptr;
     std::vector<int64_t> examples;
     for (int64_t i = 0; i < x.size(0); ++i)
       if (weights == nullptr || weights[i] != 0) examples.push_back(i);
-    return conv_weight_tensor(use, conv_outer_sum<E>(use, examples, weights).data(), kernel, sums);
+    return conv_weight_tensor(use, conv_outer_sum<E>(use, examples, weights).data(), kernel, type);
   });
 }
 

@@ -88,14 +88,8 @@ std::tuple<Tensor, Tensor> conv_tangent_cpu(const Tensor& x, const Tensor& V, co
   check(t.has_value() == W.has_value(), "conv_tangent: t and W must be given together, got one alone");
   const Ints kernel = checked_kernel("conv_tangent", x, V, groups, "V");
   ConvUse use = conv_use("conv_tangent", x, y, "y", kernel, stride, padding, dilation, groups);
-  const auto same_shape = [](const char* rule, const Tensor& t, const Tensor& like) {
-    check(std::equal(t.sizes().begin(), t.sizes().end(), like.sizes().begin(), like.sizes().end()),
-          "conv_tangent: ", rule, ", got ", shape(t), " and ", shape(like));
-  };
-  if (t.has_value()) {
-    same_shape("t must have the shape of x", *t, x);
-    same_shape("W must have the shape of V", *W, V);
-  }
-  return with_dtype(x, [&]<class E>(E, ScalarType sums) { return run<E>(use, V, v_b, t, W, sums); });
+  check_alike("conv_tangent", "x", x, {{"t", "nC*", maybe(t)}});
+  check_alike("conv_tangent", "V", V, {{"W", "O*", maybe(W)}});
+  return with_dtype(x, [&]<class E>(E) { return run<E>(use, V, v_b, t, W, sums(x.scalar_type())); });
 }
 }  // namespace fastrw

@@ -5,6 +5,7 @@
 
 #include "../checks.h"
 #include "../ops.h"
+#include "dtypes.h"
 #include "isa.h"
 #include "simd/embedding_dot.h"
 
@@ -43,15 +44,11 @@ Tensor embedding_dot_cpu(const Tensor& idx, const Tensor& g, const Tensor& V, in
   check_embedding_dot(idx, g, V);
   const Tensor rows_of = idx.scalar_type() == ScalarType::Long ? idx : torch::stable::to(idx, ScalarType::Long);
   check_range(rows_of, V.size(0));
-  const bool wide = V.scalar_type() != g.scalar_type();
-  const auto with = [&]<class E, class F>(E, F) {
-    return run<E, F>(rows_of, rows(g), rows(V), padding_idx, sums(g.scalar_type()));
-  };
-  switch (g.scalar_type()) {
-    case ScalarType::Double: return with(double(), double());
-    case ScalarType::Half: return wide ? with(Half(), float()) : with(Half(), Half());
-    case ScalarType::BFloat16: return wide ? with(BFloat16(), float()) : with(BFloat16(), BFloat16());
-    default: return with(float(), float());
-  }
+  return with_dtype(g, [&]<class E>(E) {
+    const auto with = [&]<class F>(F) {
+      return run<E, F>(rows_of, rows(g), rows(V), padding_idx, sums(g.scalar_type()));
+    };
+    return V.scalar_type() == g.scalar_type() ? with(E()) : with(sum_t<E>());
+  });
 }
 }  // namespace fastrw

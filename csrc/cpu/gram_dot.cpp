@@ -5,6 +5,7 @@
 
 #include "../checks.h"
 #include "../ops.h"
+#include "dtypes.h"
 #include "gram_use.h"
 #include "isa.h"
 
@@ -26,7 +27,7 @@ Tensor by_V(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor&
 Tensor gram_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias) {
   check_gram_dot(a, g, a_val, g_val);
   if (through_V(a.size(0), a_val.size(0), a.size(1), g.size(1))) return by_V(a, g, a_val, g_val, bias);
-  const auto with = [&]<class E>(E) {
+  return with_dtype(a, [&]<class E>(E) {
     using T = sum_t<E>;
     const GramUse<E> use(a, g, a_val, g_val, bias);
     Tensor s = torch::stable::new_empty(a, {a.size(0)}, sums(a.scalar_type()));
@@ -39,12 +40,6 @@ Tensor gram_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& a_val, const
       kernel(view, first, last, room.data());
     });
     return s;
-  };
-  switch (a.scalar_type()) {
-    case ScalarType::Double: return with(double());
-    case ScalarType::Half: return with(Half());
-    case ScalarType::BFloat16: return with(BFloat16());
-    default: return with(float());
-  }
+  });
 }
 }  // namespace fastrw

@@ -5,16 +5,17 @@
 
 #include "../checks.h"
 #include "../ops.h"
+#include "dtypes.h"
 #include "gram_use.h"
 #include "isa.h"
 
 namespace fastrw {
-std::tuple<Tensor, Tensor> grouped_gram_dot_cpu(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
-                                                const std::vector<Tensor>& a_val, const std::vector<Tensor>& g_val,
-                                                const std::vector<double>& bias, int64_t n, bool) {
+Tensor grouped_gram_dot_cpu(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
+                            const std::vector<Tensor>& a_val, const std::vector<Tensor>& g_val,
+                            const std::vector<double>& bias, int64_t n, bool) {
   check_grouped_gram_dot(a, g, a_val, g_val, bias, n);
   const Tensor s = torch::stable::new_zeros(a[0], {n}, sums(a[0].scalar_type()));
-  const auto with = [&]<class E>(E) {
+  with_dtype(a[0], [&]<class E>(E) {
     using T = sum_t<E>;
     std::vector<GramUse<E>> uses;
     int64_t width = 0, work = 0, most = 0;  // of a row, of an example, rows of an example
@@ -41,13 +42,7 @@ std::tuple<Tensor, Tensor> grouped_gram_dot_cpu(const std::vector<Tensor>& a, co
         for (int64_t row = 0; row < part.r; ++row) sums_at[first + row / neighbours] += part.s[row];
       }
     });
-  };
-  switch (a[0].scalar_type()) {
-    case ScalarType::Double: with(double()); break;
-    case ScalarType::Half: with(Half()); break;
-    case ScalarType::BFloat16: with(BFloat16()); break;
-    default: with(float()); break;
-  }
-  return {s, rectify_normalize_cpu(s)};
+  });
+  return s;
 }
 }  // namespace fastrw

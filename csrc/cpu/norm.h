@@ -4,18 +4,13 @@
 #include <torch/csrc/stable/ops.h>
 
 #include "../checks.h"
+#include "rows.h"
 #include "simd/norm.h"
 
 namespace fastrw {
 constexpr int64_t NORM_GRAIN = 1 << 15;  // elements of x that are worth a thread
 
 inline Tensor swapped(const Tensor& t) { return torch::stable::transpose(t, 1, 2); }
-
-// a vector of the sums' dtype, its elements next to each other
-inline Tensor wide_vector(const Tensor& t, ScalarType sums) {
-  const Tensor wide = t.scalar_type() == sums ? t : torch::stable::to(t, sums);
-  return wide.size(0) <= 1 || wide.stride(0) == 1 ? wide : torch::stable::contiguous(wide);
-}
 
 // a mean or rstd [n, S, G]
 template <class T> struct Statistic {

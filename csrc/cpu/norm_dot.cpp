@@ -6,6 +6,7 @@
 
 #include "../checks.h"
 #include "../ops.h"
+#include "dtypes.h"
 #include "isa.h"
 #include "norm.h"
 #include "simd/norm.h"
@@ -18,8 +19,8 @@ void run(const Tensor& x, const Tensor& g, const Tensor* mean, const Tensor& rst
   using T = sum_t<E>;
   const NormUse<E> use(V_gamma ? x : g, g, mean, rstd);  // without V_gamma x is not read
   const int64_t C = use.view.C;
-  const Tensor gamma = V_gamma ? wide_vector(*V_gamma, s.scalar_type()) : s;
-  const Tensor beta = V_beta ? wide_vector(*V_beta, s.scalar_type()) : s;
+  const Tensor gamma = V_gamma ? vector(*V_gamma, s.scalar_type()) : s;
+  const Tensor beta = V_beta ? vector(*V_beta, s.scalar_type()) : s;
   const std::vector<T> zeros(V_beta ? 0 : C);
   const T* const gamma_at = V_gamma ? static_cast<const T*>(gamma.const_data_ptr()) : nullptr;
   const T* const beta_at = V_beta ? static_cast<const T*>(beta.const_data_ptr()) : zeros.data();
@@ -38,13 +39,7 @@ Tensor norm_dot_cpu(const Tensor& x, const Tensor& g, const Maybe& mean, const T
   check_norm_dot(x, g, maybe(mean), rstd, maybe(V_gamma), maybe(V_beta));
   if (x.numel() == 0) return torch::stable::new_zeros(x, {x.size(0)}, sums(x.scalar_type()));
   const Tensor s = torch::stable::new_empty(x, {x.size(0)}, sums(x.scalar_type()));
-  const auto with = [&]<class E>(E) { run<E>(x, g, maybe(mean), rstd, maybe(V_gamma), maybe(V_beta), s); };
-  switch (x.scalar_type()) {
-    case ScalarType::Double: with(double()); break;
-    case ScalarType::Half: with(Half()); break;
-    case ScalarType::BFloat16: with(BFloat16()); break;
-    default: with(float()); break;
-  }
+  with_dtype(x, [&]<class E>(E) { run<E>(x, g, maybe(mean), rstd, maybe(V_gamma), maybe(V_beta), s); });
   return s;
 }
 }  // namespace fastrw

@@ -6,6 +6,7 @@
 
 #include "../checks.h"
 #include "../ops.h"
+#include "dtypes.h"
 #include "isa.h"
 #include "norm.h"
 #include "simd/norm.h"
@@ -38,13 +39,7 @@ std::tuple<Tensor, Tensor> norm_instance_cpu(const Tensor& x, const Tensor& g, c
   };
   const Tensor gamma = make(), beta = make();
   if (x.numel() == 0) return {gamma, beta};
-  const auto with = [&]<class E>(E) { run<E>(x, g, maybe(mean), rstd, gamma, beta); };
-  switch (x.scalar_type()) {
-    case ScalarType::Double: with(double()); break;
-    case ScalarType::Half: with(Half()); break;
-    case ScalarType::BFloat16: with(BFloat16()); break;
-    default: with(float()); break;
-  }
+  with_dtype(x, [&]<class E>(E) { run<E>(x, g, maybe(mean), rstd, gamma, beta); });
   return {gamma, beta};
 }
 }  // namespace fastrw

@@ -28,14 +28,4 @@ inline Tensor vector(const Tensor& t, ScalarType type) {
   const Tensor line = t.size(0) <= 1 || t.stride(0) == 1 ? t : torch::stable::contiguous(t);
   return line.scalar_type() == type ? line : torch::stable::to(line, type);
 }
-
-// run(E{}) with the element type E
-template <class Run> void with_element(ScalarType type, Run run) {
-  switch (type) {
-    case ScalarType::Float: return run(float());
-    case ScalarType::Double: return run(double());
-    case ScalarType::Half: return run(Half());
-    default: return run(BFloat16());
-  }
-}
 }  // namespace fastrw

@@ -7,10 +7,11 @@
 
 #include "../checks.h"
 #include "../ops.h"
+#include "dtypes.h"
 #include "isa.h"
 #include "rows.h"
 #include "scratch.h"
-#include "simd/outer.h"
+#include "simd/weighted_outer.h"
 
 namespace fastrw {
 namespace {
@@ -68,12 +69,12 @@ template <class E> void run(const WeightedOuter<E>& use, int64_t r, sum_t<E>* W,
 }  // namespace
 
 std::tuple<Tensor, Tensor> weighted_outer_cpu(const Tensor& a, const Tensor& g, const std::optional<Tensor>& w) {
-  check_weighted_outer(a, g, w);
+  check_tensors("weighted_outer", {{"a", "rp", &a}, {"g", "rq", &g}, {"w", "r", maybe(w), Spelled::wide}});
   const ScalarType type = sums(a.scalar_type());
   const int64_t r = a.size(0), p = a.size(1), q = g.size(1);
   const Tensor W = torch::stable::new_empty(a, {q, p}, type), b = torch::stable::new_empty(a, {q}, type);
   const Tensor a_rows = rows(a), g_rows = rows(g);
-  with_element(a.scalar_type(), [&]<class E>(E) {
+  with_dtype(a, [&]<class E>(E) {
     using T = sum_t<E>;
     WeightedOuter<E> use{matrix<E>(a_rows), matrix<E>(g_rows), nullptr, p, q};
     T *const to_W = static_cast<T*>(W.mutable_data_ptr()), *const to_b = static_cast<T*>(b.mutable_data_ptr());

@@ -6,6 +6,7 @@
 
 #include "../conv_checks.h"
 #include "../ops.h"
+#include "dtypes.h"
 #include "example_dot.cuh"
 #include "examples.h"
 #include "stream.h"
@@ -34,7 +35,7 @@ Tensor conv_dot_cuda(const Tensor& x, const Tensor& g, const Tensor& V, const st
   const Ints kernel = checked_kernel("conv_dot", x, V, groups, "V");
   check_geometry("conv_dot", x, g, "g", kernel, stride, padding, dilation, groups);
   const DeviceGuard guard(x.get_device_index());
-  const auto with = [&]<class E>(E) {
+  return gpu::with_dtype("conv_dot", x, [&]<class E>(E) {
     if (g.numel() == 0) return torch::stable::new_zeros(x, {x.size(0)}, ScalarType::Float);
     const gpu::Examples rows(g, convolution(x, V, v_b, stride, padding, dilation, groups));
     const auto floats = [&](int64_t size) { return torch::stable::new_empty(x, {size}, ScalarType::Float); };
@@ -46,14 +47,6 @@ Tensor conv_dot_cuda(const Tensor& x, const Tensor& g, const Tensor& V, const st
                             rows.columns, data(partial), chunks, data(s), current_stream(x));
     check_launch();
     return s;
-  };
-  switch (x.scalar_type()) {
-    case ScalarType::Float: return with(float());
-    case ScalarType::Half: return with(__half());
-    case ScalarType::BFloat16: return with(__nv_bfloat16());
-    default: break;
-  }
-  check(false, "conv_dot: the dtype must be float32, bfloat16 or float16 on a GPU, got ", dtype(x));
-  return x;
+  });
 }
 }  // namespace fastrw

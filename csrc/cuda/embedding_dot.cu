@@ -1,8 +1,8 @@
 // embedding_dot on a GPU: checks, then one launch.
 #include "embedding_dot.cuh"
 
-#include "../checks.h"
 #include "../ops.h"
+#include "dtypes.h"
 #include "stream.h"
 
 namespace fastrw {
@@ -20,14 +20,8 @@ Tensor embedding_dot_cuda(const Tensor& idx, const Tensor& g, const Tensor& V, i
     check_launch();
     return s;
   };
-  const bool of_sums = V.scalar_type() == ScalarType::Float;
-  switch (g.scalar_type()) {
-    case ScalarType::Float: return with(float(), float());
-    case ScalarType::Half: return of_sums ? with(__half(), float()) : with(__half(), __half());
-    case ScalarType::BFloat16: return of_sums ? with(__nv_bfloat16(), float()) : with(__nv_bfloat16(), __nv_bfloat16());
-    default: break;
-  }
-  check(false, "embedding_dot: the dtype must be float32, bfloat16 or float16 on a GPU, got ", dtype(g));
-  return g;
+  return gpu::with_dtype("embedding_dot", g, [&]<class E>(E) {
+    return V.scalar_type() == ScalarType::Float ? with(E(), float()) : with(E(), E());
+  });
 }
 }  // namespace fastrw

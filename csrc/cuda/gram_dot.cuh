@@ -26,14 +26,12 @@ template <int MAX> struct Table {
   int count;
   int64_t stride;
   float* s;
-  unsigned* ticket;  // set to 0, if it is not null
 };
 static_assert(sizeof(Table<USES>) <= 4096);
 
 template <class E, class HOW, int MAX>
 __global__ void __launch_bounds__(THREADS, HOW::BLOCKS) gram_dot_kernel(const __grid_constant__ Table<MAX> table) {
   const int block = blockIdx.x;
-  if (block == 0 && threadIdx.x == 0 && table.ticket) *table.ticket = 0;
   int first = 0, last = table.count;  // the last use whose first block is not past this one
   while (last - first > 1) {
     const int middle = (first + last) / 2;
@@ -53,9 +51,9 @@ __global__ void __launch_bounds__(THREADS, HOW::BLOCKS) gram_dot_kernel(const __
 }
 
 template <class E, class HOW, int MAX>
-void launch_gram_dot(const std::vector<Entry>& uses, float* s, int64_t stride, unsigned* ticket, cudaStream_t stream) {
+void launch_gram_dot(const std::vector<Entry>& uses, float* s, int64_t stride, cudaStream_t stream) {
   for (size_t first = 0; first < uses.size(); first += MAX) {
-    Table<MAX> table{{}, static_cast<int>(std::min<size_t>(MAX, uses.size() - first)), stride, s, ticket};
+    Table<MAX> table{{}, static_cast<int>(std::min<size_t>(MAX, uses.size() - first)), stride, s};
     int blocks = 0;
     for (int i = 0; i < table.count; ++i) {
       Entry& use = table.uses[i] = uses[first + i];
@@ -67,7 +65,8 @@ void launch_gram_dot(const std::vector<Entry>& uses, float* s, int64_t stride, u
       const int rows_of_block = split.row_teams() * HOW::ROWS;
       blocks += use.r / rows_of_block + (use.r % rows_of_block != 0);
     }
-    const dim3 grid(std::max(blocks, 1)), block(THREADS);
+    if (blocks == 0) continue;
+    const dim3 grid(blocks), block(THREADS);
     FASTRW_LAUNCH((gram_dot_kernel<E, HOW, MAX>), grid, block, stream, table);
   }
 }

@@ -1,14 +1,15 @@
-// grouped_gram_dot on a GPU: checks, memory, then two launches on the current stream (a CUDA graph may capture them).
-#include "grouped_gram_dot.cuh"
-
+// grouped_gram_dot on a GPU: checks, then two launches on the current stream (a CUDA graph may capture them): the scores
+// of the rows of every use, then their sums by example.
 #include "../ops.h"
+#include "dtypes.h"
 #include "gram_uses.h"
+#include "row_sums.cuh"
 #include "stream.h"
 
 namespace fastrw {
-std::tuple<Tensor, Tensor> grouped_gram_dot_cuda(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
-                                                 const std::vector<Tensor>& a_val, const std::vector<Tensor>& g_val,
-                                                 const std::vector<double>& bias, int64_t n, bool tf32) {
+Tensor grouped_gram_dot_cuda(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
+                             const std::vector<Tensor>& a_val, const std::vector<Tensor>& g_val,
+                             const std::vector<double>& bias, int64_t n, bool tf32) {
   check_grouped_gram_dot(a, g, a_val, g_val, bias, n);
   const DeviceGuard guard(a[0].get_device_index());
   std::vector<Tensor> kept;
@@ -24,19 +25,18 @@ std::tuple<Tensor, Tensor> grouped_gram_dot_cuda(const std::vector<Tensor>& a, c
   }
   const auto floats = [&](int64_t size) { return torch::stable::new_empty(a[0], {size}, ScalarType::Float); };
   const auto data = [](const Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); };
-  const Tensor s = floats(n), w = floats(n), partial = floats(n * columns + 1);
-  const auto with = [&]<class E, class HOW>(E, HOW) {
-    gpu::launch_grouped_gram_dot<E, HOW>(uses, n, columns, data(partial), data(s), data(w), current_stream(a[0]));
+  const Tensor s = floats(n), partial = floats(n * columns);
+  return gpu::with_dtype("grouped_gram_dot", a[0], [&]<class E>(E) {
+    const auto with = [&]<class HOW>(HOW) {
+      gpu::launch_gram_dot<E, HOW, gpu::USES>(uses, data(partial), columns, current_stream(a[0]));
+    };
+    if constexpr (std::is_same_v<E, float>)
+      tf32 ? with(gpu::Matrix()) : with(gpu::Plain());
+    else
+      with(gpu::Matrix());
+    gpu::launch_row_sums(data(partial), data(s), n, columns, current_stream(a[0]));
     check_launch();
-    return std::make_tuple(s, w);
-  };
-  switch (a[0].scalar_type()) {
-    case ScalarType::Float: return tf32 ? with(float(), gpu::Matrix()) : with(float(), gpu::Plain());
-    case ScalarType::Half: return with(__half(), gpu::Matrix());
-    case ScalarType::BFloat16: return with(__nv_bfloat16(), gpu::Matrix());
-    default: break;
-  }
-  check(false, "grouped_gram_dot: the dtype must be float32, bfloat16 or float16 on a GPU, got ", dtype(a[0]));
-  return {};
+    return s;
+  });
 }
 }  // namespace fastrw

@@ -2,6 +2,7 @@
 #include "norm_dot.cuh"
 
 #include "../ops.h"
+#include "dtypes.h"
 #include "norm_view.h"
 #include "stream.h"
 
@@ -10,7 +11,7 @@ Tensor norm_dot_cuda(const Tensor& x, const Tensor& g, const Maybe& mean, const 
                      const Maybe& V_beta) {
   check_norm_dot(x, g, maybe(mean), rstd, maybe(V_gamma), maybe(V_beta));
   const DeviceGuard guard(x.get_device_index());
-  const auto with = [&]<class E>(E) {
+  return gpu::with_dtype("norm_dot", x, [&]<class E>(E) {
     const gpu::NormView<E> view("norm_dot", x, g, maybe(mean), rstd);
     const auto floats = [&](int64_t size) { return torch::stable::new_empty(x, {size}, ScalarType::Float); };
     const auto data = [](const Tensor& t) { return static_cast<float*>(t.mutable_data_ptr()); };
@@ -25,14 +26,6 @@ Tensor norm_dot_cuda(const Tensor& x, const Tensor& g, const Maybe& mean, const 
                          chunks, data(s), current_stream(x));
     check_launch();
     return s;
-  };
-  switch (x.scalar_type()) {
-    case ScalarType::Float: return with(float());
-    case ScalarType::Half: return with(__half());
-    case ScalarType::BFloat16: return with(__nv_bfloat16());
-    default: break;
-  }
-  check(false, "norm_dot: the dtype must be float32, bfloat16 or float16 on a GPU, got ", dtype(x));
-  return x;
+  });
 }
 }  // namespace fastrw

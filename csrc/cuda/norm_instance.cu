@@ -2,6 +2,7 @@
 #include "norm_instance.cuh"
 
 #include "../ops.h"
+#include "dtypes.h"
 #include "norm_view.h"
 #include "stream.h"
 
@@ -9,7 +10,7 @@ namespace fastrw {
 std::tuple<Tensor, Tensor> norm_instance_cuda(const Tensor& x, const Tensor& g, const Maybe& mean, const Tensor& rstd) {
   check_norm("norm_instance", x, g, maybe(mean), rstd);
   const DeviceGuard guard(x.get_device_index());
-  const auto with = [&]<class E>(E) {
+  return gpu::with_dtype("norm_instance", x, [&]<class E>(E) {
     const gpu::NormView<E> view("norm_instance", x, g, maybe(mean), rstd);
     const auto floats = [&] { return torch::stable::new_empty(x, {x.size(0), x.size(2)}, ScalarType::Float); };
     const Tensor gamma = floats(), beta = floats();
@@ -17,14 +18,6 @@ std::tuple<Tensor, Tensor> norm_instance_cuda(const Tensor& x, const Tensor& g, 
                               static_cast<float*>(beta.mutable_data_ptr()), current_stream(x));
     check_launch();
     return std::make_tuple(gamma, beta);
-  };
-  switch (x.scalar_type()) {
-    case ScalarType::Float: return with(float());
-    case ScalarType::Half: return with(__half());
-    case ScalarType::BFloat16: return with(__nv_bfloat16());
-    default: break;
-  }
-  check(false, "norm_instance: the dtype must be float32, bfloat16 or float16 on a GPU, got ", dtype(x));
-  return {};
+  });
 }
 }  // namespace fastrw

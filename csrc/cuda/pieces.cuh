@@ -12,9 +12,6 @@ __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
 __device__ __forceinline__ float widen(__half x) { return __half2float(x); }
 
-// What another block of the same launch wrote: the first-level cache may not know of it.
-template <class E> __device__ __forceinline__ E from_l2(const E* x) { return __ldcg(x); }
-
 template <class E> constexpr int PIECE = 16 / sizeof(E);  // elements that a lane takes at once
 
 template <class E, int COUNT = PIECE<E>> struct alignas(16) Piece {

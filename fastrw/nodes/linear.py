@@ -163,7 +163,7 @@ def gram_scores(parts: Iterable[Part], n: int, backend: str) -> list[Tensor]:
     for group in groups.values():
         *matrices, bias = zip(*(part.waiting for part in group), strict=True)
         args = (n, bias, *(t for side in matrices for t in side))
-        found.append(group[0]._op("grouped_gram_dot", Products(backend), *args)[0])
+        found.append(group[0]._op("grouped_gram_dot", Products(backend), *args))
         for part in group:
             part.backend = group[0].backend
     return found

@@ -1,9 +1,22 @@
-"""The ops of fastrw, one file each: check, choose a backend, run.
+"""The ops of fastrw, one file each: what it takes and returns, its checks, its backends.
 
 May import errors and the kernels alone: an op knows tensors, no graph and no model. The letters are those of the
 equations:
 n train examples, m validation examples, r train rows, k validation rows, p in-features, q out-features,
 a inputs, g output-gradients, V validation gradient.
+
+What holds for every op, where its own docstring says nothing else:
+
+    Tensors are float32, float64, bfloat16 or float16, on one device, with any strides, and share one dtype. "Of the
+    dtype of the sums": may also be float32 where the others have 16 bits. Any size may be 0: an empty sum is 0.
+    backend: "auto" is the fastest that can serve, by measurement, else "reference". A backend asked for by name serves
+        or raises. float64 is served by reference and cpp only. See `fastrw.ops.backends`.
+    Returns: tensors on the same device in the dtype in which sums are kept, float32 (float64 for float64 tensors).
+        Differentiable in every floating point tensor, to any order, in reverse and forward mode, and under vmap.
+    Raises:
+        TypeError: an argument is of another type than its annotation.
+        ValueError: a dtype, device, shape or number breaks a rule, or no backend has that name.
+        fastrw.Refused: the backend asked for cannot serve these tensors; the text says why.
 """
 
 from .batch_norm_tangent import batch_norm_tangent
@@ -15,12 +28,10 @@ from .conv_tangent import conv_tangent
 from .embedding_dot import embedding_dot
 from .gram_dot import gram_dot
 from .grouped_gram_dot import grouped_gram_dot
-from .instance_dot import instance_dot
 from .norm_dot import norm_dot
 from .norm_instance import norm_instance
 from .project_dot import project_dot
 from .rectify_normalize import rectify_normalize
-from .relu_tangent import relu_tangent
 from .weighted_outer import weighted_outer
 
 __all__ = [
@@ -33,11 +44,9 @@ __all__ = [
     "embedding_dot",
     "gram_dot",
     "grouped_gram_dot",
-    "instance_dot",
     "norm_dot",
     "norm_instance",
     "project_dot",
     "rectify_normalize",
-    "relu_tangent",
     "weighted_outer",
 ]

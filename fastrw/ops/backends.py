@@ -9,10 +9,10 @@ A backend other than the reference proves itself on a tiny input before it first
 self_test.py. Nothing falls back in silence: a backend asked for by name serves or raises with its reason.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from types import MappingProxyType
+from importlib import import_module
 from typing import NamedTuple
 
 import torch
@@ -22,15 +22,16 @@ from fastrw import kernels
 from fastrw.errors import Refused
 
 from . import extension, library, self_test
+from . import reference as specs
+from .description import Description, names_of
+from .sample import Whole
 
-Sample = Callable[[torch.device, torch.dtype], tuple]
 Reason = Callable[..., str | None]
-_ANYTHING: Mapping[str, Reason] = MappingProxyType({})
 
 
 @dataclass(frozen=True, eq=False)
 class Backend:
-    """One way to compute an op."""
+    """One implementation of an op."""
 
     name: str
     can: Reason  # why it cannot serve these arguments; None when it can
@@ -44,9 +45,13 @@ class Op:
     name: str
     backends: Mapping[str, Backend]
     order: Callable[..., tuple[str, ...]]  # arguments -> what "auto" tries, fastest first
-    sample: Sample  # tiny inputs on which every backend must equal the reference, bit for bit
-    steady: bool = False  # the order depends on the device alone
+    description: Description
+    steady: bool = False  # the order depends on the device only
     chosen: dict[tuple, Backend] = field(default_factory=dict)
+
+    def sample(self, device: torch.device, dtype: torch.dtype) -> tuple:
+        """Tiny inputs on which every backend must equal the reference, bit for bit."""
+        return self.description.sample(device, dtype)
 
     def refusal(self, backend: Backend, *args) -> str | None:
         """Why the backend cannot serve these arguments; None when it can and has proved itself."""
@@ -72,41 +77,65 @@ _ops: dict[str, Op] = {}
 def register(
     op: str,
     *,
-    schema: str,
-    reference: Callable,
-    fake: Callable,
-    sample: Sample,
+    letters: Mapping[str, str],
+    outputs: Sequence[str] | Callable,
+    sample: Mapping[str, object] | Callable[[Whole], tuple],
     order: Mapping[str, tuple[str, ...]] | Callable[..., tuple[str, ...]],
-    triton: Callable | None = None,
-    unfit: Mapping[str, Reason] = _ANYTHING,
+    wide: Collection[str] = (),
+    index: Collection[str] = (),
+    rules: Callable[..., None] | None = None,
+    triton: bool | Callable = False,
+    cpp_refusal: Reason | None = None,
+    reference: Callable | None = None,
     arguments: Callable[..., tuple] | None = None,
 ) -> None:
-    """Enter an op under its backends; the compiled ones are torch.ops.fastrw.<op>, as its schema says.
+    """Enter an op under its backends: its reference is `reference.<op>`, its compiled kernels torch.ops.fastrw.<op>,
+    its Triton kernel fastrw.kernels.<op>.
 
+    letters: name of a tensor -> a letter a dimension: {"a": "rp", "g": "rq"} is a [r, p], g [r, q]; "nC*" has any
+        further dimensions. wide: those that may have the dtype of the sums instead of that of the first tensor.
+        index: those of integers. rules: called with all arguments, raises where they break a rule that no letter says.
+    outputs: the letters of each output, whose dtype is that of the sums ("*": the further dimensions of the first
+        tensor); or a function that makes them, empty, from the arguments.
+    sample: the tiny input of the self-test. A size a letter, and the value of each argument that is no tensor; or a
+        function that draws all arguments.
     order: device type -> what "auto" tries, fastest first; or a cheap function of the arguments, where the best depends
-    on sizes. unfit: backend -> why it cannot serve tensors of so many dimensions, or of this dtype. arguments: what
-    torch.ops.fastrw.<op> is called with, where it is not the same: lists of tensors travel one by one up to here.
+        on sizes.
+    triton: whether there is a Triton kernel; or what calls its launcher. cpp_refusal: why the C++ kernel cannot serve
+        these arguments.
+    reference, arguments: where lists of tensors travel one by one up to here, what puts them together again.
     """
-    backends = {"reference": Backend("reference", lambda *args: None, reference)}
+    spec = getattr(specs, op)
+    described = Description(op, names_of(spec), letters, outputs, sample, wide, index, rules)
+    backends = {"reference": Backend("reference", lambda *args: None, reference or spec)}
     compiled = _missing
     if extension.reason is None and hasattr(torch.ops.fastrw, op):
-        compiled = library.complete(op, fake)
+        compiled = library.complete(op, described.fake)
         if arguments is not None:
             compiled = _rearranged(compiled, arguments)
     for name, device in (("cpp", "cpu"), ("cuda", "cuda")):
-        backends[name] = Backend(name, _first(_compiled(op, device), unfit.get(name)), compiled)
-    if triton is None:
-        backends["triton"] = Backend("triton", lambda *args: f"has no kernel of {op}", _missing)
+        unfit = cpp_refusal if name == "cpp" else None
+        backends[name] = Backend(name, _first(_compiled(op, device), unfit), compiled)
+    if triton:
+        library.define(f"{op}_triton", library.schema_of(spec), launcher(op) if triton is True else triton)
+        backends["triton"] = Backend("triton", _triton, library.complete(f"{op}_triton", described.fake))
     else:
-        library.define(f"{op}_triton", schema, triton)
-        launched = library.complete(f"{op}_triton", fake)
-        backends["triton"] = Backend("triton", _first(_triton, unfit.get("triton")), launched)
+        backends["triton"] = Backend("triton", lambda *args: f"has no kernel of {op}", _missing)
 
     def by_device(*args):
         return order.get(leading(args).device.type, ())
 
     steady = not callable(order)
-    _ops[op] = Op(op, backends, by_device if steady else order, sample, steady)
+    _ops[op] = Op(op, backends, by_device if steady else order, described, steady)
+
+
+def launcher(op: str) -> Callable:
+    """What launches the Triton kernel of the op; Triton is imported at the first launch."""
+
+    def launch(*args):
+        return getattr(import_module(f"fastrw.kernels.{op}"), f"launch_{op}")(*args)
+
+    return launch
 
 
 def get(op: str) -> Op:

@@ -13,7 +13,7 @@ def tensors(
     op: str, spelled: Mapping[str, str], *, wide: Collection[str] = (), index: Collection[str] = (), **given
 ) -> None:
     """Tensors on one device whose letters agree: {"a": "rp", "g": "rq"} is a [r, p], g [r, q]; "nC*" has any further
-    dimensions. None is an argument left out.
+    dimensions, "2C" is [2, C]. None is an argument left out.
 
     All have the dtype of the first that is no index; those of `wide` may have that of its sums instead, those of
     `index` are int64 or int32.
@@ -39,6 +39,8 @@ def tensors(
         raise ValueError(f"fastrw.{op}: the dtype must be float32, float64, bfloat16 or float16, got {first.dtype}")
     for name, x in here.items():
         for letter, size in zip(spelled[name].rstrip("*"), x.shape, strict=False):
+            if letter.isdigit() and size != int(letter):
+                raise ValueError(f"fastrw.{op}: {name} must be {shape(spelled[name])}, got shape {tuple(x.shape)}")
             owner, expected = seen.setdefault(letter, (name, size))
             if size != expected:
                 both = f"{owner} {shape(spelled[owner])} and {name} {shape(spelled[name])}"
@@ -70,6 +72,15 @@ def number(op: str, name: str, x: float) -> None:
         raise TypeError(f"fastrw.{op}: {name} must be a number, got {type(x).__name__}")
 
 
+def integer(op: str, least: int | None = None, **given) -> None:
+    """Integers that are at least `least`."""
+    for name, x in given.items():
+        if isinstance(x, bool) or not isinstance(x, (int, torch.SymInt)):
+            raise TypeError(f"fastrw.{op}: {name} must be an integer, got {type(x).__name__}")
+        if least is not None and x < least:
+            raise ValueError(f"fastrw.{op}: {name} must be {least} or more, got {x}")
+
+
 def integers(op: str, least: int, count: int, **given) -> None:
     """Sequences of `count` integers that are at least `least`."""
     for name, x in given.items():
@@ -78,9 +89,3 @@ def integers(op: str, least: int, count: int, **given) -> None:
         if len(x) != count or any(i < least for i in x):
             rule = f"{name} must be {count} integers of {least} or more"
             raise ValueError(f"fastrw.{op}: {rule}, got {list(x)}")
-
-
-def flag(op: str, name: str, x: bool) -> None:
-    """True or False."""
-    if not isinstance(x, bool):
-        raise TypeError(f"fastrw.{op}: {name} must be a bool, got {type(x).__name__}")

@@ -1,14 +1,12 @@
 """conv_dot: the scores of a convolution, conv(x, V) dotted with g tile by tile."""
 
-import torch
 from torch import Tensor
 
-from . import backends, checks, convolution, reference
+from . import convolution
+from .backends import register
+from .call import call
 from .convolution import Ints
-from .function import call
-
-_OP = "conv_dot"
-_LETTERS = {"x": "nC*", "g": "nO*", "V": "O*", "v_b": "O"}
+from .sample import Whole
 
 
 def conv_dot(
@@ -30,47 +28,27 @@ def conv_dot(
     project form. The C++ kernel never writes conv(x, V).
 
     Args:
-        x, g: tensors [n, C, *size] and [n, O, *size out] of one dtype (float32, bfloat16, float16, or float64) on one
-            device, of 1 to 3 dimensions after the channels, with any strides (channels last too). n may be 0.
-        V, v_b: [O, C / groups, *kernel] and [O], or None where there is no bias; of the dtype of x or of its sums.
+        x, g: [n, C, *size] and [n, O, *size out], of 1 to 3 dimensions after the channels.
+        V, v_b: [O, C / groups, *kernel] and [O], or None where there is no bias; of the dtype of x or of the sums.
         stride, padding, dilation: an integer a dimension, as torch.nn.functional.conv2d takes them.
         groups: divides C and O.
-        backend: "auto" (the fastest measured one that can serve), "reference", "cpp" (1 and 2 dimensions), "cuda"
-            or "triton". float64 is served by reference and cpp alone.
+        backend: "reference", "cpp" (1 and 2 dimensions), "cuda" or "triton". Dtypes, results, derivatives and errors:
+            see `fastrw.ops`.
 
     Returns:
-        s [n] on the same device, float32 (float64 for float64 inputs); sums are kept in that dtype. Differentiable in
-        every tensor, to any order, in reverse and forward mode, and under vmap.
-
-    Raises:
-        TypeError: an argument is not a tensor, or not integers, as said above.
-        ValueError: dtypes, devices, shapes or numbers break the rules above, or no backend has that name.
-        fastrw.Refused: the backend asked for cannot serve these tensors; the text says why.
+        s [n]
     """
-    _check(x, g, V, v_b, stride, padding, dilation, groups)
-    return call(_OP, backend, x, g, V, v_b, list(stride), list(padding), list(dilation), groups)
+    return call("conv_dot", backend, x, g, V, v_b, stride, padding, dilation, groups)
 
 
-def _check(x, g, V, v_b, stride, padding, dilation, groups) -> None:
-    checks.tensors(_OP, _LETTERS, wide=("V", "v_b"), x=x, g=g, V=V, v_b=v_b)
-    convolution.weight(_OP, x, groups, V=V)
-    convolution.geometry(_OP, x, V.shape[2:], stride, padding, dilation, groups, g=g)
+def _rules(x, g, V, v_b, stride, padding, dilation, groups) -> None:
+    convolution.weight("conv_dot", x, groups, V=V)
+    convolution.geometry("conv_dot", x, V.shape[2:], stride, padding, dilation, groups, g=g)
 
 
-def _triton(*args) -> Tensor:
-    from fastrw.kernels.conv_dot import launch_conv_dot  # Triton is imported when it is first used
-
-    return launch_conv_dot(*args)
-
-
-def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
-    x, g, V, _, *options = convolution.sample(device, dtype)
+def _sample(whole: Whole) -> tuple:
+    x, g, V, _, *options = convolution.sample(whole)
     return x, g, V, V.flatten(1).sum(1), *options
-
-
-def _empty(x, g, V, v_b, stride, padding, dilation, groups) -> Tensor:
-    _check(x, g, V, v_b, stride, padding, dilation, groups)
-    return x.new_empty(x.shape[0], dtype=checks.sums(x.dtype))
 
 
 def _order(x, g, V, *rest) -> tuple[str, ...]:
@@ -80,14 +58,14 @@ def _order(x, g, V, *rest) -> tuple[str, ...]:
     return () if convolution.crowded(V, g, 500) else ("cpp",)
 
 
-backends.register(
-    _OP,
-    schema="(Tensor x, Tensor g, Tensor V, Tensor? v_b, int[] stride, int[] padding, int[] dilation, int groups) "
-    "-> Tensor",
-    reference=reference.conv_dot,
-    triton=_triton,
-    fake=_empty,
+register(
+    "conv_dot",
+    letters={"x": "nC*", "g": "nO*", "V": "O*", "v_b": "O"},
+    wide=("V", "v_b"),
+    rules=_rules,
+    outputs=("n",),
     sample=_sample,
     order=_order,
-    unfit={"cpp": convolution.unfit},
+    triton=True,
+    cpp_refusal=convolution.cpp_refusal,
 )

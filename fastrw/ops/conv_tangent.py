@@ -1,14 +1,15 @@
-"""conv_tangent: the tangent of a convolution, and the channel sums that a BatchNorm after it asks for, in one pass."""
+"""conv_tangent: the tangent of a convolution, and the channel sums that a BatchNorm after it needs, in one pass."""
 
 import torch
 from torch import Tensor
 
-from . import backends, checks, convolution, reference
+from . import checks, convolution
+from .backends import register
+from .call import call
 from .convolution import Ints
-from .function import call
+from .sample import Whole
 
 _OP = "conv_tangent"
-_LETTERS = {"x": "nC*", "V": "O*", "v_b": "O", "t": "nC*", "W": "O*", "y": "nO*"}
 
 
 def conv_tangent(
@@ -29,49 +30,32 @@ def conv_tangent(
 
     The tangent of y = conv(x, W) along (V, v_b): one layer of the derivative that Eq. 7 of "Learning to Reweight
     Examples for Robust Deep Learning" (Ren et al. 2018) takes, where examples are coupled and rows will not do. The
-    C++ kernel takes both convolutions in one accumulation, and the sums as it writes t_y: `batch_norm_tangent` then
-    needs no pass of its own for its means.
+    C++ kernel computes both convolutions in one accumulation, and the sums as it writes t_y: `batch_norm_tangent` then
+    needs no separate pass for its means.
 
     Args:
-        x, y: tensors [n, C, *size] and [n, O, *size out] of one dtype (float32, bfloat16, float16, or float64) on one
-            device, of 1 to 3 dimensions after the channels, with any strides (channels last too). n may be 0.
-        V, v_b, t, W: as above, each of the dtype of x or of its sums; t and W are given together, or neither.
+        x, y: [n, C, *size] and [n, O, *size out], of 1 to 3 dimensions after the channels.
+        V, v_b, t, W: as above, each of the dtype of x or of the sums; t and W are given together, or neither.
         stride, padding, dilation: an integer a dimension, as torch.nn.functional.conv2d takes them.
         groups: divides C and O.
-        backend: "auto" (the fastest measured one that can serve), "reference" or "cpp" (1 and 2 dimensions).
+        backend: "reference" or "cpp" (1 and 2 dimensions). Dtypes, results, derivatives and errors: see `fastrw.ops`.
 
     Returns:
-        t_y [n, O, *size out] and sums [2, O], float32 (float64 for float64 inputs), the dtype in which sums are kept.
-        Differentiable in every tensor, to any order, in reverse and forward mode, and under vmap.
-
-    Raises:
-        TypeError: an argument is not a tensor, or not integers, as said above.
-        ValueError: dtypes, devices, shapes or numbers break the rules above, or no backend has that name.
-        fastrw.Refused: the backend asked for cannot serve these tensors; the text says why.
+        t_y [n, O, *size out] and sums [2, O]
     """
-    _check(x, V, v_b, t, W, y, stride, padding, dilation, groups)
-    return call(_OP, backend, x, V, v_b, t, W, y, list(stride), list(padding), list(dilation), groups)
+    return call(_OP, backend, x, V, v_b, t, W, y, stride, padding, dilation, groups)
 
 
-def _check(x, V, v_b, t, W, y, stride, padding, dilation, groups) -> None:
-    checks.tensors(_OP, _LETTERS, wide=("V", "v_b", "t", "W"), x=x, V=V, v_b=v_b, t=t, W=W, y=y)
+def _rules(x, V, v_b, t, W, y, stride, padding, dilation, groups) -> None:
     if (t is None) != (W is None):
         raise ValueError(f"fastrw.{_OP}: t and W must be given together, got one alone")
     convolution.weight(_OP, x, groups, V=V)
     convolution.geometry(_OP, x, V.shape[2:], stride, padding, dilation, groups, y=y)
-    for name, like, given in (("t", ("x", x), t), ("W", ("V", V), W)):
-        if given is not None and given.shape != like[1].shape:
-            rule = f"{name} must have the shape of {like[0]}"
-            raise ValueError(f"fastrw.{_OP}: {rule}, got {tuple(given.shape)} and {tuple(like[1].shape)}")
+    checks.alike(_OP, "x", x, t=t)
+    checks.alike(_OP, "V", V, W=W)
 
 
-def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
-    x, y, V, _, *options = convolution.sample(device, dtype)
-    return x, V, V.flatten(1).sum(1), x.flip(0), V.flip(0), y, *options
-
-
-def _empty(x, V, v_b, t, W, y, stride, padding, dilation, groups) -> tuple[Tensor, Tensor]:
-    _check(x, V, v_b, t, W, y, stride, padding, dilation, groups)
+def _outputs(x, V, v_b, t, W, y, *options) -> tuple[Tensor, Tensor]:
     dtype = checks.sums(x.dtype)
     t_y = x.new_empty(y.shape, dtype=dtype)
     if y.ndim == 4 and not y.is_contiguous() and y.is_contiguous(memory_format=torch.channels_last):
@@ -79,18 +63,23 @@ def _empty(x, V, v_b, t, W, y, stride, padding, dilation, groups) -> tuple[Tenso
     return t_y, x.new_empty(2, y.shape[1], dtype=dtype)
 
 
+def _sample(whole: Whole) -> tuple:
+    x, y, V, _, *options = convolution.sample(whole)
+    return x, V, V.flatten(1).sum(1), x.flip(0), V.flip(0), y, *options
+
+
 def _order(x, V, v_b, t, W, y, *rest) -> tuple[str, ...]:
     # 0.3 to 0.95 of torch's time, but 1.1 where many weights meet few positions
     return () if x.device.type != "cpu" or convolution.crowded(V, y, 1000) else ("cpp",)
 
 
-backends.register(
+register(
     _OP,
-    schema="(Tensor x, Tensor V, Tensor? v_b, Tensor? t, Tensor? W, Tensor y, int[] stride, int[] padding, "
-    "int[] dilation, int groups) -> (Tensor, Tensor)",
-    reference=reference.conv_tangent,
-    fake=_empty,
+    letters={"x": "nC*", "V": "O*", "v_b": "O", "t": "nC*", "W": "O*", "y": "nO*"},
+    wide=("V", "v_b", "t", "W"),
+    rules=_rules,
+    outputs=_outputs,
     sample=_sample,
     order=_order,
-    unfit={"cpp": convolution.unfit},
+    cpp_refusal=convolution.cpp_refusal,
 )

@@ -9,24 +9,15 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .sample import whole
+from .sample import Whole
 
 Ints = Sequence[int]
 LINE = 64  # bytes: on the CPU the output channels of a per-example weight begin on a line of their own
 
 
-def integer(op: str, least: int, **given) -> None:
-    """Integers that are at least `least`."""
-    for name, x in given.items():
-        if isinstance(x, bool) or not isinstance(x, int):
-            raise TypeError(f"fastrw.{op}: {name} must be an integer, got {type(x).__name__}")
-        if x < least:
-            raise ValueError(f"fastrw.{op}: {name} must be {least} or more, got {x}")
-
-
 def weight(op: str, x: Tensor, groups: int, **given: Tensor | None) -> None:
     """A weight [O, C / groups, *kernel] of as many dimensions as x [n, C, *size]."""
-    integer(op, 1, groups=groups)
+    checks.integer(op, 1, groups=groups)
     for name, V in given.items():
         if V is None:
             continue
@@ -48,7 +39,7 @@ def geometry(
     checks.integers(op, 1, x.ndim - 2, stride=stride)
     checks.integers(op, 0, x.ndim - 2, padding=padding)
     checks.integers(op, 1, x.ndim - 2, dilation=dilation)
-    integer(op, 1, groups=groups)
+    checks.integer(op, 1, groups=groups)
     _divides(op, groups, x=x)
     _divides(op, groups, **output)
     sizes = []
@@ -63,8 +54,8 @@ def geometry(
         raise ValueError(f"fastrw.{op}: {rule}, {sizes}, got {list(g.shape[2:])}")
 
 
-def unfit(x: Tensor, *args) -> str | None:
-    """Why the C++ kernels cannot serve: they know one and two dimensions."""
+def cpp_refusal(x: Tensor, *args) -> str | None:
+    """Why the C++ kernels cannot serve: they handle one and two dimensions."""
     return None if x.ndim < 5 else "serves 1 and 2 dimensions after [n, C], got 3"
 
 
@@ -86,12 +77,10 @@ def empty_instances(x: Tensor, n: int, O: int, groups: int, kernel: Ints) -> Ten
     return torch.empty_strided(like.shape, like.stride(), dtype=dtype, device=x.device)
 
 
-def sample(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, list, list, list, list, int]:
-    """x, g, V, kernel, stride, padding, dilation, groups of whole numbers: two groups, an odd padding, 17 channels."""
+def sample(whole: Whole) -> tuple[Tensor, Tensor, Tensor, list, list, list, list, int]:
+    """x, g, V, kernel, stride, padding, dilation, groups: two groups, an odd padding, 17 channels."""
     n, groups, c, o = 5, 2, 3, 17
-    x = whole(n, groups * c, 9, 7, step=3, device=device, dtype=dtype)
-    g = whole(n, groups * o, 5, 5, step=7, device=device, dtype=dtype)
-    V = whole(groups * o, c, 3, 2, step=11, device=device, dtype=dtype)
+    x, g, V = whole(n, groups * c, 9, 7), whole(n, groups * o, 5, 5), whole(groups * o, c, 3, 2)
     return x, g, V, [3, 2], [2, 1], [1, 0], [1, 2], groups
 
 

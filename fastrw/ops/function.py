@@ -5,8 +5,6 @@ a Function with backward, jvp and vmap is right under torch.autograd and torch.f
 derivatives are those of the reference, in torch ops, and form its intermediates in memory.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
@@ -14,39 +12,8 @@ from torch import Tensor
 from . import backends
 from .self_test import as_tuple
 
-COMPILED = ("cpp", "cuda")
 
-
-def call(op: str, backend: str, *args):
-    """The op on the backend that serves it, differentiable in each of its tensors."""
-    if torch.compiler.is_dynamo_compiling():
-        from .in_graph import apply  # imports torch._dynamo: a second that only torch.compile is to pay
-
-        return apply(op, backend, *args)
-    return apply_eagerly(op, backend, *args)
-
-
-def lean(op: str, backend: str, check: Callable[..., None], *args):
-    """`call`, where Python's rules would cost a small op as much as the op: a compiled kernel keeps the same rules in
-    the same words, so `check` is asked first only where another backend serves, or a derivative is wanted."""
-    if isinstance(args[0], Tensor) and not torch.compiler.is_dynamo_compiling() and not wanted(args):
-        try:
-            chosen = backends.choose(op, backend, *args)
-            if chosen.name in COMPILED:
-                return chosen.run(*args)
-        except Exception:
-            check(*args)  # what is wrong with the arguments, if they are wrong
-            raise
-    check(*args)
-    return call(op, backend, *args)
-
-
-def value(op: str, backend: str, *args):
-    """The op below autograd, for callers that have made its arguments and want no derivative."""
-    return backends.choose(op, backend, *args).run(*args)
-
-
-def apply_eagerly(op: str, backend: str, *args):
+def apply(op: str, backend: str, *args):
     """Choose the backend, then run it inside the Function."""
     chosen = backends.choose(op, backend, *args)
     if not wanted(args):  # the Function's own cost is ten times that of a small op

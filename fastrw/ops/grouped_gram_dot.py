@@ -1,12 +1,14 @@
-"""grouped_gram_dot: the scores and weights of a batch from the rows of all its linear uses at once."""
+"""grouped_gram_dot: the scores of a batch from the rows of all its linear uses at once."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from . import backends, checks, reference
-from .function import call
+from . import checks, reference
+from .backends import register
+from .call import run
+from .sample import Whole
 
 _LETTERS = {"a": "rp", "g": "rq", "a_val": "kp", "g_val": "kq"}
 _OP = "grouped_gram_dot"
@@ -21,34 +23,26 @@ def grouped_gram_dot(
     n: int,
     *,
     backend: str = "auto",
-) -> tuple[Tensor, Tensor]:  # s [n], w [n]
-    """s_i = sum_uses sum_{r owned by i} sum_k (a_r . a_k + bias)(g_r . g_k) and w_i = max(s_i, 0) / sum_j max(s_j, 0)
+) -> Tensor:  # [n]
+    """s_i = sum_uses sum_{r of example i} sum_k (a_r . a_k + bias)(g_r . g_k)
 
-    Eq. 12 and Eq. 8-9 of "Learning to Reweight Examples for Robust Deep Learning" (Ren et al. 2018) for a whole model
-    whose uses are linear. The rows of one example are neighbours: of the r rows of a use, example i owns those from
-    i r / n on. On a GPU two launches lead from the rows to the weights, for 45 uses; one more for each further 45.
+    Eq. 12 of "Learning to Reweight Examples for Robust Deep Learning" (Ren et al. 2018) summed over all linear uses of
+    a model. The rows of one example are adjacent: of the r rows of a use, example i has those from i r / n on. On a GPU
+    two launches serve 45 uses; every further 45 take one more.
 
     Args:
-        a, g, a_val, g_val: as many matrices each as there are uses, at least one, of one dtype (float32, bfloat16,
-            float16, or float64) on one device, with any strides. r, k, p and q may differ from use to use; r is a
-            multiple of n. Any size may be 0.
+        a, g, a_val, g_val: as many matrices each as there are uses, at least one. r, k, p and q may differ from use to
+            use; r is a multiple of n.
         bias: a number a use, added to every product of inputs: 1 where it has a bias, else 0.
         n: examples.
-        backend: "auto" (the fastest measured one that can serve), "reference", "cpp" or "cuda". On a GPU float32
-            products are TF32 where `torch.backends.cuda.matmul` allows it; float64 is served by reference and cpp.
+        backend: "reference", "cpp" or "cuda"; on a GPU float32 products are TF32 where `torch.backends.cuda.matmul`
+            allows it. Dtypes, results, derivatives and errors: see `fastrw.ops`.
 
     Returns:
-        s [n] and w [n] on the same device, float32 (float64 for float64 inputs); sums are kept in that dtype. A score
-        that is not finite has weight 0. Differentiable in every matrix, to any order, in reverse and forward mode, and
-        under vmap.
-
-    Raises:
-        TypeError: an argument is not of the type above.
-        ValueError: dtypes, devices, shapes or numbers of uses break the rules above, or no backend has that name.
-        fastrw.Refused: the backend asked for cannot serve these tensors; the text says why.
+        s [n]
     """
     _check(a, g, a_val, g_val, bias, n)
-    return call(_OP, backend, *_flat(a, g, a_val, g_val, bias, n))
+    return run(_OP, backend, *_flat(a, g, a_val, g_val, bias, n))
 
 
 def _check(a, g, a_val, g_val, bias, n) -> None:
@@ -61,10 +55,7 @@ def _check(a, g, a_val, g_val, bias, n) -> None:
     for name, x in given.items():
         if len(x) != len(a):
             raise ValueError(f"fastrw.{_OP}: {name} must have as many uses as a, got {len(x)} and {len(a)}")
-    if isinstance(n, bool) or not isinstance(n, (int, torch.SymInt)):
-        raise TypeError(f"fastrw.{_OP}: n must be an integer, got {type(n).__name__}")
-    if n < 0:
-        raise ValueError(f"fastrw.{_OP}: n must be 0 or more, got {n}")
+    checks.integer(_OP, 0, n=n)
     for i in range(len(a)):
         checks.number(_OP, f"bias[{i}]", bias[i])
         letters = {f"{name}[{i}]": spelled for name, spelled in _LETTERS.items()}
@@ -78,55 +69,34 @@ def _check(a, g, a_val, g_val, bias, n) -> None:
             raise ValueError(f"fastrw.{_OP}: the rows of a[{i}] must be a multiple of n, got {r} and {n}")
 
 
+def _outputs(a, g, a_val, g_val, bias, n, tf32=False) -> Tensor:
+    _check(a, g, a_val, g_val, bias, n)
+    return a[0].new_empty(n, dtype=checks.sums(a[0].dtype))
+
+
 def _flat(a, g, a_val, g_val, bias, n) -> tuple:
-    """As the registry of backends wants them: the numbers, then every tensor by itself."""
+    """As the backends are chosen and differentiated: the numbers, then every tensor by itself."""
     return (n, tuple(map(float, bias)), *a, *g, *a_val, *g_val)
 
 
 def nested(n: int, bias: tuple[float, ...], *tensors: Tensor) -> tuple:
-    """The arguments of the op from those of the registry."""
+    """The arguments of the op from those of `_flat`."""
     uses = len(bias)
     return *(list(tensors[i * uses : (i + 1) * uses]) for i in range(4)), list(bias), n
 
 
-def _reference(*args) -> tuple[Tensor, Tensor]:
-    return reference.grouped_gram_dot(*nested(*args))
+def _sample(whole: Whole) -> tuple:
+    uses = [(9, 3, 35, 10), (18, 19, 67, 5), (9, 1, 1, 1)]
+    sides = zip(*(((r, p), (r, q), (k, p), (k, q)) for r, k, p, q in uses), strict=True)
+    return _flat(*([whole(*shape) for shape in side] for side in sides), [1.0, 0.0, 0.0], 9)
 
 
-def _compiled(*args) -> tuple:
-    return *nested(*args), torch.backends.cuda.matmul.fp32_precision == "tf32"
-
-
-def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
-    """Small whole numbers, the largest score, that of example 0, a power of 2: exact up to the last division."""
-    n, uses = 9, [(9, 3, 35, 10), (18, 19, 67, 5), (9, 1, 1, 1)]
-
-    def matrix(rows: int, columns: int, step: int) -> Tensor:
-        i = torch.arange(rows * columns, device=device)
-        return (i * i * step % 31 % 5 - 2).view(rows, columns).to(dtype)
-
-    a, g = [matrix(r, p, 3) for r, k, p, q in uses], [matrix(r, q, 7) for r, k, p, q in uses]
-    a_val, g_val = [matrix(k, p, 11) for r, k, p, q in uses], [matrix(k, q, 13) for r, k, p, q in uses]
-    for use in range(3):
-        g[use][: uses[use][0] // n] = 0
-    for x in (a[2], g[2], a_val[2], g_val[2]):
-        x[0] = 16
-    return _flat(a, g, a_val, g_val, [1.0, 0.0, 0.0], n)
-
-
-def _empty(a, g, a_val, g_val, bias, n, tf32=False) -> tuple[Tensor, Tensor]:
-    _check(a, g, a_val, g_val, bias, n)
-    dtype = checks.sums(a[0].dtype)
-    return a[0].new_empty(n, dtype=dtype), a[0].new_empty(n, dtype=dtype)
-
-
-backends.register(
+register(
     _OP,
-    schema="(Tensor[] a, Tensor[] g, Tensor[] a_val, Tensor[] g_val, float[] bias, int n, bool tf32=False) "
-    "-> (Tensor, Tensor)",
-    reference=_reference,
-    fake=_empty,
-    arguments=_compiled,
-    order={"cpu": ("cpp",), "cuda": ("cuda",)},
+    letters={},
+    outputs=_outputs,
     sample=_sample,
+    reference=lambda *args: reference.grouped_gram_dot(*nested(*args)),
+    arguments=lambda *args: (*nested(*args), torch.backends.cuda.matmul.fp32_precision == "tf32"),
+    order={"cpu": ("cpp",), "cuda": ("cuda",)},
 )

@@ -2,6 +2,6 @@
 
 import torch
 
-from .function import apply_eagerly
+from . import function
 
-apply = torch.compiler.allow_in_graph(apply_eagerly)
+apply = torch.compiler.allow_in_graph(function.apply)

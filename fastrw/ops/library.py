@@ -4,6 +4,7 @@ torch gives an op without a formula, or with a backward alone, tangents of zero 
 only: asked for a derivative they raise, and the Function of function.py runs them below autograd.
 """
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -18,6 +19,12 @@ def define(name: str, schema: str, run: Callable[..., Tensor]) -> None:
     _fragment.define(name + schema)
     for device in ("CPU", "CUDA"):
         _fragment.impl(name, run, device)
+
+
+def schema_of(run: Callable) -> str:
+    """The schema of a function of tensors, numbers and lists of integers. Its sizes are no symbols, and it has no
+    defaults: a trailing argument that equals its default would not arrive."""
+    return re.sub("=[^,)]*", "", torch.library.infer_schema(run, mutates_args=())).replace("SymInt", "int")
 
 
 def complete(name: str, fake: Callable[..., Tensor]) -> Callable[..., Tensor]:

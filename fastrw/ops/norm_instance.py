@@ -1,13 +1,10 @@
 """norm_instance: the gradient of scale and shift of one affine norm, per example, in one pass."""
 
-import torch
 from torch import Tensor
 
-from . import backends, checks, reference
-from .function import lean
-from .norm_dot import check_norm, sample
-
-_OP = "norm_instance"
+from .backends import register
+from .call import lean
+from .norm_dot import STATISTICS, check_groups, sample
 
 
 def norm_instance(
@@ -24,47 +21,26 @@ def norm_instance(
     examples, sum_i w_i G_i. x_hat is formed in registers and never written; layouts and statistics as in `norm_dot`.
 
     Args:
-        x, g: [n, S, C] of one dtype (float32, bfloat16, float16, or float64) on one device, with any strides; read in
-            place where channels or positions are next to each other in memory. Any size may be 0: an empty sum is 0.
-        mean: [n, S, G] or None (nothing is subtracted: RMS norm), rstd: [n, S, G], G a divisor of C, in the dtype of x
-            or that of its sums; strides of 0 where they do not vary.
-        backend: "auto" (the fastest measured one that can serve), "reference", "cpp" or "cuda".
+        x, g: [n, S, C]; read in place where channels or positions are adjacent in memory.
+        mean: [n, S, G] or None (nothing is subtracted: RMS norm), rstd: [n, S, G], G a divisor of C, of the dtype of x
+            or of the sums; strides of 0 where they do not vary.
+        backend: "reference", "cpp" or "cuda". Dtypes, results, derivatives and errors: see `fastrw.ops`.
 
     Returns:
-        gradients of gamma and of beta, each [n, C] on the same device, float32 (float64 for float64 inputs); sums are
-        kept in that dtype. Differentiable in every tensor, to any order, in reverse and forward mode, and under vmap.
-
-    Raises:
-        TypeError: an argument is not a tensor.
-        ValueError: dtypes, devices or shapes break the rules above, or no backend has that name.
-        fastrw.Refused: the backend asked for cannot serve these tensors; the text says why.
+        gradients of gamma and of beta, each [n, C]
 
     Source: the per-example gradients of Ren et al. 2018, Eq. 7, for the parameters of one norm.
     """
-    return lean(_OP, backend, _check, x, g, mean, rstd)
+    return lean("norm_instance", backend, x, g, mean, rstd)
 
 
-def _check(x, g, mean, rstd) -> None:
-    check_norm(_OP, x=x, g=g, mean=mean, rstd=rstd)
-
-
-def _empty(x, g, mean, rstd) -> tuple[Tensor, Tensor]:
-    _check(x, g, mean, rstd)
-    n, _, C = x.shape
-    dtype = checks.sums(x.dtype)
-    return x.new_empty(n, C, dtype=dtype), x.new_empty(n, C, dtype=dtype)
-
-
-def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
-    return sample(device, dtype)[:4]
-
-
-backends.register(
-    _OP,
-    schema="(Tensor x, Tensor g, Tensor? mean, Tensor rstd) -> (Tensor, Tensor)",
-    reference=reference.norm_instance,
-    fake=_empty,
-    sample=_sample,
+register(
+    "norm_instance",
+    letters=STATISTICS,
+    wide=("mean", "rstd"),
+    rules=lambda x, g, mean, rstd: check_groups("norm_instance", x, rstd),
+    outputs=("nC", "nC"),
+    sample=lambda whole: sample(whole)[:4],
     order={
         "cpu": ("cpp",),  # 0.05 to 0.3 of the time of forming x_hat and the product
         "cuda": ("cuda",),  # bound by bytes: x and g once; not measured yet

@@ -1,13 +1,9 @@
 """project_dot: the scores of one linear use from rows and the validation gradient V."""
 
-import torch
 from torch import Tensor
 
-from . import backends, checks, reference
-from .function import lean
-from .sample import whole
-
-_LETTERS = {"a": "rp", "g": "rq", "V": "qp", "v_b": "q"}
+from .backends import register
+from .call import lean
 
 
 def project_dot(
@@ -24,58 +20,22 @@ def project_dot(
     over validation rows k taken first: V = sum_k g_k a_k^T, v_b = sum_k g_k. The product V a is not written to memory.
 
     Args:
-        a, g, V: matrices [r, p], [r, q], [q, p] of one dtype (float32, bfloat16, float16, or float64) on one device,
-            with any strides; V and v_b may be float32 where a and g have 16 bits. Any size may be 0: an empty sum is 0.
-        v_b: [q], or None where the use has no bias.
-        backend: "auto" (the fastest measured one that can serve), "reference", "cpp" or "triton". float64 is served by
-            reference and cpp alone.
+        a, g: [r, p], [r, q].
+        V, v_b: [q, p], [q] of the dtype of a or of the sums; v_b is None where the use has no bias.
+        backend: "reference", "cpp" or "triton". Dtypes, results, derivatives and errors: see `fastrw.ops`.
 
     Returns:
-        s [r] on the same device, float32 (float64 for float64 inputs); sums are kept in that dtype. Differentiable in
-        every tensor, to any order, in reverse and forward mode, and under vmap.
-
-    Raises:
-        TypeError: an argument is not a tensor.
-        ValueError: dtypes, devices or shapes break the rules above, or no backend has that name.
-        fastrw.Refused: the backend asked for cannot serve these tensors; the text says why.
+        s [r]
     """
-    return lean("project_dot", backend, _check, a, g, V, v_b)
+    return lean("project_dot", backend, a, g, V, v_b)
 
 
-def _check(a, g, V, v_b) -> None:
-    checks.tensors("project_dot", _LETTERS, wide=("V", "v_b"), a=a, g=g, V=V, v_b=v_b)
-
-
-def _triton(*args) -> Tensor:
-    from fastrw.kernels.project_dot import launch_project_dot  # Triton is imported when it is first used
-
-    return launch_project_dot(*args)
-
-
-def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
-    r, p, q = 35, 67, 19
-    return (
-        whole(r, p, step=3, device=device, dtype=dtype),
-        whole(r, q, step=7, device=device, dtype=dtype),
-        whole(q, p, step=11, device=device, dtype=dtype),
-        whole(q, step=13, device=device, dtype=dtype),
-    )
-
-
-def _empty(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None) -> Tensor:
-    _check(a, g, V, v_b)
-    return a.new_empty(a.shape[0], dtype=checks.sums(a.dtype))
-
-
-backends.register(
+register(
     "project_dot",
-    schema="(Tensor a, Tensor g, Tensor V, Tensor? v_b) -> Tensor",
-    reference=reference.project_dot,
-    triton=_triton,
-    fake=_empty,
-    order={
-        "cpu": ("cpp",),
-        "cuda": ("triton",),  # by the roof; not measured yet
-    },
-    sample=_sample,
+    letters={"a": "rp", "g": "rq", "V": "qp", "v_b": "q"},
+    wide=("V", "v_b"),
+    outputs=("r",),
+    sample={"r": 35, "p": 67, "q": 19},
+    order={"cpu": ("cpp",), "cuda": ("triton",)},  # cuda: by the roofline; not measured yet
+    triton=True,
 )

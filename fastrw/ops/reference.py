@@ -56,31 +56,16 @@ def gram_dot(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float = 1
 @_wide
 def grouped_gram_dot(
     a: list[Tensor], g: list[Tensor], a_val: list[Tensor], g_val: list[Tensor], bias: list[float], n: int
-) -> tuple[Tensor, Tensor]:
-    """s_i = sum_uses sum_{r owned by i} s_r and the weights of Eq. 8-9; rows of an example are neighbours."""
+) -> Tensor:
+    """s_i = sum_uses sum_{r of example i} s_r -> [n]; the rows of an example are adjacent."""
     uses = zip(a, g, a_val, g_val, bias, strict=True)
-    s = sum(gram_dot(*use).reshape(n, len(use[0]) // max(n, 1)).sum(1) for use in uses)
-    return s, rectify_normalize(s)
+    return sum(gram_dot(*use).reshape(n, len(use[0]) // max(n, 1)).sum(1) for use in uses)
 
 
 @_wide
 def project_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None) -> Tensor:
     """s_r = g_r . (V a_r + v_b):  a [r, p], g [r, q], V [q, p], v_b [q] -> [r]"""
     return (g * (a @ V.mT if v_b is None else a @ V.mT + v_b)).sum(1)
-
-
-@_wide
-def instance_dot(
-    a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None, keep: bool = False
-) -> tuple[Tensor, Tensor]:
-    """G_i = sum_t g_it a_it^T, s_i = <G_i, V> + <sum_t g_it, v_b>:  a [n, t, p], g [n, t, q] -> s [n], G [n, q, p]
-
-    Without `keep` the second result is empty: [0, q, p].
-    """
-    G = torch.einsum("ntq,ntp->nqp", g, a)
-    s = torch.einsum("nqp,qp->n", G, V)
-    s = s if v_b is None else s + torch.einsum("ntq,q->n", g, v_b)
-    return s, G if keep else G[:0].clone()
 
 
 @_wide
@@ -211,7 +196,8 @@ def embedding_dot(idx: Tensor, g: Tensor, V: Tensor, padding_idx: int = -1) -> T
 
 @_wide
 def rectify_normalize(s: Tensor) -> Tensor:
-    """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta), Eq. 8-9 of Ren et al. 2018; one not finite gets 0."""
+    """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta), delta = 1 where the sum is 0, else 0: Eq. 8-9 of Ren et al.
+    2018. A score that is not finite counts as 0."""
     w = torch.where(torch.isfinite(s), s, 0).clamp(min=0)
     top = w.max() if len(w) else w.sum()  # dividing by the largest first keeps the sum finite
     w = w / torch.where(top > 0, top, 1)
@@ -256,12 +242,7 @@ def batch_norm_tangent(
         out.addcmul_(t, scale.view(channel))
     if residual is not None:
         out = out + residual
-    return out if output is None else relu_tangent(out, output)
-
-
-def relu_tangent(t: Tensor, output: Tensor) -> Tensor:
-    """The tangent of ReLU: t, 0 where its output is not positive. Like t."""
-    return torch.ops.aten.threshold_backward(t, output, 0)
+    return out if output is None else torch.ops.aten.threshold_backward(out, output, 0)
 
 
 def _weighed(w: Tensor, *tensors: Tensor) -> list[Tensor]:

@@ -1,13 +1,9 @@
 """weighted_outer: the weighted gradient of one linear use from rows; those of weight 0 are never read."""
 
-import torch
 from torch import Tensor
 
-from . import backends, checks, reference
-from .function import lean
-from .sample import whole
-
-_LETTERS = {"a": "rp", "g": "rq", "w": "r"}
+from .backends import register
+from .call import lean
 
 
 def weighted_outer(
@@ -24,58 +20,22 @@ def weighted_outer(
     adds nothing, whatever it holds.
 
     Args:
-        a, g: matrices [r, p], [r, q] of one dtype (float32, bfloat16, float16, or float64) on one device, with any
-            strides. Any size may be 0: an empty sum is 0.
-        w: [r] of their dtype, or float32 where they have 16 bits; None: every weight is 1.
-        backend: "auto" (the fastest measured one that can serve), "reference", "cpp" or "triton". float64 is served by
-            reference and cpp alone.
+        a, g: [r, p], [r, q].
+        w: [r] of the dtype of a or of the sums; None: every weight is 1.
+        backend: "reference", "cpp" or "triton". Dtypes, results, derivatives and errors: see `fastrw.ops`.
 
     Returns:
-        W [q, p] and b [q], float32 (float64 for float64 inputs); sums are kept in that dtype. Differentiable in every
-        tensor, to any order, in reverse and forward mode, and under vmap.
-
-    Raises:
-        TypeError: an argument is not a tensor.
-        ValueError: dtypes, devices or shapes break the rules above, or no backend has that name.
-        fastrw.Refused: the backend asked for cannot serve these tensors; the text says why.
+        W [q, p] and b [q]
     """
-    return lean("weighted_outer", backend, _check, a, g, w)
+    return lean("weighted_outer", backend, a, g, w)
 
 
-def _check(a, g, w) -> None:
-    checks.tensors("weighted_outer", _LETTERS, wide=("w",), a=a, g=g, w=w)
-
-
-def _triton(*args) -> tuple[Tensor, Tensor]:
-    from fastrw.kernels.weighted_outer import launch_weighted_outer  # Triton is imported when it is first used
-
-    return launch_weighted_outer(*args)
-
-
-def _sample(device: torch.device, dtype: torch.dtype) -> tuple:
-    r, p, q = 35, 67, 19
-    return (
-        whole(r, p, step=3, device=device, dtype=dtype),
-        whole(r, q, step=7, device=device, dtype=dtype),
-        whole(r, step=11, device=device, dtype=checks.sums(dtype)).clamp(min=0),
-    )
-
-
-def _empty(a: Tensor, g: Tensor, w: Tensor | None) -> tuple[Tensor, Tensor]:
-    _check(a, g, w)
-    p, q, dtype = a.shape[1], g.shape[1], checks.sums(a.dtype)
-    return a.new_empty(q, p, dtype=dtype), a.new_empty(q, dtype=dtype)
-
-
-backends.register(
+register(
     "weighted_outer",
-    schema="(Tensor a, Tensor g, Tensor? w) -> (Tensor, Tensor)",
-    reference=reference.weighted_outer,
-    triton=_triton,
-    fake=_empty,
-    order={
-        "cpu": ("cpp",),
-        "cuda": ("triton",),  # by the roof; not measured yet
-    },
-    sample=_sample,
+    letters={"a": "rp", "g": "rq", "w": "r"},
+    wide=("w",),
+    outputs=("qp", "q"),
+    sample={"r": 35, "p": 67, "q": 19},
+    order={"cpu": ("cpp",), "cuda": ("triton",)},  # cuda: by the roofline; not measured yet
+    triton=True,
 )

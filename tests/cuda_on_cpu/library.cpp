@@ -10,7 +10,7 @@ STABLE_TORCH_LIBRARY(fastrw_on_cpu, m) {
   m.def("gram_dot(Tensor a, Tensor g, Tensor a_val, Tensor g_val, float bias) -> Tensor");
   m.def(
       "grouped_gram_dot(Tensor[] a, Tensor[] g, Tensor[] a_val, Tensor[] g_val, float[] bias, int n, bool tf32=False) "
-      "-> (Tensor, Tensor)");
+      "-> Tensor");
   m.def(
       "conv_dot(Tensor x, Tensor g, Tensor V, Tensor? v_b, int[] stride, int[] padding, int[] dilation, int groups) "
       "-> Tensor");

@@ -1,6 +1,9 @@
+from collections.abc import Iterator
+
 import torch
 from hypothesis import strategies as st
 
+from tests.builds import KINDS, Build, build, tensor_rows, units
 from tests.op_cases import OpCase
 
 NAMES = ("a", "g", "a_val", "g_val", "bias")
@@ -9,6 +12,29 @@ small = st.integers(0, 40)
 
 def make(draw, r, k, p, q, bias=1.0):
     return draw.normal(r, p), draw.normal(r, q), draw.normal(k, p), draw.normal(k, q), bias
+
+
+def builds() -> Iterator[Build]:
+    from fastrw.kernels.gram_dot import CONFIGS, _gram_dot_kernel  # imports Triton
+
+    for family, configs in CONFIGS.items():
+        for dtype, other, precision in KINDS[family]:
+            if dtype != other:
+                continue
+            pointers = dict.fromkeys(("a_ptr", "g_ptr", "a_val_ptr", "g_val_ptr"), dtype) | {"partial_ptr": "fp32"}
+            for config in configs:
+                for unit_p in {units(dtype, family != "narrow"), units(dtype, True)}:
+                    unit_q = units(dtype, family != "narrow")
+                    yield build(
+                        _gram_dot_kernel,
+                        config,
+                        pointers,
+                        {"UNIT_P": unit_p, "UNIT_Q": unit_q, "PRECISION": precision},
+                        aligned=unit_p > 1,
+                        floats=("bias",),
+                        tensor_rows=tensor_rows(config.BLOCK_R, dtype, precision),
+                        about={"family": family, "dtype": dtype, "precision": precision, "units": [unit_p, unit_q]},
+                    )
 
 
 CASE = OpCase(
@@ -48,6 +74,7 @@ CASE = OpCase(
         *(({name: [[1.0]]}, f"{name} must be a tensor, got list") for name in NAMES[:4]),
         *(({"bias": x}, f"bias must be a number, got {type(x).__name__}") for x in ("1", None, True, torch.ones(()))),
     ],
+    builds=builds,
 )
 
 

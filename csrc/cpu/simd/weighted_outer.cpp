@@ -1,5 +1,5 @@
 // W = sum_r w_r g_r a_r^T in tiles: the sums of a tile stay in registers while the packed rows pass.
-#include "outer.h"
+#include "weighted_outer.h"
 #include "tile.h"
 
 namespace fastrw::FASTRW_LEVEL {

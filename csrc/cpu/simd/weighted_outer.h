@@ -1,4 +1,4 @@
-// The kernels of weighted_outer and instance_dot, once for each instruction-set level.
+// The kernel of weighted_outer, once for each instruction-set level.
 #pragma once
 #include "rows.h"
 
@@ -19,24 +19,12 @@ template <class E> struct WeightedOuter {
   int64_t p, q;
 };
 
-template <class E, class F> struct InstanceDot {
-  using Sum = sum_t<E>;
-  Rows<E> a;            // [t, p] of one example
-  Rows<E> g;            // [t, q]
-  Rows<F> V;            // [q, p]
-  const sum_t<E>* v_b;  // [q], or null
-  sum_t<E>* G;          // [q, p]
-  int64_t t, p, q;
-};
-
 #define FASTRW_DECLARE(level)                                                                                          \
   namespace level {                                                                                                    \
   /* the block of W [q, p] = sum of w g a^T over rows [first, last); with the block's first column of b [q] too */     \
   template <class E>                                                                                                   \
   void weighted_outer(const WeightedOuter<E>& use, Block block, int64_t first, int64_t last, sum_t<E>* W, sum_t<E>* b, \
                       sum_t<E>* scratch);                                                                              \
-  /* G of one example is written, its s returned */                                                                    \
-  template <class Use> typename Use::Sum instance_dot(const Use& use, typename Use::Sum* scratch);                     \
   }
 FASTRW_DECLARE(baseline)
 FASTRW_DECLARE(avx2)

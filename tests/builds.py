@@ -1,12 +1,15 @@
-"""One kernel with everything fixed that the compiler needs to know."""
+"""One Triton kernel with everything fixed that the compiler needs to know: what tests.ahead_of_time compiles."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import triton
+if TYPE_CHECKING:
+    import triton
 
 BYTES = {"bf16": 2, "fp16": 2, "fp32": 4}
-# family -> dtype, that of the other factor, precision
+# family of configs -> dtype, that of the other factor, precision
 KINDS = {
     "half": [("bf16", "bf16", "ieee"), ("fp16", "fp16", "ieee")],
     "wide": [("bf16", "fp32", "ieee"), ("fp16", "fp32", "ieee")],

@@ -1,0 +1,16 @@
+// The switch over dtypes, once for the CPU.
+#pragma once
+#include "../checks.h"
+#include "simd/elements.h"
+
+namespace fastrw {
+// run(E()) for the element type E of t, whose dtype has been checked
+template <class Run> auto with_dtype(const Tensor& t, Run run) {
+  switch (t.scalar_type()) {
+    case ScalarType::Double: return run(double());
+    case ScalarType::Half: return run(Half());
+    case ScalarType::BFloat16: return run(BFloat16());
+    default: return run(float());
+  }
+}
+}  // namespace fastrw
