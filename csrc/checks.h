@@ -1,4 +1,4 @@
-// What every op asks of its arguments. A broken rule raises ValueError with the text
+// The checks of every op's arguments. A broken rule raises ValueError with the text
 // "fastrw.<op>: <rule>, got <value>", in the same words as the Python layer.
 #pragma once
 #include <torch/csrc/stable/ops.h>
@@ -56,13 +56,12 @@ inline std::string dtype(const Tensor& t) {
 // Rows of unit inner stride, at any row stride: a copy is made only where the inner stride is another.
 inline Tensor rows(const Tensor& t) { return t.size(1) <= 1 || t.stride(1) == 1 ? t : torch::stable::contiguous(t); }
 
-// An argument and its letters: {"a", "rp", &a} is a [r, p]; "nC*" has any further dimensions; a null tensor was left
-// out.
+// An argument and its letters: {"a", "rp", &a} is a [r, p]; "nC*" has any further dimensions; null: not given.
 struct Spelled {
   const char* name;
   std::string letters;
   const Tensor* tensor;
-  enum Kind { same, wide, index } kind = same;  // wide: of the dtype of the sums, or of the others'
+  enum Kind { same, wide, index } kind = same;  // wide: may have the dtype of the sums
 };
 
 inline const Tensor* maybe(const std::optional<Tensor>& t) { return t.has_value() ? &*t : nullptr; }
@@ -116,7 +115,7 @@ inline void check_tensors(const char* op, std::initializer_list<Spelled> argumen
   }
 }
 
-// Tensors, where they are there, of the very shape of x.
+// Those that are given have the shape of x.
 inline void check_alike(const char* op, const char* lead, const Tensor& x, std::initializer_list<Spelled> arguments) {
   for (const Spelled& t : arguments) {
     bool same = t.tensor == nullptr || t.tensor->dim() == x.dim();

@@ -30,7 +30,7 @@ inline void check_dimensions(const char* op, const Tensor& x, const Tensor& t, c
         shape(x));
 }
 
-// the kernel of a weight of that name
+// the kernel sizes of a weight
 inline Ints checked_kernel(const char* op, const Tensor& x, const Tensor& weight, int64_t groups, const char* name) {
   check_dimensions(op, x, weight, name);
   check_groups(op, x, "x", groups);

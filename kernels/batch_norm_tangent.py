@@ -1,12 +1,12 @@
 """batch_norm_tangent in Triton: the tangent of BatchNorm, of the residual added to it and of the ReLU after both.
 
-Memory is a matrix of rows that lie side by side: planes [n C, S] of contiguous tensors, whose channel is that of the
+Memory is a matrix of adjacent rows: planes [n C, S] of contiguous tensors, whose channel is that of the
 row, or rows [n S, C] of channels-last ones, whose channel is the column. Where the sums of t and t x are not given, one
-pass takes them, in stretches of rows that meet in a fixed order: no atomics, the same bits in every run. One pass does
-all the rest.
+pass takes them, in chunks of rows that are added in a fixed order: no atomics, the same bits in every run. One pass
+does all the rest.
 
-Widths arrive in units of UNIT elements, 16 bytes where every row allows it: that is how the compiler learns that it may
-load 16 bytes at a time, whatever the width.
+Widths arrive in units of UNIT elements, 16 bytes where every row allows it: this tells the compiler that it may load
+16 bytes at a time, whatever the width.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import processors
+from fastrw.kernels.common import sm_count
 from fastrw.kernels.dense import channels_last, dense, laid_out_as, unit
 
 
@@ -40,15 +40,15 @@ def choose_config(columns: int) -> Config:
     return CONFIGS[-1]
 
 
-def choose_split(rows: int, groups: int, config: Config, processors: int) -> int:
-    """Rows that a program sums: whole tiles, few enough for four programs a processor."""
+def choose_chunk(rows: int, groups: int, config: Config, sm_count: int) -> int:
+    """Rows that a program sums: whole tiles, few enough for four programs per SM."""
     tiles = max(triton.cdiv(rows, config.BLOCK_R), 1)
-    splits = min(tiles, triton.cdiv(4 * processors, groups))
+    splits = min(tiles, triton.cdiv(4 * sm_count, groups))
     return triton.cdiv(tiles, splits) * config.BLOCK_R
 
 
 # Nothing is specialised on a size: what the tests compile ahead of time is what runs.
-@triton.jit(do_not_specialize=["rows", "columns", "channels", "split"])
+@triton.jit(do_not_specialize=["rows", "columns", "channels", "chunk"])
 def _batch_norm_sums_kernel(
     x_ptr,
     t_ptr,
@@ -57,7 +57,7 @@ def _batch_norm_sums_kernel(
     rows,  # n of planes, n S of rows
     columns,  # S or C, in units of UNIT
     channels,
-    split,
+    chunk,
     UNIT: tl.constexpr,
     PLANES: tl.constexpr,
     BLOCK_R: tl.constexpr,
@@ -65,8 +65,8 @@ def _batch_norm_sums_kernel(
 ):
     columns = columns * UNIT
     group = tl.program_id(0)  # a channel of planes, BLOCK_K channels of rows
-    first = tl.program_id(1) * split
-    last = tl.minimum(first + split, rows)
+    first = tl.program_id(1) * chunk
+    last = tl.minimum(first + chunk, rows)
     r, k = tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_K)
     if PLANES:
         start, width, stride = group.to(tl.int64) * columns, columns, tl.cast(columns, tl.int64) * channels
@@ -76,7 +76,7 @@ def _batch_norm_sums_kernel(
         stride = tl.cast(columns, tl.int64)
         mean = tl.load(mean_ptr + start + k, mask=k < width, other=0.0).to(tl.float32)[None, :]
     plain = tl.zeros((BLOCK_R, BLOCK_K), tl.float32)
-    turned = tl.zeros((BLOCK_R, BLOCK_K), tl.float32)
+    cross = tl.zeros((BLOCK_R, BLOCK_K), tl.float32)
     for row in range(first, last, BLOCK_R):
         for column in range(0, width, BLOCK_K):
             at = start + column + ((row + r) * stride)[:, None] + k[None, :]
@@ -84,14 +84,14 @@ def _batch_norm_sums_kernel(
             t = tl.load(t_ptr + at, mask=mask, other=0.0).to(tl.float32)
             x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
             plain += t
-            turned += t * (x - mean)
+            cross += t * (x - mean)
     out_ptr = partial_ptr + tl.program_id(1).to(tl.int64) * 2 * channels
     if PLANES:
         tl.store(out_ptr + group, tl.sum(plain))
-        tl.store(out_ptr + channels + group, tl.sum(turned))
+        tl.store(out_ptr + channels + group, tl.sum(cross))
     else:
         tl.store(out_ptr + start + k, tl.sum(plain, axis=0), mask=k < width)
-        tl.store(out_ptr + channels + start + k, tl.sum(turned, axis=0), mask=k < width)
+        tl.store(out_ptr + channels + start + k, tl.sum(cross, axis=0), mask=k < width)
 
 
 @triton.jit
@@ -143,10 +143,10 @@ def _batch_norm_tangent_kernel(
         out = x * tl.expand_dims(slope, axis) + tl.expand_dims(shift, axis)
     else:
         scale = rstd if weight_ptr is None else rstd * _channel(weight_ptr, c, mask_c)
-        t_sum, turned = _channel(sums_ptr, c, mask_c), _channel(sums_ptr + channels, c, mask_c)
+        t_sum, cross = _channel(sums_ptr, c, mask_c), _channel(sums_ptr + channels, c, mask_c)
         if not CENTRED:
-            turned -= mean * t_sum
-        slope -= scale * rstd * rstd * (turned / count)
+            cross -= mean * t_sum
+        slope -= scale * rstd * rstd * (cross / count)
         shift -= scale * (t_sum / count)
         t = tl.load(t_ptr + at, mask=mask, other=0.0).to(tl.float32)
         out = x * tl.expand_dims(slope, axis) + t * tl.expand_dims(scale, axis) + tl.expand_dims(shift, axis)
@@ -157,14 +157,14 @@ def _batch_norm_tangent_kernel(
     tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def run_batch_norm_sums(x: Tensor, t: Tensor, mean: Tensor, partial: Tensor, split: int, config: Config) -> None:
-    """Fill partial [splits, 2, C], a row for each stretch of `split` rows. x and t lie alike, dense."""
+def run_batch_norm_sums(x: Tensor, t: Tensor, mean: Tensor, partial: Tensor, chunk: int, config: Config) -> None:
+    """Fill partial [splits, 2, C], one row per `chunk` rows. x and t are dense, with the same strides."""
     columns, planes = _columns(x)
     C, size = x.shape[1], unit(columns, x, t)
     with torch.cuda.device_of(x):
         _batch_norm_sums_kernel[(C if planes else triton.cdiv(C, config.BLOCK_K), len(partial))](
             *(x, t, mean, partial),
-            *(x.shape[0] if planes else x.numel() // C, columns // size, C, split),
+            *(x.shape[0] if planes else x.numel() // C, columns // size, C, chunk),
             *(size, planes, config.BLOCK_R, config.BLOCK_K),
             num_warps=config.num_warps,
             num_stages=config.num_stages,
@@ -182,7 +182,7 @@ def run_batch_norm_tangent(
     centred: bool,
     config: Config,
 ) -> None:
-    """All that have the shape of x lie as it does, dense."""
+    """Tensors of the shape of x are dense, with its strides."""
     columns, planes = _columns(x)
     C, size = x.shape[1], unit(columns, *(a for a in (x, t, residual, output, out) if a is not None))
     rows = x.numel() // columns
@@ -223,9 +223,9 @@ def launch_batch_norm_tangent(
     if centred:
         C = x.shape[1]
         rows, groups = (x.shape[0], C) if planes else (x.numel() // C, triton.cdiv(C, config.BLOCK_K))
-        split = choose_split(rows, groups, config, processors(x.device))
-        partial = x.new_empty(triton.cdiv(rows, split), 2, C, dtype=torch.float32)
-        run_batch_norm_sums(x, t, mean, partial, split, config)
+        chunk = choose_chunk(rows, groups, config, sm_count(x.device))
+        partial = x.new_empty(triton.cdiv(rows, chunk), 2, C, dtype=torch.float32)
+        run_batch_norm_sums(x, t, mean, partial, chunk, config)
         sums = partial.sum(0)
     run_batch_norm_tangent(x, t, (mean, rstd, weight, d_weight, d_bias), residual, output, sums, out, centred, config)
     return out

@@ -1,7 +1,7 @@
 """combine in Triton: sum_i w_i G_i, where an example of weight 0 is not read.
 
-G is read as it lies: where an example is dense, whatever the order of its dimensions, as a matrix [n, elements]. A
-program owns BLOCK_E elements and a stretch of the examples; stretches meet in a second sum, in a fixed order.
+G is read in place where an example is dense, whatever the order of its dimensions, as a matrix [n, elements]. A
+program owns BLOCK_E elements and a chunk of the examples; chunks are added in a second pass, in a fixed order.
 """
 
 from math import prod
@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import processors, share, unit
+from fastrw.kernels.common import sm_count, steps_per_program, unit
 
 
 class Config(NamedTuple):
@@ -25,15 +25,15 @@ class Config(NamedTuple):
 CONFIG = Config(8, 512, 4, 3)
 
 
-@triton.jit(do_not_specialize=["n", "size", "G_n", "stretch"])
+@triton.jit(do_not_specialize=["n", "size", "G_n", "chunk"])
 def _combine_kernel(
     G_ptr,  # [n, size]
     w_ptr,  # [n]
-    partial_ptr,  # [stretches, size]
+    partial_ptr,  # [chunks, size]
     n,
     size,  # in units of UNIT, as is the stride of G
     G_n,
-    stretch,
+    chunk,
     UNIT: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_E: tl.constexpr,
@@ -43,8 +43,8 @@ def _combine_kernel(
     n_here, e_here = tl.arange(0, BLOCK_N), tl.arange(0, BLOCK_E)
     mask_e = e_here < size - e_start
     G_ptr += e_start
-    first = tl.program_id(1) * stretch
-    last = tl.minimum(first + stretch, n)
+    first = tl.program_id(1) * chunk
+    last = tl.minimum(first + chunk, n)
     total = tl.zeros((BLOCK_N, BLOCK_E), tl.float32)
     for start in range(first, last, BLOCK_N):
         w = tl.load(w_ptr + start + n_here, mask=n_here < last - start, other=0.0).to(tl.float32)
@@ -59,15 +59,15 @@ def _combine_kernel(
 def run_combine(
     G: Tensor,  # [n, size]
     w: Tensor,  # [n]
-    partial: Tensor,  # [stretches, size] float32, written
-    stretch: int,
+    partial: Tensor,  # [chunks, size] float32, written
+    chunk: int,
     config: Config = CONFIG,
 ) -> None:
-    """Fill partial: its row i holds the sum over examples [i * stretch, (i + 1) * stretch)."""
+    """Fill partial: its row i holds the sum over examples [i * chunk, (i + 1) * chunk)."""
     (n, size), u = G.shape, unit(G)
     with torch.cuda.device_of(G):
         _combine_kernel[(triton.cdiv(size, config.BLOCK_E), partial.shape[0])](
-            *(G, w, partial, n, size // u, G.stride(0) // u, stretch, u, config.BLOCK_N, config.BLOCK_E),
+            *(G, w, partial, n, size // u, G.stride(0) // u, chunk, u, config.BLOCK_N, config.BLOCK_E),
             num_warps=config.num_warps,
             num_stages=config.num_stages,
         )
@@ -84,9 +84,9 @@ def launch_combine(G: Tensor, w: Tensor) -> Tensor:
     if rows.stride(1) != 1:
         rows = rows.contiguous()
     steps = triton.cdiv(n, CONFIG.BLOCK_N)
-    stretch = share(steps, triton.cdiv(size, CONFIG.BLOCK_E), processors(G.device)) * CONFIG.BLOCK_N
-    partial = G.new_empty(triton.cdiv(n, stretch), size, dtype=torch.float32)
-    run_combine(rows, w.contiguous(), partial, stretch)
+    chunk = steps_per_program(steps, triton.cdiv(size, CONFIG.BLOCK_E), sm_count(G.device)) * CONFIG.BLOCK_N
+    partial = G.new_empty(triton.cdiv(n, chunk), size, dtype=torch.float32)
+    run_combine(rows, w.contiguous(), partial, chunk)
     total = partial.sum(0) if len(partial) > 1 else partial[0]
     back = sorted(range(len(order)), key=lambda k: order[k])
     return total.view([G.shape[dim] for dim in order]).permute(back).contiguous()

@@ -47,22 +47,22 @@ def family(x: Tensor, *others: Tensor, aligned: bool) -> str:
     return "half" if all(y.dtype == x.dtype for y in others) else "wide"
 
 
-def choose(configs: Sequence[tuple], height: int, width: int, processors: int) -> tuple:
-    """The largest tile, first of its config, that is not half empty and of which every processor gets one."""
+def choose(configs: Sequence[tuple], height: int, width: int, sm_count: int) -> tuple:
+    """The largest tile, first of its config, that is not half empty and of which every SM gets one."""
     for config in configs:
         tiles = triton.cdiv(height, config[0]) * triton.cdiv(width, config[1])
-        if 2 * height > config[0] and 2 * width > config[1] and tiles >= processors:
+        if 2 * height > config[0] and 2 * width > config[1] and tiles >= sm_count:
             return config
     return configs[-1]
 
 
-def share(steps: int, programs: int, processors: int) -> int:
-    """Of this many steps, how many a program takes so that two programs a processor run."""
-    splits = min(max(steps, 1), triton.cdiv(2 * processors, max(programs, 1)))
+def steps_per_program(steps: int, programs: int, sm_count: int) -> int:
+    """Of this many steps, how many a program takes so that two programs per SM run."""
+    splits = min(max(steps, 1), triton.cdiv(2 * sm_count, max(programs, 1)))
     return triton.cdiv(max(steps, 1), splits)
 
 
-def processors(device: torch.device) -> int:
+def sm_count(device: torch.device) -> int:
     """Streaming multiprocessors; 1 for Triton's interpreter."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 

@@ -2,7 +2,7 @@
 
 An implicit product: rows are positions of the output, over all examples; columns are the output channels of one group;
 the sum runs over taps and channels, BLOCK_C channels of as many taps as fill a step. The tile starts at v_b, is
-multiplied by g, and its row sums meet in a second sum of [tiles, n, S], in a fixed order. Rows are not split at
+multiplied by g, and its row sums [tiles, n, S] are added in a second pass, in a fixed order. Rows are not split at
 examples: a tile is full whatever the size of the output.
 
 Addressing as in gram_dot.py: one 64-bit base a tile, that of its first row's example.
@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, family, precision, processors
+from fastrw.kernels.common import choose, family, precision, sm_count
 from fastrw.kernels.convolution import (
     INTEGERS,
     Convolution,
@@ -24,8 +24,8 @@ from fastrw.kernels.convolution import (
     convolution,
     corner,
     inside,
-    last,
     step_of,
+    to_channels_last,
 )
 from fastrw.kernels.products import dot
 
@@ -38,7 +38,7 @@ class Config(NamedTuple):
     num_stages: int
 
 
-# By family, see common.py; largest first. "narrow" serves channels that are not neighbours, too.
+# By family, see common.py; largest first. "narrow" serves channels that are not contiguous, too.
 CONFIGS = {
     "half": (Config(128, 128, 64, 8, 3), Config(128, 64, 64, 4, 3), Config(128, 16, 64, 4, 3)),
     "wide": (Config(128, 64, 32, 8, 3), Config(128, 16, 32, 4, 3)),
@@ -46,12 +46,12 @@ CONFIGS = {
     "ieee": (Config(128, 64, 16, 8, 2), Config(128, 16, 16, 4, 2)),
     "narrow": (Config(64, 64, 32, 8, 2), Config(64, 16, 32, 4, 2)),
 }
-TURN_FROM = 64  # channels of a group from which turning x and g to neighbouring channels costs less than it saves
+CHANNELS_LAST_FROM = 64  # channels of a group from which copying x and g to channels-last memory pays
 
 
-def choose_config(rows: int, O: int, family: str, processors: int) -> Config:
-    """The largest tile that is not half empty and of which every processor gets one."""
-    return choose(CONFIGS[family], rows, O, processors)
+def choose_config(rows: int, O: int, family: str, sm_count: int) -> Config:
+    """The largest tile that is not half empty and of which every SM gets one."""
+    return choose(CONFIGS[family], rows, O, sm_count)
 
 
 @triton.jit(do_not_specialize=["rows", "groups", *INTEGERS, "V_o", "V_c", "V_tap"])
@@ -94,7 +94,7 @@ def _conv_dot_kernel(
     V_o,
     V_c,
     V_tap,
-    UNIT: tl.constexpr,  # more than 1: channels are neighbours
+    UNIT: tl.constexpr,  # more than 1: channels are contiguous
     BIAS: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_M: tl.constexpr,
@@ -183,16 +183,16 @@ def launch_conv_dot(
     groups: int,
 ) -> Tensor:
     """s [n] float32 of float32, bfloat16 or float16 x and g; V and v_b of the same dtype or float32."""
-    n, available = x.shape[0], processors(x.device)
+    n, available = x.shape[0], sm_count(x.device)
     if g.numel() == 0:
         return x.new_zeros(n, dtype=torch.float32)
     options = (V.shape[2:], stride, padding, dilation, groups)
     it = convolution(x, g, *options)
-    if it.unit == 1 and min(it.channels) >= TURN_FROM:
-        it = convolution(last(x), last(g), *options)
+    if it.unit == 1 and min(it.channels) >= CHANNELS_LAST_FROM:
+        it = convolution(to_channels_last(x), to_channels_last(g), *options)
     V = V.flatten(2)
     if it.unit > 1:
-        V = last(V)
+        V = to_channels_last(V)
     v_b = None if v_b is None else v_b.contiguous()
     S, O = it.g.shape[2], it.channels[1]
     config = choose_config(n * S, O, family(x, V, aligned=it.unit > 1), available)

@@ -2,11 +2,11 @@
 
 An implicit product per example: rows are the output channels of one group; columns are BLOCK_C channels of as many taps
 as fill a tile; the sum runs over positions. The tile of G_i is multiplied by that of V while in registers, and stored
-[n, O, taps, C]. Tiles meet in a second sum of [tiles, n], in a fixed order. V = sum_j G_j of the validation examples is
-the same tile, summed over a stretch of them; stretches meet in a second sum.
+[n, O, taps, C]. Sums of tiles [tiles, n] are added in a second pass, in a fixed order. V = sum_j G_j of the validation
+examples is the same tile, summed over a chunk of them; chunks are added in a second pass.
 
-Addressing as in gram_dot.py, the 64-bit base that of the example. Positions past S repeat the last one of x, and meet a
-g of 0.
+Addressing as in gram_dot.py, the 64-bit base that of the example. Positions past S repeat the last one of x, and are
+multiplied by a g of 0.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, family, precision, processors, share
+from fastrw.kernels.common import choose, family, precision, sm_count, steps_per_program
 from fastrw.kernels.convolution import INTEGERS, Convolution, block_of_channels, convolution, corner, inside, step_of
 
 
@@ -30,7 +30,7 @@ class Config(NamedTuple):
     num_stages: int
 
 
-# By family, see common.py; largest first. "narrow" serves channels that are not neighbours, too.
+# By family, see common.py; largest first. "narrow" serves channels that are not contiguous, too.
 CONFIGS = {
     "half": (Config(64, 128, 64, 8, 4), Config(16, 64, 64, 4, 4)),
     "tf32": (Config(64, 64, 32, 8, 2), Config(16, 64, 32, 8, 3)),
@@ -40,9 +40,9 @@ CONFIGS = {
 NAMES = INTEGERS  # of the numbers of a convolution, in the order in which the kernels name them
 
 
-def choose_config(n: int, O: int, columns: int, family: str, processors: int) -> Config:
-    """The largest tile that is not half empty and of which, over all examples, every processor gets one."""
-    return choose(CONFIGS[family], O, columns, triton.cdiv(processors, max(n, 1)))
+def choose_config(n: int, O: int, columns: int, family: str, sm_count: int) -> Config:
+    """The largest tile that is not half empty and of which, over all examples, every SM gets one."""
+    return choose(CONFIGS[family], O, columns, triton.cdiv(sm_count, max(n, 1)))
 
 
 @triton.jit
@@ -115,16 +115,16 @@ def _add_example(
     return G
 
 
-@triton.jit(do_not_specialize=["n", "first", "stretch", "groups", *INTEGERS, "V_o", "V_c", "V_tap"])
+@triton.jit(do_not_specialize=["n", "first", "chunk", "groups", *INTEGERS, "V_o", "V_c", "V_tap"])
 def _conv_instance_kernel(
     x_ptr,  # [n, C, D, H, W]
     g_ptr,  # [n, O, S]
     V_ptr,  # [O, C, taps], unless SUM
     partial_ptr,  # [tiles of all groups, n], unless SUM
-    G_ptr,  # [n, O, taps, C]; where SUM, a stretch of examples each
+    G_ptr,  # [n, O, taps, C]; where SUM, a chunk of examples each
     n,  # examples
     first,  # of them
-    stretch,  # examples a program sums, where SUM
+    chunk,  # examples a program sums, where SUM
     groups,
     C,  # of a group, in units of UNIT, as are O and the strides but those of channels and V
     O,
@@ -157,7 +157,7 @@ def _conv_instance_kernel(
     V_o,
     V_c,
     V_tap,
-    UNIT: tl.constexpr,  # more than 1: channels are neighbours
+    UNIT: tl.constexpr,  # more than 1: channels are contiguous
     SUM: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_O: tl.constexpr,
@@ -182,7 +182,7 @@ def _conv_instance_kernel(
     g_ptr += first * g_n + o_first.to(tl.int64) * g_o
     G = tl.zeros((BLOCK_O, BLOCK_N), tl.float32)
     if SUM:
-        for j in range(i * stretch, tl.minimum(i * stretch + stretch, n)):
+        for j in range(i * chunk, tl.minimum(i * chunk + chunk, n)):
             G = _add_example(
                 *(G, x_ptr + j * x_n, g_ptr + j * g_n, mask_o, c, tap, mask_n, S, D, H, W, out_hw, out_w),
                 *(kernel_hw, kernel_w, stride_d, stride_h, stride_w, padding_d, padding_h, padding_w),
@@ -206,9 +206,9 @@ def _conv_instance_kernel(
 def run_conv_instance(
     it: Convolution,
     examples: tuple[int, int],  # from, to
-    V: Tensor | None,  # [O, C / groups, taps]; None: G is summed over stretches of examples
+    V: Tensor | None,  # [O, C / groups, taps]; None: G is summed over chunks of examples
     partial: Tensor | None,  # [tiles of all groups, examples] float32, written where V is given
-    G: Tensor,  # [examples, O, taps, C / groups] float32, written; without V a stretch of examples each
+    G: Tensor,  # [examples, O, taps, C / groups] float32, written; without V a chunk of examples each
     precision: str,
     config: Config,
 ) -> None:
@@ -252,7 +252,7 @@ def launch_conv_instance(
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """s [n], G [n, O, C / groups, *kernel] and V, float32, of float32, bfloat16 or float16 x and g."""
-    N, O, C, taps, available = x.shape[0], g.shape[1], x.shape[1] // groups, prod(kernel), processors(x.device)
+    N, O, C, taps, available = x.shape[0], g.shape[1], x.shape[1] // groups, prod(kernel), sm_count(x.device)
     G = x.new_empty(n, O, taps, C, dtype=torch.float32)
     it = convolution(x, g, kernel, stride, padding, dilation, groups)
     kind = family(x, aligned=it.unit > 1)
@@ -262,7 +262,7 @@ def launch_conv_instance(
 
     if V is None:
         config = choose_config(N - n, O // groups, C * taps, kind, available)
-        parts = triton.cdiv(N - n, share(N - n, tiles(config), available))
+        parts = triton.cdiv(N - n, steps_per_program(N - n, tiles(config), available))
         sums = x.new_empty(parts, O, taps, C, dtype=torch.float32)
         if sums.numel():
             run_conv_instance(it, (n, N), None, None, sums, precision(), config)

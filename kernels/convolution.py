@@ -1,7 +1,7 @@
 """What the two convolution kernels share: a convolution as a product of matrices that are never formed.
 
-A position is a place of the output, a tap one of the kernel; position and tap meet in a place of x, or outside it. One
-and two dimensions are three with leading ones. "Last" is a layout whose channels are neighbours, aligned to 16 bytes:
+A position is an element of the output, a tap one of the kernel; together they select an element of x, or none. One
+and two dimensions are three with leading ones. "Last" is a layout whose channels are contiguous, aligned to 16 bytes:
 there a tile is loaded along channels. Else it is loaded along positions, whatever the strides.
 """
 
@@ -90,8 +90,8 @@ def _near(x: Tensor, S: int) -> Tensor:
     return x if reach < 2**31 else x.contiguous()
 
 
-def last(x: Tensor) -> Tensor:
-    """x [n, C, ...] with channels as neighbours."""
+def to_channels_last(x: Tensor) -> Tensor:
+    """x [n, C, ...] in channels-last memory."""
     return x.movedim(1, -1).contiguous().movedim(-1, 1)
 
 

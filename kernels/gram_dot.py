@@ -1,13 +1,13 @@
 """gram_dot in Triton: s_r = sum_k (a_r . a_k + bias)(g_r . g_k), with nothing of size r x k in global memory.
 
-A program owns BLOCK_R train rows and a stretch of the validation rows. For every BLOCK_K of them it forms both products
-in float32 tiles on tensor cores, multiplies the tiles and adds the row sums to its own. Stretches meet in a second sum
-of [splits, r], in a fixed order: no atomics, the same bits in every run.
+Split-K: a program owns BLOCK_R train rows and a chunk of the validation rows. For every BLOCK_K of them it forms both
+products in float32 tiles on tensor cores, multiplies the tiles and adds the row sums to its own. The partial sums
+[splits, r] are added in a second pass, in a fixed order: no atomics, the same bits in every run.
 
-Addressing is worth 50 to 100 registers: one 64-bit base a tile, 32-bit offsets inside it; rows past the end are clamped
+Addressing saves 50 to 100 registers: one 64-bit base per tile, 32-bit offsets inside it; rows past the end are clamped
 to the last one, whose result is dropped; columns past the end are masked to 0; validation rows past the end are masked
-once, in the product. Widths and strides arrive in units of UNIT elements, 16 bytes where every row allows it: that is
-how the compiler learns that it may load 16 bytes at a time, whatever the width.
+once, in the product. Widths and strides arrive in units of UNIT elements, 16 bytes where every row allows it: this
+tells the compiler that it may load 16 bytes at a time, whatever the width.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, family, precision, processors, rows, share, unit
+from fastrw.kernels.common import choose, family, precision, rows, sm_count, steps_per_program, unit
 
 
 class Config(NamedTuple):
@@ -39,14 +39,14 @@ CONFIGS = {
 }
 
 
-def choose_config(r: int, k: int, family: str, processors: int) -> Config:
-    """The largest tile that is not half empty in k and whose programs, split over k, occupy every processor."""
-    return choose(CONFIGS[family], r, k, processors)
+def choose_config(r: int, k: int, family: str, sm_count: int) -> Config:
+    """The largest tile that is not half empty in k and whose programs, split over k, occupy every SM."""
+    return choose(CONFIGS[family], r, k, sm_count)
 
 
-def choose_split(r: int, k: int, config: Config, processors: int) -> int:
-    """Validation rows a program walks: whole tiles, few enough for two programs a processor."""
-    return share(triton.cdiv(k, config.BLOCK_K), triton.cdiv(r, config.BLOCK_R), processors) * config.BLOCK_K
+def choose_chunk(r: int, k: int, config: Config, sm_count: int) -> int:
+    """Validation rows a program walks: whole tiles, few enough for two programs per SM."""
+    return steps_per_program(triton.cdiv(k, config.BLOCK_K), triton.cdiv(r, config.BLOCK_R), sm_count) * config.BLOCK_K
 
 
 @triton.jit
@@ -77,7 +77,7 @@ def _tile_dot(
 
 
 # Nothing is specialised on a size or a stride: what the tests compile ahead of time is what runs.
-@triton.jit(do_not_specialize=["r", "k", "p", "q", "stride_a", "stride_g", "stride_a_val", "stride_g_val", "split"])
+@triton.jit(do_not_specialize=["r", "k", "p", "q", "stride_a", "stride_g", "stride_a_val", "stride_g_val", "chunk"])
 def _gram_dot_kernel(
     a_ptr,  # [r, p]
     g_ptr,  # [r, q]
@@ -92,7 +92,7 @@ def _gram_dot_kernel(
     stride_g,
     stride_a_val,
     stride_g_val,
-    split,
+    chunk,
     bias,
     UNIT_P: tl.constexpr,
     UNIT_Q: tl.constexpr,
@@ -104,8 +104,8 @@ def _gram_dot_kernel(
     p, stride_a, stride_a_val = p * UNIT_P, stride_a * UNIT_P, stride_a_val * UNIT_P
     q, stride_g, stride_g_val = q * UNIT_Q, stride_g * UNIT_Q, stride_g_val * UNIT_Q
     r_start = tl.program_id(0) * BLOCK_R
-    k_first = tl.program_id(1) * split
-    k_last = tl.minimum(k_first + split, k)
+    k_first = tl.program_id(1) * chunk
+    k_last = tl.minimum(k_first + chunk, k)
     rows, val_rows = tl.arange(0, BLOCK_R), tl.arange(0, BLOCK_K)
     r_here = tl.minimum(rows, r - 1 - r_start)
     a_ptr += r_start.to(tl.int64) * stride_a
@@ -134,11 +134,11 @@ def run_gram_dot(
     g_val: Tensor,  # [k, q]
     partial: Tensor,  # [splits, r] float32, written
     bias: float,
-    split: int,
+    chunk: int,
     precision: str,
     config: Config,
 ) -> None:
-    """Fill partial: its row i holds the sums over validation rows [i * split, (i + 1) * split)."""
+    """Fill partial: its row i holds the sums over validation rows [i * chunk, (i + 1) * chunk)."""
     (r, p), (k, q) = a.shape, g_val.shape
     unit_p, unit_q = unit(a, a_val), unit(g, g_val)
     with torch.cuda.device_of(a):
@@ -146,7 +146,7 @@ def run_gram_dot(
             *(a, g, a_val, g_val, partial),
             *(r, k, p // unit_p, q // unit_q),
             *(a.stride(0) // unit_p, g.stride(0) // unit_q, a_val.stride(0) // unit_p, g_val.stride(0) // unit_q),
-            *(split, bias, unit_p, unit_q),
+            *(chunk, bias, unit_p, unit_q),
             *(config.BLOCK_R, config.BLOCK_K, config.BLOCK_C, precision),
             num_warps=config.num_warps,
             num_stages=config.num_stages,
@@ -155,12 +155,12 @@ def run_gram_dot(
 
 def launch_gram_dot(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float) -> Tensor:
     """s [r] float32 of float32, bfloat16 or float16 matrices; float32 products are TF32 as torch.backends allows."""
-    (r, k), available = (a.shape[0], a_val.shape[0]), processors(a.device)
+    (r, k), available = (a.shape[0], a_val.shape[0]), sm_count(a.device)
     if r == 0:
         return a.new_empty(0, dtype=torch.float32)
     a, g, a_val, g_val = rows(a), rows(g), rows(a_val), rows(g_val)
     config = choose_config(r, k, family(a, g, aligned=unit(a, a_val) > 1 < unit(g, g_val)), available)
-    split = choose_split(r, k, config, available)
-    partial = a.new_empty(max(triton.cdiv(k, split), 1), r, dtype=torch.float32)
-    run_gram_dot(a, g, a_val, g_val, partial, bias, split, precision(), config)
+    chunk = choose_chunk(r, k, config, available)
+    partial = a.new_empty(max(triton.cdiv(k, chunk), 1), r, dtype=torch.float32)
+    run_gram_dot(a, g, a_val, g_val, partial, bias, chunk, precision(), config)
     return partial.sum(0)

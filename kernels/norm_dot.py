@@ -1,8 +1,8 @@
 """norm_dot in Triton: s_i = sum_S sum_C g (x_hat V_gamma + V_beta), x and g read once, x_hat formed in registers.
 
 Every layout is read as [e, a, b] with b contiguous: channels next to each other are [n, S, C], positions next to each
-other [n, C, S]; where S is 1 the examples take its place, [1, n, C]. A program owns one e and a stretch of a, which it
-walks in tiles; its sum meets those of the other stretches in a second sum of [stretches, e], in a fixed order. Where S
+other [n, C, S]; where S is 1 the examples take its place, [1, n, C]. A program owns one e and a chunk of a, which it
+walks in tiles; sums of chunks [chunks, e] are added in a second pass, in a fixed order. Where S
 is 1 it stores the sum of every a instead.
 
 Along which of a and b statistics and V vary is known when the kernel is compiled. Addressing as in gram_dot.py: a
@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import processors, rows, share, unit
+from fastrw.kernels.common import rows, sm_count, steps_per_program, unit
 
 
 class Config(NamedTuple):
@@ -69,7 +69,7 @@ def _direction(ptr, a, b, mask_a, mask_b, ALONG_A: tl.constexpr):
 
 
 # Nothing is specialised on a size or a stride: what the tests compile ahead of time is what runs.
-_SIZES = ("A", "B", "width_a", "width_b", "stretch", "splits", "x_e", "x_a", "g_e", "g_a")
+_SIZES = ("A", "B", "width_a", "width_b", "chunk", "splits", "x_e", "x_a", "g_e", "g_a")
 _STRIDES = ("mean_e", "mean_a", "mean_b", "rstd_e", "rstd_a", "rstd_b")
 
 
@@ -86,7 +86,7 @@ def _norm_dot_kernel(
     B,  # in units of UNIT
     width_a,  # neighbours along a that share a statistic
     width_b,
-    stretch,  # of a, for each program: whole tiles
+    chunk,  # of a, for each program: whole tiles
     splits,
     x_e,  # in units of UNIT, as are the three after it
     x_a,
@@ -116,10 +116,10 @@ def _norm_dot_kernel(
     rstd_ptr += e * rstd_e
     if MEAN:
         mean_ptr += e * mean_e
-    last = tl.minimum(split * stretch + stretch, A)
+    last = tl.minimum(split * chunk + chunk, A)
     in_a, in_b = tl.arange(0, BLOCK_A), tl.arange(0, BLOCK_B)
     sums = tl.zeros((BLOCK_A, BLOCK_B), tl.float32)
-    for start in range(split * stretch, last, BLOCK_A):
+    for start in range(split * chunk, last, BLOCK_A):
         a, mask_a = start + in_a, in_a < last - start
         x_tile_ptr = x_ptr + tl.cast(start, tl.int64) * x_a
         g_tile_ptr = g_ptr + tl.cast(start, tl.int64) * g_a
@@ -171,17 +171,17 @@ def run_norm_dot(
     V_beta: Tensor | None,  # the same
     along_a: bool,  # which of the two
     partial: Tensor,  # [splits, e] float32, or [a] where each; written
-    stretch: int,  # of a, for each program: whole tiles
+    chunk: int,  # of a, for each program: whole tiles
     each: bool,
     config: Config,
 ) -> None:
-    """Fill partial: its row i holds the sums over a in [i * stretch, (i + 1) * stretch); or one sum for each a."""
+    """Fill partial: its row i holds the sums over a in [i * chunk, (i + 1) * chunk); or one sum for each a."""
     (e, a, b), size = g.shape, unit(x, g)
-    splits = triton.cdiv(a, stretch)
+    splits = triton.cdiv(a, chunk)
     with torch.cuda.device_of(g):
         _norm_dot_kernel[(e * splits,)](
             *(x, g, statistics.mean, statistics.rstd, V_gamma, V_beta, partial),
-            *(a, b // size, statistics.width_a, statistics.width_b, stretch, splits),
+            *(a, b // size, statistics.width_a, statistics.width_b, chunk, splits),
             *(stride // size for t in (x, g) for stride in t.stride()[:2]),
             *(*statistics.strides(statistics.mean), *statistics.strides(statistics.rstd)),
             *(statistics.mean is not None, V_gamma is not None, V_beta is not None),
@@ -200,19 +200,19 @@ def launch_norm_dot(
     if x.numel() == 0:
         return x.new_zeros(n, dtype=torch.float32)
     lead = g if V_gamma is None else x
-    turn = (0, 1) if S == 1 else (1, 2) if lead.stride(2) != 1 and lead.stride(1) == 1 else (0, 0)
-    mean = None if mean is None else mean.transpose(*turn)
-    widths = (C // G, 1) if turn == (1, 2) else (1, C // G)
-    g = rows(g.transpose(*turn))
-    x = g if V_gamma is None else rows(x.transpose(*turn))
+    dims = (0, 1) if S == 1 else (1, 2) if lead.stride(2) != 1 and lead.stride(1) == 1 else (0, 0)
+    mean = None if mean is None else mean.transpose(*dims)
+    widths = (C // G, 1) if dims == (1, 2) else (1, C // G)
+    g = rows(g.transpose(*dims))
+    x = g if V_gamma is None else rows(x.transpose(*dims))
     V_gamma, V_beta = (None if V is None else V.contiguous() for V in (V_gamma, V_beta))
     e, a, b = g.shape
     half = g.dtype != torch.float32 and unit(x, g) > 1
     config = choose_config(a, b, "half" if half else "other")
-    tiles = share(triton.cdiv(a, config.BLOCK_A), e, processors(g.device))
-    stretch = tiles * config.BLOCK_A
+    tiles = steps_per_program(triton.cdiv(a, config.BLOCK_A), e, sm_count(g.device))
+    chunk = tiles * config.BLOCK_A
     each = S == 1
-    partial = g.new_empty(n if each else (triton.cdiv(a, stretch), n), dtype=torch.float32)
-    statistics = Statistics(mean, rstd.transpose(*turn), *widths)
-    run_norm_dot(x, g, statistics, V_gamma, V_beta, turn == (1, 2), partial, stretch, each, config)
+    partial = g.new_empty(n if each else (triton.cdiv(a, chunk), n), dtype=torch.float32)
+    statistics = Statistics(mean, rstd.transpose(*dims), *widths)
+    run_norm_dot(x, g, statistics, V_gamma, V_beta, dims == (1, 2), partial, chunk, each, config)
     return partial if each else partial.sum(0)

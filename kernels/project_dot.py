@@ -1,10 +1,10 @@
 """project_dot in Triton: s_r = g_r . (V a_r + v_b), a product of matrices whose result is dotted and never written.
 
 A program owns a tile of rows and columns: it forms the product in float32, starting at v_b, multiplies it by g and
-stores the row sums. Tiles meet in a second sum of [tiles, r], in a fixed order. Programs of the same rows are
-neighbours: a is read from memory once, V stays in L2. A loop over tiles inside the program costs 100 registers.
+stores the row sums. Sums of tiles [tiles, r] are added in a second pass, in a fixed order. Programs of the same rows
+are adjacent: a is read from memory once, V stays in L2. A loop over tiles inside the program costs 100 registers.
 
-Addressing as in gram_dot.py. Columns past q repeat the last one of V and v_b, and meet a g of 0.
+Addressing as in gram_dot.py. Columns past q repeat the last one of V and v_b, and are multiplied by a g of 0.
 """
 
 from typing import NamedTuple
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, family, hopper, precision, processors, rows, unit
+from fastrw.kernels.common import choose, family, hopper, precision, rows, sm_count, unit
 from fastrw.kernels.products import dot
 
 
@@ -38,9 +38,9 @@ CONFIGS = {
 }
 
 
-def choose_config(r: int, q: int, family: str, processors: int) -> Config:
-    """The largest tile that is not half empty in q and of which every processor gets one."""
-    return choose(CONFIGS[family], r, q, processors)
+def choose_config(r: int, q: int, family: str, sm_count: int) -> Config:
+    """The largest tile that is not half empty in q and of which every SM gets one."""
+    return choose(CONFIGS[family], r, q, sm_count)
 
 
 @triton.jit
@@ -130,7 +130,7 @@ def run_project_dot(
 
 def launch_project_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None) -> Tensor:
     """s [r] float32 of float32, bfloat16 or float16 rows; V and v_b of the same dtype or float32."""
-    (r, q), available = g.shape, processors(a.device)
+    (r, q), available = g.shape, sm_count(a.device)
     if r == 0 or q == 0:
         return a.new_zeros(r, dtype=torch.float32)
     a, g, V = rows(a), rows(g), rows(V)

@@ -1,13 +1,13 @@
 """weighted_outer in Triton: W = sum_r w_r g_r a_r^T and b = sum_r w_r g_r, where rows of weight 0 are never read.
 
 First one program lists the rows whose weight is not 0, in order, with their weights and their number, on the device:
-Eq. 8-9 empties a third to two thirds of them, anywhere among the rows. Then a program owns a tile of [q, p] and an
-equal share of the list, as long as it turned out; shares meet in a second sum of [splits, q, p], in a fixed order. The
-programs of the first tile of p sum w g for b.
+Eq. 8-9 empties a third to two thirds of them, anywhere among the rows. Then, split-K: a program owns a tile of
+[q, p] and an equal part of the list, however long it is; the parts [splits, q, p] are added in a second pass, in a
+fixed order. The programs of the first tile of p sum w g for b.
 
-w g is a float32 and a a half, where a is: products.py multiplies them exactly. Rows are anywhere, so their offsets
-have 64 bits; else addressing is as in gram_dot.py. A list shorter than its last tile repeats its last row with an a of
-0; a's columns past p are 0.
+Where a has 16 bits, w g is float32 all the same: products.py multiplies them exactly. Listed rows are anywhere, so
+their offsets have 64 bits; else addressing is as in gram_dot.py. A list shorter than its last tile repeats its last row
+with an a of 0; a's columns past p are 0.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, family, precision, processors, rows, share, unit
+from fastrw.kernels.common import choose, family, precision, rows, sm_count, steps_per_program, unit
 from fastrw.kernels.products import dot
 
 
@@ -40,16 +40,16 @@ CONFIGS = {
 LIST_BLOCK = 4096
 
 
-def choose_config(p: int, q: int, family: str, processors: int) -> Config:
-    """The largest tile that is not half empty and of which, split over rows, every eighth processor gets one."""
-    return choose(CONFIGS[family], p, q, max(processors // 8, 1))
+def choose_config(p: int, q: int, family: str, sm_count: int) -> Config:
+    """The largest tile that is not half empty and of which, split over rows, every eighth SM gets one."""
+    return choose(CONFIGS[family], p, q, max(sm_count // 8, 1))
 
 
-def choose_splits(r: int, p: int, q: int, config: Config, processors: int) -> int:
-    """Shares of the rows: few enough for two programs a processor, none without a whole step."""
+def choose_splits(r: int, p: int, q: int, config: Config, sm_count: int) -> int:
+    """Splits of the rows: few enough for two programs per SM, none without a whole step."""
     steps = triton.cdiv(r, config.BLOCK_R)
     tiles = triton.cdiv(p, config.BLOCK_P) * triton.cdiv(q, config.BLOCK_Q)
-    return triton.cdiv(steps, share(steps, tiles, processors))
+    return triton.cdiv(steps, steps_per_program(steps, tiles, sm_count))
 
 
 @triton.jit(do_not_specialize=["r"])
@@ -107,9 +107,9 @@ def _weighted_outer_kernel(
     g_ptr += q_start
     if WEIGHTED:
         r = tl.load(count_ptr)
-    stretch = tl.cdiv(tl.cdiv(r, BLOCK_R), splits) * BLOCK_R
-    first = part * stretch
-    last = tl.minimum(first + stretch, r)
+    chunk = tl.cdiv(tl.cdiv(r, BLOCK_R), splits) * BLOCK_R
+    first = part * chunk
+    last = tl.minimum(first + chunk, r)
     product = tl.zeros((BLOCK_P, BLOCK_Q), tl.float32)
     b = tl.zeros((BLOCK_R, BLOCK_Q), tl.float32)
     for start in range(first, last, BLOCK_R):
@@ -141,7 +141,7 @@ def run_weighted_outer(
     precision: str,
     config: Config,
 ) -> None:
-    """Fill W and b: share i of the rows in row i."""
+    """Fill W and b: split i of the rows in row i."""
     (r, p), q, splits = a.shape, g.shape[1], W.shape[0]
     unit_p, unit_q = unit(a), unit(g)
     tiles = max(triton.cdiv(p, config.BLOCK_P), 1) * triton.cdiv(q, config.BLOCK_Q)
@@ -168,7 +168,7 @@ def list_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def launch_weighted_outer(a: Tensor, g: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """W [q, p] and b [q], float32, of float32, bfloat16 or float16 rows."""
-    (r, p), q, available = a.shape, g.shape[1], processors(a.device)
+    (r, p), q, available = a.shape, g.shape[1], sm_count(a.device)
     if r == 0 or q == 0:
         return a.new_zeros(q, p, dtype=torch.float32), a.new_zeros(q, dtype=torch.float32)
     if p == 0:  # no tile of W: the sums of g come with one

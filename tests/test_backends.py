@@ -66,13 +66,14 @@ def test_the_self_test_draws_no_random_number(monkeypatch):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_the_sample_is_exact_in_every_dtype():
-    results = {}
+@pytest.mark.parametrize("name", sorted({*backends.names()} - {"batch_norm_tangent"}))  # its result is rounded to x's
+def test_the_sample_is_exact_in_every_dtype(name):
+    op, results = backends.get(name), {}
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
-        s = right(*backends.get("gram_dot").sample(torch.device("cpu"), dtype))
-        results[dtype] = s.double()
+        outputs = self_test.as_tuple(op.backends["reference"].run(*op.sample(torch.device("cpu"), dtype)))
+        results[dtype] = torch.cat([x.double().flatten() for x in outputs])
     assert all(torch.equal(s, results[torch.float64]) for s in results.values())
-    assert results[torch.float64].unique().numel() > 20
+    assert results[torch.float64].unique().numel() > (20 if name == "gram_dot" else 3)
 
 
 def test_the_self_test_waits_for_the_end_of_a_capture(monkeypatch):

@@ -19,8 +19,8 @@ if not interpreter.INTERPRETED:
 
 from fastrw.kernels.batch_norm_tangent import (
     CONFIGS,
+    choose_chunk,
     choose_config,
-    choose_split,
     launch_batch_norm_tangent,
     run_batch_norm_sums,
     run_batch_norm_tangent,
@@ -57,11 +57,11 @@ sizes = st.integers(1, 10**6)
 
 @settings(deadline=None, derandomize=True)
 @given(sizes, sizes, st.sampled_from(CONFIGS), st.integers(1, 200))
-def test_splits_are_whole_tiles_that_cover_the_rows_once(rows, groups, config, processors):
-    split = choose_split(rows, groups, config, processors)
+def test_splits_are_whole_tiles_that_cover_the_rows_once(rows, groups, config, sm_count):
+    split = choose_chunk(rows, groups, config, sm_count)
     assert split > 0
     assert split % config.BLOCK_R == 0
-    assert groups * (-(-rows // split) - 1) < 4 * processors + groups
+    assert groups * (-(-rows // split) - 1) < 4 * sm_count + groups
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ WAYS = [("aligned", "channels last"), ("aligned", "plain"), ("3x3", "margin"), (
 
 @pytest.mark.parametrize(("family", "config"), every(CONFIGS), ids=str)
 def test_every_config_is_right(family, config):
-    """On neighbouring channels, aligned or not, and on others, whatever the family is chosen for."""
+    """On contiguous channels, aligned or not, and on others, whatever the family is chosen for."""
     dtype, other = DTYPES[family]
     for layer, layout in some(WAYS, 2):
         x, g, V, v_b, kernel, *options = arguments(3, layer, dtype, layout, other)
@@ -51,7 +51,7 @@ def test_every_layer_in_every_layout(layer, layout):
 
 
 @pytest.mark.parametrize("other", [torch.float16, torch.float32])
-def test_many_channels_are_turned_to_be_neighbours(other):
+def test_many_channels_are_transposed_to_be_contiguous(other):
     x, g, V, _, _, *options = arguments(2, (64, 72, 1, ((4, 3, 1, 1, 1), (3, 1, 1, 0, 1))), torch.float16, other=other)
     check(launch_conv_dot(x, g, V, None, *options), reference.conv_dot, [x, g, V, None, *options], terms(V, g))
 
@@ -84,5 +84,5 @@ def test_an_example_that_is_not_finite_leaves_the_others_unharmed():
         (102400, 16, "narrow", (64, 16, 32)),
     ],
 )
-def test_the_largest_tile_that_fills_132_processors_is_chosen(rows, O, family, expected):
+def test_the_largest_tile_that_fills_132_sms_is_chosen(rows, O, family, expected):
     assert choose_config(rows, O, family, 132)[:3] == expected

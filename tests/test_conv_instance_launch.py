@@ -29,7 +29,7 @@ WAYS = [("aligned", "channels last"), ("stem", "margin")]
     ("family", "config", "way"), covering((*row, way) for way in WAYS for row in every(CONFIGS)), ids=str
 )
 def test_every_config_is_right(family, config, way):
-    """On neighbouring channels, aligned or not, and on others; each example, and the sum of stretches of them."""
+    """On contiguous channels, aligned or not, and on others; each example, and the sum of chunks of them."""
     precision = "tf32" if family == "tf32" else "ieee"
     layer, layout = way
     x, g, V, _, kernel, *options = arguments(4, layer, DTYPES[family][0], layout, torch.float32)
@@ -85,7 +85,7 @@ def test_an_example_that_is_not_finite_leaves_the_others_unharmed():
         (100, 6, 25, "narrow", (16, 64, 32)),
     ],
 )
-def test_the_largest_tile_that_fills_132_processors_is_chosen(n, O, columns, family, expected):
+def test_the_largest_tile_that_fills_132_sms_is_chosen(n, O, columns, family, expected):
     assert choose_config(n, O, columns, family, 132)[:3] == expected
 
 

@@ -17,7 +17,7 @@ if not interpreter.INTERPRETED:
     pytest.skip("kernels run on the GPU here, or Triton is not installed", allow_module_level=True)
 
 from fastrw.kernels.common import MAX_STRIDE, rows
-from fastrw.kernels.gram_dot import CONFIGS, choose_config, choose_split, launch_gram_dot, run_gram_dot
+from fastrw.kernels.gram_dot import CONFIGS, choose_chunk, choose_config, launch_gram_dot, run_gram_dot
 
 EVERY = every(CONFIGS)
 
@@ -62,14 +62,14 @@ sizes = st.integers(0, 10**6)
 
 @settings(deadline=None, derandomize=True)
 @given(sizes, sizes, st.sampled_from([*CONFIGS]), st.integers(1, 200))
-def test_splits_are_whole_tiles_that_cover_k_once(r, k, family, processors):
-    config = choose_config(max(r, 1), k, family, processors)
+def test_splits_are_whole_tiles_that_cover_k_once(r, k, family, sm_count):
+    config = choose_config(max(r, 1), k, family, sm_count)
     assert config in CONFIGS[family]
-    split = choose_split(max(r, 1), k, config, processors)
+    split = choose_chunk(max(r, 1), k, config, sm_count)
     assert split > 0
     assert split % config.BLOCK_K == 0
     rows, splits = -(-max(r, 1) // config.BLOCK_R), -(-k // split)
-    assert splits <= 1 or rows * (splits - 1) < 2 * processors + rows
+    assert splits <= 1 or rows * (splits - 1) < 2 * sm_count + rows
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_splits_are_whole_tiles_that_cover_k_once(r, k, family, processors):
         (65536, 2048, "narrow", (32, 32, 32)),
     ],
 )
-def test_the_largest_tile_that_fills_132_processors_is_chosen(r, k, family, expected):
+def test_the_largest_tile_that_fills_132_sms_is_chosen(r, k, family, expected):
     assert choose_config(r, k, family, 132)[:3] == expected
 
 

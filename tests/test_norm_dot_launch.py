@@ -36,9 +36,9 @@ def test_every_config_is_right_in_every_split(family, config, positions, fixed, 
         if positions:
             x, g = (t.transpose(1, 2).contiguous() for t in (x, g))
             statistics = Statistics(mean.transpose(1, 2), rstd.transpose(1, 2), width, 1)
-        stretch = tiles * config.BLOCK_A
-        partial = torch.full((-(-x.shape[1] // stretch), n), NAN)
-        run_norm_dot(x, g, statistics, V_gamma, V_beta, positions, partial, stretch, False, config)
+        chunk = tiles * config.BLOCK_A
+        partial = torch.full((-(-x.shape[1] // chunk), n), NAN)
+        run_norm_dot(x, g, statistics, V_gamma, V_beta, positions, partial, chunk, False, config)
         check(partial.sum(0), reference.norm_dot, args, 4 * S * width * G)
 
 
@@ -47,9 +47,9 @@ def test_every_config_sums_each_row_where_there_is_one_position(family, config):
     n, width, G = 131, 7, 3
     args = make(Draw(torch.float16 if family == "half" else torch.float32), n, 1, width, G)
     turned = [t.transpose(0, 1) for t in args[:4]]
-    for stretch in some((2 * config.BLOCK_A, config.BLOCK_A), 1):
+    for chunk in some((2 * config.BLOCK_A, config.BLOCK_A), 1):
         s = torch.full((n,), NAN)
-        run_norm_dot(*turned[:2], Statistics(*turned[2:], 1, width), *args[4:], False, s, stretch, True, config)
+        run_norm_dot(*turned[:2], Statistics(*turned[2:], 1, width), *args[4:], False, s, chunk, True, config)
         check(s, reference.norm_dot, args, 4 * width * G)
 
 

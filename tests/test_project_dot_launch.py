@@ -55,7 +55,7 @@ def test_32_bits_reach_across_the_largest_tile():
         (65536, 4096, "narrow", (32, 32, 32)),
     ],
 )
-def test_the_largest_tile_that_fills_132_processors_is_chosen(r, q, family, expected):
+def test_the_largest_tile_that_fills_132_sms_is_chosen(r, q, family, expected):
     assert choose_config(r, q, family, 132)[:3] == expected
 
 

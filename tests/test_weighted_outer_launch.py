@@ -108,7 +108,7 @@ def test_tf32_is_used_where_torch_allows_it(tf32_allowed):
         (100, 512, 10, "half", (64, 16, 64), 2),
     ],
 )
-def test_the_largest_tile_that_132_processors_can_share_is_chosen(r, p, q, family, expected, splits):
+def test_the_largest_tile_that_132_sms_can_share_is_chosen(r, p, q, family, expected, splits):
     config = choose_config(p, q, family, 132)
     assert config[:3] == expected
     assert choose_splits(r, p, q, config, 132) == splits
@@ -119,10 +119,10 @@ sizes = st.integers(1, 10**5)
 
 @settings(deadline=None, derandomize=True)
 @given(st.integers(1, 10**7), sizes, sizes, st.sampled_from([*CONFIGS]), st.integers(1, 200))
-def test_the_shares_take_bounded_memory(r, p, q, family, processors):
+def test_the_shares_take_bounded_memory(r, p, q, family, sm_count):
     """Programs that share the rows are at most two a processor and a tile more for each share."""
-    config = choose_config(p, q, family, processors)
-    splits = choose_splits(r, p, q, config, processors)
+    config = choose_config(p, q, family, sm_count)
+    splits = choose_splits(r, p, q, config, sm_count)
     tiles = -(-p // config.BLOCK_P) * -(-q // config.BLOCK_Q)
     assert 1 <= splits <= -(-r // config.BLOCK_R)
-    assert splits == 1 or tiles * (splits - 1) < 2 * processors
+    assert splits == 1 or tiles * (splits - 1) < 2 * sm_count

@@ -15,7 +15,7 @@
 
 namespace fastrw {
 namespace {
-constexpr int64_t GRAIN = 1 << 14;  // elements that are worth a thread
+constexpr int64_t GRAIN = 1 << 14;  // elements per thread, at least
 constexpr int64_t RUN = 256;        // rows are read so many elements at a time, or more
 constexpr int64_t CHUNK = 1 << 15;  // elements of rows that one partial sum covers
 
@@ -88,8 +88,8 @@ Tensor run(const Tensor& given, const Maybe& t, const Tensor& mean, const Tensor
     if (use.t == nullptr) continue;
     scale[i] = w ? r[c] * w[c] : r[c];
     const double t_sum = known ? known[c] : found[c];
-    const double turned = known ? known[C + c] - mu[c] * t_sum : found[C + c];
-    slope[i] -= T(scale[i] * (turned / count) * r[c] * r[c]);
+    const double cross = known ? known[C + c] - mu[c] * t_sum : found[C + c];
+    slope[i] -= T(scale[i] * (cross / count) * r[c] * r[c]);
     shift[i] -= T(scale[i] * (t_sum / count));
   }
   const auto kernel = FASTRW_SELECT(batch_norm_tangent<E>);

@@ -12,11 +12,11 @@
 
 namespace fastrw {
 namespace {
-constexpr int64_t COLUMNS = 4096;       // of one piece of work
-constexpr int64_t EXAMPLES = 1024;      // summed in one go: a second stage adds up the goes
+constexpr int64_t COLUMNS = 4096;       // of one task
+constexpr int64_t EXAMPLES = 1024;      // per split of the sum: a second stage adds up the splits
 constexpr int64_t PARTIALS = 64 << 20;  // bytes of partial sums, at most
 
-// Numbers from an example's first to its last; 0 where they lie too far apart, or upon each other.
+// Numbers from an example's first to its last; 0 where they are too far apart, or overlap.
 int64_t span(const Tensor& G) {
   std::vector<std::pair<int64_t, int64_t>> dims;  // stride, size
   for (int64_t d = 1; d < G.dim(); ++d)
@@ -42,21 +42,21 @@ template <class E> Tensor run(const Tensor& G, const Tensor& w, ScalarType sums)
   for (int64_t i = 0; i < G.size(0); ++i)
     if (weights[i] != 0) kept.push_back(i);
   const int64_t count = kept.size(), most = PARTIALS / int64_t(sizeof(T)) / size;
-  const int64_t goes = std::max<int64_t>(1, std::min((count + EXAMPLES - 1) / EXAMPLES, most));
-  const int64_t pieces = (size + COLUMNS - 1) / COLUMNS;
-  const Scratch<T> partial(goes * size);
+  const int64_t splits = std::max<int64_t>(1, std::min((count + EXAMPLES - 1) / EXAMPLES, most));
+  const int64_t blocks = (size + COLUMNS - 1) / COLUMNS;
+  const Scratch<T> partial(splits * size);
   T* sum = partial.data();
   const int64_t* rows = kept.data();
   const auto kernel = FASTRW_SELECT(combine<E>);
-  torch::stable::parallel_for(0, goes * pieces, 1, [=](int64_t from, int64_t to) {
+  torch::stable::parallel_for(0, splits * blocks, 1, [=](int64_t from, int64_t to) {
     for (int64_t item = from; item < to; ++item) {
-      const int64_t go = item / pieces, first = item % pieces * COLUMNS, begin = count * go / goes;
-      kernel(numbers, step, rows + begin, count * (go + 1) / goes - begin, weights, first,
-             std::min(size, first + COLUMNS), sum + go * size);
+      const int64_t split = item / blocks, first = item % blocks * COLUMNS, begin = count * split / splits;
+      kernel(numbers, step, rows + begin, count * (split + 1) / splits - begin, weights, first,
+             std::min(size, first + COLUMNS), sum + split * size);
     }
   });
-  for (int64_t go = 1; go < goes; ++go)
-    for (int64_t j = 0; j < size; ++j) sum[j] += sum[go * size + j];
+  for (int64_t split = 1; split < splits; ++split)
+    for (int64_t j = 0; j < size; ++j) sum[j] += sum[split * size + j];
   Tensor out = torch::stable::new_empty(G, shape, sums);
   return torch::stable::copy_(out, torch::stable::from_blob(sum, shape, strides, G.device(), sums));
 }

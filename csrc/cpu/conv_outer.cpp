@@ -69,7 +69,8 @@ template <class T> Tensor conv_weight_tensor(const ConvUse& use, const T* packed
   Ints shape = {use.plan.O, use.plan.c};
   shape.insert(shape.end(), kernel.begin(), kernel.end());
   Tensor V = torch::stable::new_empty(use.x, shape, sums);
-  FASTRW_SELECT_AT(use.level, turn_weight<T>)(use.plan, packed, use.tap.data(), static_cast<T*>(V.mutable_data_ptr()));
+  FASTRW_SELECT_AT(use.level, unpack_weight<T>)(use.plan, packed, use.tap.data(),
+                                                static_cast<T*>(V.mutable_data_ptr()));
   return V;
 }
 

@@ -11,7 +11,7 @@
 
 namespace fastrw {
 namespace {
-constexpr int64_t GRAIN = 1 << 15;  // elements of g that are worth a thread
+constexpr int64_t GRAIN = 1 << 15;  // elements of g per thread, at least
 
 template <class E, class F>
 Tensor run(const Tensor& idx, const Tensor& g, const Tensor& V, int64_t padding_idx, ScalarType sums) {

@@ -35,6 +35,6 @@ template <class E> struct GramUse {
 template <class E> size_t gram_dot_room(int64_t width) {
   return sizeof(E) < sizeof(sum_t<E>) ? GRAM_DOT_ROWS * width : 0;
 }
-constexpr int64_t GRAM_GRAIN = 1 << 16;  // multiply-adds that are worth a thread
+constexpr int64_t GRAM_GRAIN = 1 << 16;  // multiply-adds per thread, at least
 inline int64_t gram_dot_tiles(int64_t r) { return (r + GRAM_DOT_ROWS - 1) / GRAM_DOT_ROWS; }
 }  // namespace fastrw

@@ -21,8 +21,9 @@ Tensor grouped_gram_dot_cpu(const std::vector<Tensor>& a, const std::vector<Tens
     int64_t width = 0, work = 0, most = 0;  // of a row, of an example, rows of an example
     for (size_t i = 0; i < a.size() && n > 0; ++i) {
       const auto& use = uses.emplace_back(a[i], g[i], a_val[i], g_val[i], bias[i]);
-      const int64_t neighbours = use.view.r / n;
-      width = std::max(width, use.width()), work += neighbours * use.row_work(), most = std::max(most, neighbours);
+      const int64_t rows_per_example = use.view.r / n;
+      width = std::max(width, use.width()), work += rows_per_example * use.row_work(),
+      most = std::max(most, rows_per_example);
     }
     T* const sums_at = static_cast<T*>(s.mutable_data_ptr());
     const auto* const each = uses.data();
@@ -33,13 +34,13 @@ Tensor grouped_gram_dot_cpu(const std::vector<Tensor>& a, const std::vector<Tens
       std::vector<T> room(gram_dot_room<E>(width)), of_rows((last - first) * most);
       for (size_t i = 0; i < count; ++i) {
         GramDot<E> part = each[i].view;
-        const int64_t neighbours = part.r / n;
-        part.a += first * neighbours * part.lda;
-        part.g += first * neighbours * part.ldg;
-        part.r = (last - first) * neighbours;
+        const int64_t rows_per_example = part.r / n;
+        part.a += first * rows_per_example * part.lda;
+        part.g += first * rows_per_example * part.ldg;
+        part.r = (last - first) * rows_per_example;
         part.s = of_rows.data();
         kernel(part, 0, gram_dot_tiles(part.r), room.data());
-        for (int64_t row = 0; row < part.r; ++row) sums_at[first + row / neighbours] += part.s[row];
+        for (int64_t row = 0; row < part.r; ++row) sums_at[first + row / rows_per_example] += part.s[row];
       }
     });
   });

@@ -8,7 +8,7 @@
 #include "simd/norm.h"
 
 namespace fastrw {
-constexpr int64_t NORM_GRAIN = 1 << 15;  // elements of x that are worth a thread
+constexpr int64_t NORM_GRAIN = 1 << 15;  // elements of x per thread, at least
 
 inline Tensor swapped(const Tensor& t) { return torch::stable::transpose(t, 1, 2); }
 

@@ -13,7 +13,7 @@
 
 namespace fastrw {
 namespace {
-constexpr int64_t GRAIN = 1 << 16;        // multiply-adds that are worth a thread
+constexpr int64_t GRAIN = 1 << 16;        // multiply-adds per thread, at least
 constexpr int64_t BLOCK_BYTES = 1 << 20;  // of V, packed: it stays in L2 while the rows pass
 
 // E of a and g, F of V [q, p]: that of E or of its sums. s [r] need not be filled.

@@ -1,5 +1,6 @@
 // weighted_outer on the CPU: checks, the list of rows that count, then blocks of W over the threads. Every element of W
-// is summed in the same order whatever the threads: a long sum is cut into as many parts as its shape alone says.
+// is summed in the same order whatever the threads: a long sum is split (split-K) into as many parts as its shape alone
+// says.
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
@@ -15,8 +16,8 @@
 
 namespace fastrw {
 namespace {
-constexpr int64_t GRAIN = 1 << 16;  // multiply-adds that are worth a thread
-constexpr int64_t LONG = 1024;      // rows that are worth a part of their own
+constexpr int64_t GRAIN = 1 << 16;  // multiply-adds per thread, at least
+constexpr int64_t LONG = 1024;      // rows per split of the sum, at least
 constexpr int64_t LEAST_Q = 48;     // a smaller block is mostly packing
 constexpr int64_t LEAST_P = 144;
 constexpr int64_t ENOUGH = 16;  // blocks of W with which no sum need be cut

@@ -7,7 +7,7 @@
 namespace fastrw {
 namespace {
 constexpr size_t MOST = size_t(256) << 20;  // bytes kept idle
-constexpr size_t LEAST = 256 << 10;         // bytes of a buffer that is worth it
+constexpr size_t LEAST = 256 << 10;         // bytes of a buffer that is worth keeping
 constexpr std::align_val_t LINE{64};
 
 struct Header {

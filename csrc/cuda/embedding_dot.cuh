@@ -1,6 +1,6 @@
-// s_r = g_r . V[idx_r], 0 where idx_r is the padding. `lanes` neighbours, at most a warp, take a row.
+// s_r = g_r . V[idx_r], 0 where idx_r is the padding. `lanes` adjacent threads, at most a warp, take a row.
 #pragma once
-#include "pieces.cuh"
+#include "packs.cuh"
 #include "reduce.cuh"
 
 namespace fastrw::gpu {
@@ -24,13 +24,13 @@ __global__ void __launch_bounds__(THREADS) embedding_dot_kernel(const __grid_con
   const bool inside = index >= 0 && index < use.v;
   float sum = 0.f;
   if (inside && index != use.padding) {
-    const int64_t step = use.lanes * PIECE<E>;
+    const int64_t step = use.lanes * PACK<E>;
     steps(0, step, step, use.q, [&](int64_t start, auto full) {
       constexpr bool FULL = decltype(full)::value;
-      const auto gs = piece<WIDE, FULL>(use.g + r * use.ldg, start, use.q, lane, use.lanes);
-      const auto vs = piece<WIDE, FULL, F, PIECE<E>>(use.V + index * use.ldv, start, use.q, lane, use.lanes);
+      const auto gs = load_pack<WIDE, FULL>(use.g + r * use.ldg, start, use.q, lane, use.lanes);
+      const auto vs = load_pack<WIDE, FULL, F, PACK<E>>(use.V + index * use.ldv, start, use.q, lane, use.lanes);
 #pragma unroll
-      for (int e = 0; e < PIECE<E>; ++e) sum = fmaf(widen(gs.at[e]), widen(vs.at[e]), sum);
+      for (int e = 0; e < PACK<E>; ++e) sum = fmaf(widen(gs.at[e]), widen(vs.at[e]), sum);
     });
   }
   sum = over_lanes(sum, use.lanes);

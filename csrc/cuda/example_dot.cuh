@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "pieces.cuh"
+#include "packs.cuh"
 #include "row_sums.cuh"
 
 namespace fastrw::gpu {
@@ -10,24 +10,24 @@ template <class E, class F, bool WIDE>
 __global__ void __launch_bounds__(THREADS)
     example_dot_kernel(const E* x, const F* y, int64_t ldx, int64_t ldy, int64_t columns, float* partial, int chunks) {
   __shared__ float parts[WARPS];
-  constexpr int STEP = THREADS * PIECE<E>;
+  constexpr int STEP = THREADS * PACK<E>;
   const int64_t example = blockIdx.x / chunks, chunk = blockIdx.x % chunks;
   float sum = 0.f;
   steps(chunk * STEP, int64_t(chunks) * STEP, STEP, columns, [&](int64_t start, auto full) {
     constexpr bool FULL = decltype(full)::value;
     const int thread = threadIdx.x;
-    const auto xs = piece<WIDE, FULL>(x + example * ldx, start, columns, thread, THREADS);
-    const auto ys = piece<WIDE, FULL, F, PIECE<E>>(y + example * ldy, start, columns, thread, THREADS);
+    const auto xs = load_pack<WIDE, FULL>(x + example * ldx, start, columns, thread, THREADS);
+    const auto ys = load_pack<WIDE, FULL, F, PACK<E>>(y + example * ldy, start, columns, thread, THREADS);
 #pragma unroll
-    for (int e = 0; e < PIECE<E>; ++e) sum = fmaf(widen(xs.at[e]), widen(ys.at[e]), sum);
+    for (int e = 0; e < PACK<E>; ++e) sum = fmaf(widen(xs.at[e]), widen(ys.at[e]), sum);
   });
   sum = over_block(sum, parts);
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// Blocks an example: four steps each, and no more than fill a large GPU.
+// Blocks an example: four steps each, at most enough to fill a large GPU.
 template <class E> int64_t example_chunks(int64_t n, int64_t columns) {
-  const int64_t of_block = 4 * THREADS * PIECE<E>;
+  const int64_t of_block = 4 * THREADS * PACK<E>;
   return std::max<int64_t>(1, std::min((columns + of_block - 1) / of_block, 2048 / std::max<int64_t>(1, n)));
 }
 

@@ -15,8 +15,8 @@ struct Entry {
   int lda, ldg, lda_val, ldg_val;
   float bias;
   int first_block;
-  int neighbours;  // rows that follow one another in the result: s of row i is at (i / neighbours) * stride + offset
-  int offset;      //   + i % neighbours
+  int rows_per_example;  // adjacent rows of the use; in the result s of row i is at
+  int offset;            // (i / rows_per_example) * stride + offset + i % rows_per_example
   uint8_t wide_a, wide_g, share, over_k;
 };
 constexpr int USES = 45;
@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(THREADS, HOW::BLOCKS) gram_dot_kernel(const __
                    entry.bias,
                    {entry.share, entry.over_k}};
   HOW::block(use, block - entry.first_block, [&](int row, float s) {
-    table.s[row / entry.neighbours * table.stride + entry.offset + row % entry.neighbours] = s;
+    table.s[row / entry.rows_per_example * table.stride + entry.offset + row % entry.rows_per_example] = s;
   });
 }
 

@@ -4,7 +4,7 @@
 #pragma once
 #include "gram_side.cuh"
 #include "mma.cuh"
-#include "pieces.cuh"
+#include "packs.cuh"
 
 namespace fastrw::gpu {
 struct Matrix {
@@ -12,7 +12,7 @@ struct Matrix {
   static constexpr int BLOCKS = 2;            // a processor: up to 128 registers a thread
   static constexpr int ACROSS = 4;            // lanes that share a row
   static constexpr int TILES = VALS / 8, ENTRIES = 4 * TILES;
-  template <class E> static constexpr int STEP = ACROSS * PIECE<E>;  // columns that a warp takes at once
+  template <class E> static constexpr int STEP = ACROSS * PACK<E>;  // columns that a warp takes at once
 
   // This lane's entries of x y^T over the columns of this warp: entry e is of row lane / 4, + 8 where e & 2, and of
   // validation row 8 (e / 4) + 2 (lane % 4) + e % 2. Rows past the last repeat it: the caller drops them.
@@ -27,7 +27,7 @@ struct Matrix {
       };
       const auto load = [&](const E* rows, int64_t row, int64_t last, int64_t ld) {
         constexpr bool FULL = decltype(full)::value;
-        const Piece<E> loaded = piece<WIDE, FULL>(rows + min(row, last) * ld, start, side.columns, across, ACROSS);
+        const Pack<E> loaded = load_pack<WIDE, FULL>(rows + min(row, last) * ld, start, side.columns, across, ACROSS);
         Words words;
         memcpy(&words, &loaded, sizeof loaded);
         return words;
@@ -59,7 +59,7 @@ struct Matrix {
     const int64_t first = block * rows, row0 = first + team / over_k * ROWS;
     if (first >= use.r) return;
     float s[2] = {0.f, 0.f};
-    for (int64_t tile = 0; tile * VALS < use.k; tile += over_k) {  // as often in every warp: barriers lie within
+    for (int64_t tile = 0; tile * VALS < use.k; tile += over_k) {  // as many steps in every warp: there are barriers
       const int64_t k0 = (tile + team % over_k) * VALS;
 #pragma unroll
       for (int h = 0; h < 2; ++h) {

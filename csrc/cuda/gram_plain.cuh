@@ -3,14 +3,14 @@
 // inputs and of gradients alike, so that only their product is ever summed over k.
 #pragma once
 #include "gram_side.cuh"
-#include "pieces.cuh"
+#include "packs.cuh"
 
 namespace fastrw::gpu {
 struct Plain {
   static constexpr int ROWS = 4, VALS = 8;  // of a warp's tile
   static constexpr int BLOCKS = 1;          // a processor: 170 registers a thread
   static_assert(ROWS * VALS == LANES, "one product a lane after folding");
-  template <class E> static constexpr int STEP = LANES * PIECE<E>;  // columns that a warp takes at once
+  template <class E> static constexpr int STEP = LANES * PACK<E>;  // columns that a warp takes at once
 
   // This lane's product x_row . y_k over the columns of this warp. Rows past the last repeat it: the caller drops them.
   template <bool WIDE, class E>
@@ -20,19 +20,19 @@ struct Plain {
     const int64_t stride = use.split.share * STEP<E>;
     steps(part * STEP<E>, stride, STEP<E>, side.columns, [&](int64_t start, auto full) {
       const auto load = [&](const E* row) {
-        return piece<WIDE, decltype(full)::value>(row, start, side.columns, lane(), LANES);
+        return load_pack<WIDE, decltype(full)::value>(row, start, side.columns, lane(), LANES);
       };
-      Piece<E> xs[ROWS];
+      Pack<E> xs[ROWS];
 #pragma unroll
       for (int i = 0; i < ROWS; ++i) xs[i] = load(side.x + min(row0 + i, use.r - 1) * side.ldx);
 #pragma unroll
       for (int v = 0; v < VALS; ++v) {
-        const Piece<E> ys = load(side.y + min(k0 + v, use.k - 1) * side.ldy);
+        const Pack<E> ys = load(side.y + min(k0 + v, use.k - 1) * side.ldy);
 #pragma unroll
         for (int i = 0; i < ROWS; ++i) {
           float& sum = sums[i * VALS + v];
 #pragma unroll
-          for (int e = 0; e < PIECE<E>; ++e) sum = fmaf(widen(xs[i].at[e]), widen(ys.at[e]), sum);
+          for (int e = 0; e < PACK<E>; ++e) sum = fmaf(widen(xs[i].at[e]), widen(ys.at[e]), sum);
         }
       }
     });
@@ -54,7 +54,7 @@ struct Plain {
     const int64_t first = block * rows, row0 = first + team / over_k * ROWS;
     if (first >= use.r) return;
     float s = 0.f;
-    for (int64_t tile = 0; tile * VALS < use.k; tile += over_k) {  // as often in every warp: barriers lie within
+    for (int64_t tile = 0; tile * VALS < use.k; tile += over_k) {  // as many steps in every warp: there are barriers
       const int64_t k0 = (tile + team % over_k) * VALS;
       float aa = 0.f, gg = 0.f;
       if (k0 < use.k) {

@@ -8,9 +8,9 @@
 #include "gram_dot.cuh"
 
 namespace fastrw::gpu {
-// The matrices are those of rows(): they have to live until the launch.
+// The matrices are those of rows(): they must live until the launch.
 inline Entry entry(const char* op, const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val,
-                   double bias, int64_t neighbours, int64_t offset) {
+                   double bias, int64_t rows_per_example, int64_t offset) {
   for (const Tensor* t : {&a, &g, &a_val, &g_val})
     for (int64_t x : {t->size(0), t->size(1), t->stride(0)})
       check(x <= std::numeric_limits<int>::max(), op, ": sizes and strides must be below 2^31 on a GPU, got ", x);
@@ -29,7 +29,7 @@ inline Entry entry(const char* op, const Tensor& a, const Tensor& g, const Tenso
           i32(g_val.stride(0)),
           static_cast<float>(bias),
           0,
-          i32(neighbours),
+          i32(rows_per_example),
           i32(offset),
           0,
           0,

@@ -1,5 +1,5 @@
-// grouped_gram_dot on a GPU: checks, then two launches on the current stream (a CUDA graph may capture them): the scores
-// of the rows of every use, then their sums by example.
+// grouped_gram_dot on a GPU: checks, then two launches on the current stream (a CUDA graph may capture them): the
+// scores of the rows of every use, then their sums by example.
 #include "../ops.h"
 #include "dtypes.h"
 #include "gram_uses.h"
@@ -17,10 +17,10 @@ Tensor grouped_gram_dot_cuda(const std::vector<Tensor>& a, const std::vector<Ten
   int64_t columns = 0;  // of the partial scores: one a row of an example
   for (size_t i = 0; i < a.size() && n > 0; ++i) {
     const Tensor matrices[] = {rows(a[i]), rows(g[i]), rows(a_val[i]), rows(g_val[i])};
-    const int64_t neighbours = a[i].size(0) / n;
+    const int64_t rows_per_example = a[i].size(0) / n;
     uses.push_back(gpu::entry("grouped_gram_dot", matrices[0], matrices[1], matrices[2], matrices[3], bias[i],
-                              neighbours, columns));
-    columns += neighbours;
+                              rows_per_example, columns));
+    columns += rows_per_example;
     kept.insert(kept.end(), matrices, matrices + 4);
   }
   const auto floats = [&](int64_t size) { return torch::stable::new_empty(a[0], {size}, ScalarType::Float); };

@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "pieces.cuh"
+#include "packs.cuh"
 #include "reduce.cuh"
 
 namespace fastrw::gpu {
@@ -40,29 +40,29 @@ __device__ __forceinline__ Stats stats(const Norm<E>& use, int64_t example, int6
 }
 
 // f(row, e, x, g, stats) for the elements of column step `start` in the rows of this thread: one in every `stride` from
-// `first`. Past the last column g is 0. A WIDE piece lies in one group of channels.
+// `first`. Past the last column g is 0. A WIDE pack lies in one group of channels.
 template <bool WIDE, bool CHANNELS, class E, class F>
 __device__ __forceinline__ void walk(const Norm<E>& use, int64_t example, int start, int64_t first, int64_t stride,
                                      F f) {
-  constexpr int GROUPS = CHANNELS && !WIDE ? PIECE<E> : 1;
+  constexpr int GROUPS = CHANNELS && !WIDE ? PACK<E> : 1;
   const int lane = threadIdx.x % use.lanes;
-  const bool full = start + use.lanes * PIECE<E> <= use.columns;
+  const bool full = start + use.lanes * PACK<E> <= use.columns;
   for (int64_t row = first; row < use.rows; row += stride) {
     const auto load = [&](const E* from) {
-      return full ? piece<WIDE, true>(from, start, use.columns, lane, use.lanes)
-                  : piece<WIDE, false>(from, start, use.columns, lane, use.lanes);
+      return full ? load_pack<WIDE, true>(from, start, use.columns, lane, use.lanes)
+                  : load_pack<WIDE, false>(from, start, use.columns, lane, use.lanes);
     };
-    const Piece<E> xs = load(use.x + example * use.x_example + row * use.x_row);
-    const Piece<E> gs = load(use.g + example * use.g_example + row * use.g_row);
+    const Pack<E> xs = load(use.x + example * use.x_example + row * use.x_row);
+    const Pack<E> gs = load(use.g + example * use.g_example + row * use.g_row);
     Stats of[GROUPS];
 #pragma unroll
     for (int e = 0; e < GROUPS; ++e) {
-      const int column_of = static_cast<int>(column<WIDE, PIECE<E>>(start, lane, use.lanes, e));
+      const int column_of = static_cast<int>(column<WIDE, PACK<E>>(start, lane, use.lanes, e));
       const int channel = min(column_of, use.columns - 1);
       of[e] = CHANNELS ? stats(use, example, row, channel) : stats(use, example, 0, static_cast<int>(row));
     }
 #pragma unroll
-    for (int e = 0; e < PIECE<E>; ++e) f(row, e, widen(xs.at[e]), widen(gs.at[e]), of[GROUPS == 1 ? 0 : e]);
+    for (int e = 0; e < PACK<E>; ++e) f(row, e, widen(xs.at[e]), widen(gs.at[e]), of[GROUPS == 1 ? 0 : e]);
   }
 }
 

@@ -1,4 +1,4 @@
-// norm_dot on a GPU: checks, then one launch, or two where an example is worth several blocks.
+// norm_dot on a GPU: checks, then one launch, or two where an example takes several blocks.
 #include "norm_dot.cuh"
 
 #include "../ops.h"

@@ -12,12 +12,12 @@ __global__ void __launch_bounds__(THREADS) norm_dot_kernel(const __grid_constant
   const int lane = threadIdx.x % use.lanes, slots = THREADS / use.lanes;
   const int64_t example = blockIdx.x / chunks, first = blockIdx.x % chunks * slots + threadIdx.x / use.lanes;
   float sum = 0.f;
-  for (int start = 0; start < use.columns; start += use.lanes * PIECE<E>) {
-    float gamma[PIECE<E>] = {}, beta[PIECE<E>] = {};
+  for (int start = 0; start < use.columns; start += use.lanes * PACK<E>) {
+    float gamma[PACK<E>] = {}, beta[PACK<E>] = {};
     if constexpr (CHANNELS) {
 #pragma unroll
-      for (int e = 0; e < PIECE<E>; ++e) {
-        const int64_t c = column<WIDE, PIECE<E>>(start, lane, use.lanes, e);
+      for (int e = 0; e < PACK<E>; ++e) {
+        const int64_t c = column<WIDE, PACK<E>>(start, lane, use.lanes, e);
         if (c >= use.columns) continue;
         if (V_gamma) gamma[e] = V_gamma[c];
         if (V_beta) beta[e] = V_beta[c];
@@ -34,7 +34,7 @@ __global__ void __launch_bounds__(THREADS) norm_dot_kernel(const __grid_constant
   if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-// Blocks an example: two rows a thread, and no more than fill a large GPU.
+// Blocks an example: two rows a thread, at most enough to fill a large GPU.
 template <class E> int64_t norm_chunks(const Norm<E>& use) {
   const int64_t rows = 2 * slots(use);
   return std::max<int64_t>(1, std::min<int64_t>((use.rows + rows - 1) / rows, 2048 / std::max<int64_t>(1, use.n)));

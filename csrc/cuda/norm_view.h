@@ -64,8 +64,8 @@ template <class E> struct NormView {
            1};
     if (!given_mean) use.mean.data = nullptr;
     use.wide = wide(x_data, use.x_example) && wide(x_data, use.x_row) && wide(g_data, use.g_example) &&
-               wide(g_data, use.g_row) && (positions || G == 1 || use.of_group % PIECE<E> == 0);
-    while (use.lanes < (rows < WARPS ? THREADS : LANES) && use.lanes * PIECE<E> < columns) use.lanes *= 2;
+               wide(g_data, use.g_row) && (positions || G == 1 || use.of_group % PACK<E> == 0);
+    while (use.lanes < (rows < WARPS ? THREADS : LANES) && use.lanes * PACK<E> < columns) use.lanes *= 2;
   }
 };
 }  // namespace fastrw::gpu

@@ -1,7 +1,7 @@
 // w_i = max(s_i, 0) / sum_k max(s_k, 0), Eq. 8-9, by one block: dividing by the largest first keeps the sum finite. A
 // score that is not finite gets weight 0.
 #pragma once
-#include "pieces.cuh"
+#include "packs.cuh"
 #include "reduce.cuh"
 
 namespace fastrw::gpu {

@@ -19,7 +19,7 @@ struct Max {
   __device__ __forceinline__ static float of(float x, float y) { return fmaxf(x, y); }
 };
 
-// Over every `lanes` neighbours, a power of 2; the result in each of them.
+// Over groups of `lanes` adjacent lanes, a power of 2; the result in each of them.
 template <class OP = Add> __device__ __forceinline__ float over_lanes(float x, int lanes = LANES) {
   for (int half = lanes / 2; half; half /= 2) x = OP::of(x, __shfl_xor_sync(ALL, x, half));
   return x;

@@ -19,34 +19,17 @@ What holds for every op, where its own docstring says nothing else:
         fastrw.Refused: the backend asked for cannot serve these tensors; the text says why.
 """
 
-from .batch_norm_tangent import batch_norm_tangent
-from .combine import combine
-from .conv_dot import conv_dot
-from .conv_instance import conv_instance
-from .conv_outer import conv_outer
-from .conv_tangent import conv_tangent
-from .embedding_dot import embedding_dot
-from .gram_dot import gram_dot
-from .grouped_gram_dot import grouped_gram_dot
-from .norm_dot import norm_dot
-from .norm_instance import norm_instance
-from .project_dot import project_dot
-from .rectify_normalize import rectify_normalize
-from .weighted_outer import weighted_outer
-
-__all__ = [
-    "batch_norm_tangent",
-    "combine",
-    "conv_dot",
-    "conv_instance",
-    "conv_outer",
-    "conv_tangent",
-    "embedding_dot",
-    "gram_dot",
-    "grouped_gram_dot",
-    "norm_dot",
-    "norm_instance",
-    "project_dot",
-    "rectify_normalize",
-    "weighted_outer",
-]
+from .batch_norm_tangent import batch_norm_tangent as batch_norm_tangent
+from .combine import combine as combine
+from .conv_dot import conv_dot as conv_dot
+from .conv_instance import conv_instance as conv_instance
+from .conv_outer import conv_outer as conv_outer
+from .conv_tangent import conv_tangent as conv_tangent
+from .embedding_dot import embedding_dot as embedding_dot
+from .gram_dot import gram_dot as gram_dot
+from .grouped_gram_dot import grouped_gram_dot as grouped_gram_dot
+from .norm_dot import norm_dot as norm_dot
+from .norm_instance import norm_instance as norm_instance
+from .project_dot import project_dot as project_dot
+from .rectify_normalize import rectify_normalize as rectify_normalize
+from .weighted_outer import weighted_outer as weighted_outer

@@ -9,10 +9,11 @@ A backend other than the reference proves itself on a tiny input before it first
 self_test.py. Nothing falls back in silence: a backend asked for by name serves or raises with its reason.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from inspect import signature
 from typing import NamedTuple
 
 import torch
@@ -23,8 +24,7 @@ from fastrw.errors import Refused
 
 from . import extension, library, self_test
 from . import reference as specs
-from .description import Description, names_of
-from .sample import Whole
+from .description import Description
 
 Reason = Callable[..., str | None]
 
@@ -51,7 +51,7 @@ class Op:
 
     def sample(self, device: torch.device, dtype: torch.dtype) -> tuple:
         """Tiny inputs on which every backend must equal the reference, bit for bit."""
-        return self.description.sample(device, dtype)
+        return self.description.draw(device, dtype)
 
     def refusal(self, backend: Backend, *args) -> str | None:
         """Why the backend cannot serve these arguments; None when it can and has proved itself."""
@@ -77,45 +77,32 @@ _ops: dict[str, Op] = {}
 def register(
     op: str,
     *,
-    letters: Mapping[str, str],
-    outputs: Sequence[str] | Callable,
-    sample: Mapping[str, object] | Callable[[Whole], tuple],
     order: Mapping[str, tuple[str, ...]] | Callable[..., tuple[str, ...]],
-    wide: Collection[str] = (),
-    index: Collection[str] = (),
-    rules: Callable[..., None] | None = None,
     triton: bool | Callable = False,
     cpp_refusal: Reason | None = None,
     reference: Callable | None = None,
     arguments: Callable[..., tuple] | None = None,
+    **described,
 ) -> None:
     """Enter an op under its backends: its reference is `reference.<op>`, its compiled kernels torch.ops.fastrw.<op>,
     its Triton kernel fastrw.kernels.<op>.
 
-    letters: name of a tensor -> a letter a dimension: {"a": "rp", "g": "rq"} is a [r, p], g [r, q]; "nC*" has any
-        further dimensions. wide: those that may have the dtype of the sums instead of that of the first tensor.
-        index: those of integers. rules: called with all arguments, raises where they break a rule that no letter says.
-    outputs: the letters of each output, whose dtype is that of the sums ("*": the further dimensions of the first
-        tensor); or a function that makes them, empty, from the arguments.
-    sample: the tiny input of the self-test. A size a letter, and the value of each argument that is no tensor; or a
-        function that draws all arguments.
     order: device type -> what "auto" tries, fastest first; or a cheap function of the arguments, where the best depends
         on sizes.
-    triton: whether there is a Triton kernel; or what calls its launcher. cpp_refusal: why the C++ kernel cannot serve
-        these arguments.
+    triton: whether there is a Triton kernel; or what calls its launcher.
+    cpp_refusal: why the C++ kernel cannot serve these arguments.
     reference, arguments: where lists of tensors travel one by one up to here, what puts them together again.
+    described: the fields of `Description`.
     """
     spec = getattr(specs, op)
-    described = Description(op, names_of(spec), letters, outputs, sample, wide, index, rules)
+    described = Description(op, tuple(signature(spec).parameters), **described)
     backends = {"reference": Backend("reference", lambda *args: None, reference or spec)}
     compiled = _missing
     if extension.reason is None and hasattr(torch.ops.fastrw, op):
-        compiled = library.complete(op, described.fake)
-        if arguments is not None:
-            compiled = _rearranged(compiled, arguments)
-    for name, device in (("cpp", "cpu"), ("cuda", "cuda")):
-        unfit = cpp_refusal if name == "cpp" else None
-        backends[name] = Backend(name, _first(_compiled(op, device), unfit), compiled)
+        kernel = library.complete(op, described.fake)
+        compiled = kernel if arguments is None else lambda *args: kernel(*arguments(*args))
+    backends["cpp"] = Backend("cpp", _compiled(op, "cpu", cpp_refusal), compiled)
+    backends["cuda"] = Backend("cuda", _compiled(op, "cuda"), compiled)
     if triton:
         library.define(f"{op}_triton", library.schema_of(spec), launcher(op) if triton is True else triton)
         backends["triton"] = Backend("triton", _triton, library.complete(f"{op}_triton", described.fake))
@@ -153,8 +140,7 @@ def leading(args: tuple) -> Tensor:
     first = args[0]
     if isinstance(first, Tensor) and first.dtype.is_floating_point:
         return first
-    every = (x for arg in args for x in (arg if isinstance(arg, list | tuple) else (arg,)))
-    return next(x for x in every if isinstance(x, Tensor) and x.dtype.is_floating_point)
+    return next(x for x in args if isinstance(x, Tensor) and x.dtype.is_floating_point)
 
 
 def choose(op: str, backend: str, *args) -> Backend:
@@ -183,20 +169,15 @@ def _choose(entry: Op, backend: str, order: tuple[str, ...] | None, args: tuple)
             if entry.refusal(entry.backends[name], *args) is None:
                 return entry.backends[name], name == order[0]
         return entry.backends["reference"], not order
-    known(entry.name, backend)
+    if backend not in entry.backends:
+        names = ", ".join(entry.backends)
+        raise ValueError(f"fastrw.{entry.name}: backend must be one of auto, {names}, got {backend!r}")
     reason = entry.refusal(entry.backends[backend], *args)
     if reason is not None:
         raise Refused(
             f"fastrw.{entry.name}: backend must be able to serve these tensors, got {backend!r}, which {reason}"
         )
     return entry.backends[backend], True
-
-
-def known(op: str, backend: str) -> None:
-    """Raises ValueError where no backend has that name."""
-    names = _ops[op].backends
-    if backend != "auto" and backend not in names:
-        raise ValueError(f"fastrw.{op}: backend must be one of auto, {', '.join(names)}, got {backend!r}")
 
 
 def require(backend: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -227,15 +208,6 @@ def _missing(*args):
     raise NotImplementedError("fastrw.ops: there is no such kernel")
 
 
-def _rearranged(run: Callable, arguments: Callable[..., tuple]) -> Callable:
-    return lambda *args: run(*arguments(*args))
-
-
-def _first(can: Reason, unfit: Reason | None) -> Reason:
-    """The first of two reasons."""
-    return can if unfit is None else lambda *args: can(*args) or unfit(*args)
-
-
 def _triton(*args) -> str | None:
     return kernels.refusal(leading(args))
 
@@ -245,7 +217,7 @@ def _has_kernel(op: str, device: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"fastrw::{op}", device.upper())
 
 
-def _compiled(op: str, device: str) -> Reason:
+def _compiled(op: str, device: str, refusal: Reason | None = None) -> Reason:
     def can(*args) -> str | None:
         if extension.reason is not None:
             return f"needs the compiled extension: {extension.reason}"
@@ -258,6 +230,6 @@ def _compiled(op: str, device: str) -> Reason:
             return f"serves {device} tensors, got {lead.device}"
         if device == "cuda" and lead.dtype == torch.float64:
             return "serves float32, bfloat16 and float16, got torch.float64"
-        return None
+        return None if refusal is None else refusal(*args)
 
     return can

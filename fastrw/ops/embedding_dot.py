@@ -22,7 +22,6 @@ def embedding_dot(
 
     Args:
         idx: [r] int64 or int32, each at least 0 and less than v.
-        g: [r, q].
         V: [v, q] of the dtype of g or of the sums.
         padding_idx: the index whose rows get 0, as `torch.nn.Embedding` leaves its gradient 0.
         backend: "reference", "cpp", "cuda" or "triton". Dtypes, results, derivatives and errors: see `fastrw.ops`.

@@ -38,26 +38,24 @@ class _Op(torch.autograd.Function):
     def setup_context(ctx, inputs, output):
         op, _, *args = inputs
         ctx.reference = backends.get(op).backends["reference"].run
-        ctx.is_tensor = [isinstance(x, Tensor) for x in args]
-        ctx.constants = [x for x in args if not isinstance(x, Tensor)]
-        tensors = [x for x in args if isinstance(x, Tensor)]
-        ctx.save_for_backward(*tensors)
-        ctx.save_for_forward(*tensors)
+        tensors = {i: x for i, x in enumerate(args) if isinstance(x, Tensor)}
+        ctx.args = [None if i in tensors else x for i, x in enumerate(args)]
+        ctx.tensors = list(tensors)  # their positions
+        ctx.floating = [i for i, x in tensors.items() if x.is_floating_point()]
+        ctx.save_for_backward(*tensors.values())
+        ctx.save_for_forward(*tensors.values())
 
     @staticmethod
     def backward(ctx, *cotangents):
-        found, tensors = iter(_vjp(ctx)[1](cotangents)), iter(ctx.saved_tensors)
-        floating = [is_tensor and next(tensors).is_floating_point() for is_tensor in ctx.is_tensor]
-        return None, None, *(next(found) if x else None for x in floating)
+        found = dict(zip(ctx.floating, _vjp(ctx)[2](cotangents), strict=True))
+        return None, None, *(found.get(i) for i in range(len(ctx.args)))
 
     @staticmethod
     def jvp(ctx, _op, _backend, *tangents):
         # The product with the Jacobian is the transpose of the vjp, which is linear: forward AD cannot be nested here.
-        tensors = [x for x in ctx.saved_tensors if x.is_floating_point()]
-        tangents = [t for t, is_tensor in zip(tangents, ctx.is_tensor, strict=True) if is_tensor]
-        tangents = [t for t, x in zip(tangents, ctx.saved_tensors, strict=True) if x.is_floating_point()]
-        tangents = tuple(torch.zeros_like(x) if t is None else t for t, x in zip(tangents, tensors, strict=True))
-        outputs, vjp = _vjp(ctx)
+        primals, outputs, vjp = _vjp(ctx)
+        given = (tangents[i] for i in ctx.floating)
+        tangents = tuple(torch.zeros_like(x) if t is None else t for x, t in zip(primals, given, strict=True))
         found = torch.func.vjp(vjp, tuple(torch.zeros_like(o) for o in outputs))[1](tangents)[0]
         return found if ctx.several else found[0]
 
@@ -75,17 +73,17 @@ class _Op(torch.autograd.Function):
 
 
 def _vjp(ctx):
-    """The outputs of the reference as a tuple, and its vjp in the tensors that are no indices."""
-    saved = ctx.saved_tensors
+    """The floating point arguments, the outputs of the reference as a tuple, and its vjp in those arguments."""
+    args = list(ctx.args)
+    for i, x in zip(ctx.tensors, ctx.saved_tensors, strict=True):
+        args[i] = x
+    primals = [args[i] for i in ctx.floating]
 
     def value(*floating):
-        floating, tensors, constants = iter(floating), iter(saved), iter(ctx.constants)
-        args = []
-        for is_tensor in ctx.is_tensor:
-            x = next(tensors if is_tensor else constants)
-            args.append(next(floating) if is_tensor and x.is_floating_point() else x)
+        for i, x in zip(ctx.floating, floating, strict=True):
+            args[i] = x
         outputs = ctx.reference(*args)
         ctx.several = isinstance(outputs, tuple)
         return as_tuple(outputs)
 
-    return torch.func.vjp(value, *(x for x in saved if x.is_floating_point()))
+    return primals, *torch.func.vjp(value, *primals)

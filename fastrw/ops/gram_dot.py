@@ -22,7 +22,6 @@ def gram_dot(
     1 where the use has a bias and 0 where it has none.
 
     Args:
-        a, g, a_val, g_val: [r, p], [r, q], [k, p], [k, q].
         bias: a number added to every product of inputs.
         backend: "reference", "cpp", "cuda" or "triton". Dtypes, results, derivatives and errors: see `fastrw.ops`.
 

@@ -22,8 +22,8 @@ def norm_dot(
     """s_i = sum_S sum_C g (x_hat V_gamma + V_beta), x_hat = (x - mean) rstd
 
     <dL_i/dgamma, V_gamma> + <dL_i/dbeta, V_beta> for a layer, RMS, group, instance or (in eval) batch norm; x_hat is
-    formed in registers and never written. n are examples, S what one statistic serves them in turn (positions of a
-    sequence or an image), C the channels that gamma and beta run over, in G groups of C / G neighbours:
+    formed in registers and never written. n are examples, S positions of a sequence or an image, C the channels that
+    gamma and beta run over, in G groups of C / G adjacent channels:
 
         layer norm, RMS norm    x [n, S, C], mean and rstd [n, S, 1]; mean None where nothing is subtracted
         group norm              x [n, C, S] transposed to [n, S, C], mean and rstd [n, 1, G] expanded along S
@@ -34,7 +34,6 @@ def norm_dot(
     positions adjacent.
 
     Args:
-        x, g: [n, S, C].
         mean: [n, S, G] or None, rstd: [n, S, G], G a divisor of C; strides of 0 where they do not vary.
         V_gamma, V_beta: [C]; either may be None. Without V_gamma, x is not read. These four may have the dtype of x or
             of the sums.

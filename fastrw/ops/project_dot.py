@@ -20,7 +20,6 @@ def project_dot(
     over validation rows k taken first: V = sum_k g_k a_k^T, v_b = sum_k g_k. The product V a is not written to memory.
 
     Args:
-        a, g: [r, p], [r, q].
         V, v_b: [q, p], [q] of the dtype of a or of the sums; v_b is None where the use has no bias.
         backend: "reference", "cpp" or "triton". Dtypes, results, derivatives and errors: see `fastrw.ops`.
 

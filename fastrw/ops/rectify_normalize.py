@@ -18,7 +18,6 @@ def rectify_normalize(
     divided by the largest before they are summed: the sum is finite at any scale.
 
     Args:
-        s: [n] scores.
         backend: "reference", "cpp" or "cuda". Dtypes, results, derivatives and errors: see `fastrw.ops`.
 
     Returns:

@@ -20,7 +20,6 @@ def weighted_outer(
     adds nothing, whatever it holds.
 
     Args:
-        a, g: [r, p], [r, q].
         w: [r] of the dtype of a or of the sums; None: every weight is 1.
         backend: "reference", "cpp" or "triton". Dtypes, results, derivatives and errors: see `fastrw.ops`.
 

@@ -78,35 +78,35 @@ template <bool PLANE, class E> void apply_run(const BatchNormTangent<E>& use, in
 // adds the sums of t and of t (x - mean) to s[0], s[1]
 template <class T> void sum_plane(const T* x, const T* t, int64_t count, T mean, T* s) {
   constexpr int CHAINS = 4;  // sums on their way at once
-  Vector<T> plain[CHAINS] = {}, turned[CHAINS] = {};
+  Vector<T> plain[CHAINS] = {}, cross[CHAINS] = {};
   int64_t i = 0;
   for (; i + CHAINS * LANES<T> <= count; i += CHAINS * LANES<T>)
     for (int j = 0; j < CHAINS; ++j) {
       const Vector<T> tj = load(t + i + j * LANES<T>);
       plain[j] += tj;
-      turned[j] += tj * (load(x + i + j * LANES<T>) - mean);
+      cross[j] += tj * (load(x + i + j * LANES<T>) - mean);
     }
   for (; i + LANES<T> <= count; i += LANES<T>) {
     const Vector<T> ti = load(t + i);
     plain[0] += ti;
-    turned[0] += ti * (load(x + i) - mean);
+    cross[0] += ti * (load(x + i) - mean);
   }
-  const Four<T> a = sums<T>(plain), b = sums<T>(turned);
-  T plain_sum = (a[0] + a[1]) + (a[2] + a[3]), turned_sum = (b[0] + b[1]) + (b[2] + b[3]);
+  const Four<T> a = sums<T>(plain), b = sums<T>(cross);
+  T plain_sum = (a[0] + a[1]) + (a[2] + a[3]), cross_sum = (b[0] + b[1]) + (b[2] + b[3]);
   for (; i < count; ++i) {
     plain_sum += t[i];
-    turned_sum += t[i] * (x[i] - mean);
+    cross_sum += t[i] * (x[i] - mean);
   }
   s[0] += plain_sum;
-  s[1] += turned_sum;
+  s[1] += cross_sum;
 }
 
 template <class T>
 void sum_rows(const T* __restrict x, const T* __restrict t, int64_t count, const T* __restrict mean,
-              T* __restrict plain, T* __restrict turned) {
+              T* __restrict plain, T* __restrict cross) {
   for (int64_t i = 0; i < count; ++i) {
     plain[i] += t[i];
-    turned[i] += t[i] * (x[i] - mean[i]);
+    cross[i] += t[i] * (x[i] - mean[i]);
   }
 }
 }  // namespace

@@ -1,4 +1,4 @@
-// Weighted sums of examples that lie a stride apart, once for each instruction-set level.
+// Weighted sums of examples a stride apart, once for each instruction-set level.
 #pragma once
 #include "elements.h"
 

@@ -1,4 +1,4 @@
-// Packing by register transposes: channels lie apart in memory, and are neighbours when packed.
+// Packing by register transposes: channels that are apart in memory are adjacent when packed.
 #include "conv_pack.h"
 
 #include "transpose.h"
@@ -7,7 +7,7 @@ namespace fastrw::FASTRW_LEVEL {
 namespace {
 constexpr int FEW = 6;  // channels that are interleaved one by one: a square would be mostly empty
 
-// First columns of squares that cover 0..count; the last one overlaps its neighbour rather than be cut.
+// First columns of squares that cover 0..count; the last one overlaps the one before, so that it is whole.
 template <int N, class Body> FASTRW_INLINE void squares(int64_t count, Body body) {
   for (int64_t t = 0; t < count; t += N) body(t + N <= count || count < N ? t : count - N);
 }
@@ -132,7 +132,7 @@ template <class T> void pack_weight(const ConvPlan& plan, const T* V, const int3
   }
 }
 
-template <class T> void turn_weight(const ConvPlan& plan, const T* packed, const int32_t* tap, T* V) {
+template <class T> void unpack_weight(const ConvPlan& plan, const T* packed, const int32_t* tap, T* V) {
   constexpr int N = LANES<T>;
   const T* rows[N];
   squares<N>(plan.taps, [&](int64_t t) {
@@ -206,6 +206,6 @@ FASTRW_INSTANCE(Half)
 FASTRW_INSTANCE(BFloat16)
 template void pack_weight(const ConvPlan&, const float*, const int32_t*, float*);
 template void pack_weight(const ConvPlan&, const double*, const int32_t*, double*);
-template void turn_weight(const ConvPlan&, const float*, const int32_t*, float*);
-template void turn_weight(const ConvPlan&, const double*, const int32_t*, double*);
+template void unpack_weight(const ConvPlan&, const float*, const int32_t*, float*);
+template void unpack_weight(const ConvPlan&, const double*, const int32_t*, double*);
 }  // namespace fastrw::FASTRW_LEVEL

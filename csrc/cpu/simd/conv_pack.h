@@ -7,7 +7,7 @@
 // pack_gradients: vectors from..to of block b of one example's g, times scale, to [panel][position][lanes of the
 // panel]: panels of
 //     PANEL_VECTORS vectors, the last may have one.
-// pack_weight: V [O][c KH KW] to [taps][Op]; turn_weight: back. `tap` has the packed tap of each c KH KW.
+// pack_weight: V [O][c KH KW] to [taps][Op]; unpack_weight: back. `tap` has the packed tap of each c KH KW.
 // unpack_values: packed values of a block, as pack_gradients leaves gradients, to t [O][position] (strides) of one
 //     example; adds to sums [2][O]: sum of t, sum of t y.
 namespace fastrw {
@@ -22,7 +22,7 @@ constexpr int PANEL_VECTORS = 2;
   void pack_gradients(const ConvPlan& plan, const E* g, const ConvStrides& at, int64_t b, int64_t from, int64_t to, \
                       sum_t<E> scale, sum_t<E>* packed);                                                            \
   template <class T> void pack_weight(const ConvPlan& plan, const T* V, const int32_t* tap, T* packed);             \
-  template <class T> void turn_weight(const ConvPlan& plan, const T* packed, const int32_t* tap, T* V);             \
+  template <class T> void unpack_weight(const ConvPlan& plan, const T* packed, const int32_t* tap, T* V);           \
   template <class E>                                                                                                \
   void unpack_values(const ConvPlan& plan, const sum_t<E>* packed, int64_t b, const E* y, const ConvStrides& y_at,  \
                      sum_t<E>* t, const ConvStrides& t_at, sum_t<E>* sums);                                         \

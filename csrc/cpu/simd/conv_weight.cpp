@@ -88,10 +88,10 @@ Vector<T> tiles(const ConvPlan& plan, const ConvWeight<T>& use, const T* g, int6
                            : left >= 2 && 2 * run <= MANY ? 2
                                                           : 1;
       const int64_t at_once = many > 1 ? 1 : vectors, most = many > 1 ? run : at_once == 2 ? WIDE : LONG;
-      const int64_t pieces = (run + most - 1) / most;
+      const int64_t splits = (run + most - 1) / most;
       for (int64_t v = 0; v < vectors; v += at_once) {
-        for (int64_t piece = 0, j = 0; piece < pieces; ++piece) {
-          const int64_t taps = (run - j + pieces - piece - 1) / (pieces - piece);
+        for (int64_t split = 0, j = 0; split < splits; ++split) {
+          const int64_t taps = (run - j + splits - split - 1) / (splits - split);
           const int64_t from = ((band * plan.runs + r) * run + j) * plan.Op + out + v * LANES<T>;
           const Tile<T> at = {use.x + band * plan.band_step + r * plan.step + j * plan.unit,
                               g + v * LANES<T>,

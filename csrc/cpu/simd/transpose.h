@@ -1,4 +1,4 @@
-// A square of LANES x LANES numbers turned in registers. Only for sources under simd.
+// A square of LANES x LANES numbers transposed in registers. Only for sources under simd.
 #pragma once
 #include "wide.h"
 
