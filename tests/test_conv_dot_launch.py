@@ -16,7 +16,7 @@ if not interpreter.INTERPRETED:
     pytest.skip("kernels run on the GPU here, or Triton is not installed", allow_module_level=True)
 
 from fastrw.kernels.conv_dot import CONFIGS, choose_config, launch_conv_dot, run_conv_dot
-from fastrw.kernels.convolution import convolution, last
+from fastrw.kernels.convolution import convolution, to_channels_last
 
 
 def terms(V, g):
@@ -36,7 +36,7 @@ def test_every_config_is_right(family, config):
         assert (it.unit > 1) == (layout == "channels last")
         tiles = options[-1] * -(-it.channels[1] // config.BLOCK_O)
         partial = torch.full((tiles, 3 * it.g.shape[2]), NAN)
-        weight = last(V.flatten(2)) if it.unit > 1 else V.flatten(2)
+        weight = to_channels_last(V.flatten(2)) if it.unit > 1 else V.flatten(2)
         run_conv_dot(it, weight, v_b, partial, "tf32" if family == "tf32" else "ieee", config)
         if family == "tf32":
             x, V = to_tf32(x.contiguous()), to_tf32(V.contiguous())
