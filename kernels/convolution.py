@@ -102,7 +102,7 @@ def block_of_channels(channels: int, block: int) -> int:
 
 @triton.jit
 def corner(position, out_hw, out_w, stride_d, stride_h, stride_w, padding_d, padding_h, padding_w):
-    """Where the first tap of a position lies in x."""
+    """The place in x of the first tap of a position."""
     d = position // out_hw * stride_d - padding_d
     h = position % out_hw // out_w * stride_h - padding_h
     w = position % out_w * stride_w - padding_w
@@ -111,7 +111,7 @@ def corner(position, out_hw, out_w, stride_d, stride_h, stride_w, padding_d, pad
 
 @triton.jit
 def step_of(tap, kernel_hw, kernel_w, dilation_d, dilation_h, dilation_w):
-    """How far a tap lies from the first one."""
+    """The offset of a tap from the first one."""
     d = tap // kernel_hw * dilation_d
     h = tap % kernel_hw // kernel_w * dilation_h
     w = tap % kernel_w * dilation_w
@@ -120,7 +120,7 @@ def step_of(tap, kernel_hw, kernel_w, dilation_d, dilation_h, dilation_w):
 
 @triton.jit
 def inside(d, h, w, D, H, W):
-    """Whether a place lies in x; one comparison a dimension: a negative number is a large one without a sign."""
+    """Whether a place is in x. One comparison a dimension: a negative number is large as an unsigned one."""
     return (
         (d.to(tl.uint32) < D.to(tl.uint32)) & (h.to(tl.uint32) < H.to(tl.uint32)) & (w.to(tl.uint32) < W.to(tl.uint32))
     )

@@ -45,7 +45,7 @@ def choose_config(a: int, b: int, family: str) -> Config:
 def _statistic(
     ptr, a, b, mask_a, mask_b, width_a, width_b, stride_a, stride_b, ALONG_A: tl.constexpr, ALONG_B: tl.constexpr
 ):
-    """A mean or rstd, one for `width` neighbours: [BLOCK_A, 1], [1, BLOCK_B] or [BLOCK_A, BLOCK_B]."""
+    """A mean or rstd, one for `width` adjacent elements: [BLOCK_A, 1], [1, BLOCK_B] or [BLOCK_A, BLOCK_B]."""
     if ALONG_A and ALONG_B:
         offsets = (a // width_a).to(tl.int64)[:, None] * stride_a + (b // width_b)[None, :] * stride_b
         mask = mask_a[:, None] & mask_b[None, :]
@@ -84,7 +84,7 @@ def _norm_dot_kernel(
     partial_ptr,  # [splits, e], or [a] where EACH
     A,
     B,  # in units of UNIT
-    width_a,  # neighbours along a that share a statistic
+    width_a,  # adjacent elements along a that share a statistic
     width_b,
     chunk,  # of a, for each program: whole tiles
     splits,

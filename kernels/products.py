@@ -14,8 +14,8 @@ def to_tf32(x):
 def dot(x, y, product, PRECISION: tl.constexpr):
     """product + x . y, where x may be bfloat16 or float16 and y float32.
 
-    Rounding y to the dtype of x would lose 16 bits of it. It goes in as the terms whose sum it is, each of which a
-    tensor core takes whole: three of bfloat16, or two of TF32, which holds every float16.
+    Rounding y to the dtype of x would lose 16 bits of it. It is split into terms, each of which a tensor core takes
+    whole: three of bfloat16, or two of TF32, which holds every float16.
     """
     if x.dtype == y.dtype:
         product = tl.dot(x, y, product, input_precision=PRECISION)

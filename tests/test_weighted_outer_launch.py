@@ -119,8 +119,8 @@ sizes = st.integers(1, 10**5)
 
 @settings(deadline=None, derandomize=True)
 @given(st.integers(1, 10**7), sizes, sizes, st.sampled_from([*CONFIGS]), st.integers(1, 200))
-def test_the_shares_take_bounded_memory(r, p, q, family, sm_count):
-    """Programs that share the rows are at most two a processor and a tile more for each share."""
+def test_the_splits_take_bounded_memory(r, p, q, family, sm_count):
+    """Programs that split the rows are at most two per SM and a tile more for each split."""
     config = choose_config(p, q, family, sm_count)
     splits = choose_splits(r, p, q, config, sm_count)
     tiles = -(-p // config.BLOCK_P) * -(-q // config.BLOCK_Q)

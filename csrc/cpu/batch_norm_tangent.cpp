@@ -72,7 +72,7 @@ Tensor run(const Tensor& given, const Maybe& t, const Tensor& mean, const Tensor
                                 pointer<E>(t_like),
                                 pointer<E>(residual_like),
                                 pointer<E>(output_like),
-                                static_cast<E*>(out.mutable_data_ptr()),
+                                mutable_pointer<E>(out),
                                 x.numel(),
                                 length,
                                 rows ? 0 : C,

@@ -36,8 +36,8 @@ template <class E> Tensor run(const Tensor& G, const Tensor& w, ScalarType sums)
   Ints shape, strides;
   for (int64_t d = 1; d < G.dim(); ++d) shape.push_back(G.size(d)), strides.push_back(G.stride(d));
   const int64_t size = span(G), step = G.stride(0);
-  const auto* numbers = static_cast<const E*>(G.const_data_ptr());
-  const auto* weights = static_cast<const T*>(w.const_data_ptr());
+  const auto* numbers = pointer<E>(G);
+  const auto* weights = pointer<T>(w);
   std::vector<int64_t> kept;
   for (int64_t i = 0; i < G.size(0); ++i)
     if (weights[i] != 0) kept.push_back(i);

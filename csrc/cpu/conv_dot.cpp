@@ -19,14 +19,14 @@ Tensor run(const ConvUse& use, const Tensor& V, const std::optional<Tensor>& v_b
   const auto pack_x = FASTRW_SELECT_AT(use.level, pack_inputs<E>);
   const auto pack_g = FASTRW_SELECT_AT(use.level, pack_gradients<E>);
   const auto dot = FASTRW_SELECT_AT(use.level, conv_dot<T>);
-  const auto* x = static_cast<const E*>(use.x.const_data_ptr());
-  const auto* g = static_cast<const E*>(use.g.const_data_ptr());
+  const auto* x = pointer<E>(use.x);
+  const auto* g = pointer<E>(use.g);
   const T *v = panels.get(), *b_v = bias.empty() ? nullptr : bias.data();
   const int64_t block = panels.block();
   const int32_t* place = use.place.data();
   const int64_t* starts = use.starts.data();
   const ConvStrides x_at = use.x_at, g_at = use.g_at;
-  T* out = static_cast<T*>(s.mutable_data_ptr());
+  T* out = mutable_pointer<T>(s);
   torch::stable::parallel_for(0, n, 1, [=, &plan](int64_t from, int64_t to) {
     const Scratch<T> xs(plan.x_size), gs(plan.g_size);
     std::fill_n(xs.data(), plan.x_size, T(0));

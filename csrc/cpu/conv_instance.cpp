@@ -36,8 +36,7 @@ std::tuple<Tensor, Tensor, Tensor> run(const ConvUse& use, int64_t n, const std:
   if (given.has_value()) {
     packed_V.resize(size + SLACK);
     V = torch::stable::clone(as_sums(*given, sums));
-    FASTRW_SELECT_AT(use.level, pack_weight<T>)(plan, static_cast<const T*>(V.const_data_ptr()), use.tap.data(),
-                                                packed_V.data());
+    FASTRW_SELECT_AT(use.level, pack_weight<T>)(plan, pointer<T>(V), use.tap.data(), packed_V.data());
   } else {
     std::vector<int64_t> validation(use.x.size(0) - n);
     std::iota(validation.begin(), validation.end(), n);
@@ -49,12 +48,12 @@ std::tuple<Tensor, Tensor, Tensor> run(const ConvUse& use, int64_t n, const std:
   const auto pack_x = FASTRW_SELECT_AT(use.level, pack_inputs<E>);
   const auto pack_g = FASTRW_SELECT_AT(use.level, pack_gradients<E>);
   const auto product = FASTRW_SELECT_AT(use.level, conv_weight<T>);
-  const auto* x = static_cast<const E*>(use.x.const_data_ptr());
-  const auto* g = static_cast<const E*>(use.g.const_data_ptr());
+  const auto* x = pointer<E>(use.x);
+  const auto* g = pointer<E>(use.g);
   const T* v = packed_V.data();
   const int32_t* place = use.place.data();
   const ConvStrides x_at = use.x_at, g_at = use.g_at;
-  T *to_s = static_cast<T*>(s.mutable_data_ptr()), *to_G = static_cast<T*>(G.mutable_data_ptr());
+  T *to_s = mutable_pointer<T>(s), *to_G = mutable_pointer<T>(G);
   torch::stable::parallel_for(0, n, 1, [=, &plan](int64_t from, int64_t to) {
     const Scratch<T> xs(plan.x_size), gs(plan.g_size);
     std::fill_n(xs.data(), plan.x_size, T(0));

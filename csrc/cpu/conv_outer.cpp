@@ -31,8 +31,8 @@ std::vector<sum_t<E>> conv_outer_sum(const ConvUse& use, const std::vector<int64
     const auto pack_x = FASTRW_SELECT_AT(use.level, pack_inputs<E>);
     const auto pack_g = FASTRW_SELECT_AT(use.level, pack_gradients<E>);
     const auto kernel = FASTRW_SELECT_AT(use.level, conv_weight<T>);
-    const auto* x = static_cast<const E*>(use.x.const_data_ptr());
-    const auto* g = static_cast<const E*>(use.g.const_data_ptr());
+    const auto* x = pointer<E>(use.x);
+    const auto* g = pointer<E>(use.g);
     const int64_t* rows = examples.data();
     const int32_t* place = use.place.data();
     const ConvStrides x_at = use.x_at, g_at = use.g_at;
@@ -69,8 +69,7 @@ template <class T> Tensor conv_weight_tensor(const ConvUse& use, const T* packed
   Ints shape = {use.plan.O, use.plan.c};
   shape.insert(shape.end(), kernel.begin(), kernel.end());
   Tensor V = torch::stable::new_empty(use.x, shape, sums);
-  FASTRW_SELECT_AT(use.level, unpack_weight<T>)(use.plan, packed, use.tap.data(),
-                                                static_cast<T*>(V.mutable_data_ptr()));
+  FASTRW_SELECT_AT(use.level, unpack_weight<T>)(use.plan, packed, use.tap.data(), mutable_pointer<T>(V));
   return V;
 }
 
@@ -81,7 +80,7 @@ Tensor conv_outer_cpu(const Tensor& x, const Tensor& g, const std::optional<Tens
   const ScalarType type = sums(x.scalar_type());
   return with_dtype(x, [&]<class E>(E) {
     const Tensor wide = w.has_value() ? as_sums(*w, type) : x;
-    const auto* weights = w.has_value() ? static_cast<const sum_t<E>*>(wide.const_data_ptr()) : nullptr;
+    const auto* weights = w.has_value() ? pointer<sum_t<E>>(wide) : nullptr;
     std::vector<int64_t> examples;
     for (int64_t i = 0; i < x.size(0); ++i)
       if (weights == nullptr || weights[i] != 0) examples.push_back(i);

@@ -48,12 +48,12 @@ std::tuple<Tensor, Tensor> run(ConvUse& use, const Tensor& V, const std::optiona
   const auto values = FASTRW_SELECT_AT(use.level, conv_values<T>);
   const auto unpack = FASTRW_SELECT_AT(use.level, unpack_values<E>);
   const void *x = use.x.const_data_ptr(), *t_data = t.has_value() ? t_four.const_data_ptr() : nullptr;
-  const auto* y = static_cast<const E*>(use.g.const_data_ptr());
+  const auto* y = pointer<E>(use.g);
   const T *v = V_panels.get(), *w = W_panels.get(), *b_v = bias.empty() ? nullptr : bias.data();
   const int64_t block = V_panels.block();
   const int32_t* place = use.place.data();
   const int64_t* starts = use.starts.data();
-  T *out = static_cast<T*>(t_y.mutable_data_ptr()), *to_sums = each.data();
+  T *out = mutable_pointer<T>(t_y), *to_sums = each.data();
   torch::stable::parallel_for(0, n, 1, [=, &plan](int64_t from, int64_t to) {
     const Scratch<T> xs(plan.x_size), ts(plan.x_size), vs(plan.g_size);
     std::fill_n(xs.data(), plan.x_size, T(0));
@@ -67,7 +67,7 @@ std::tuple<Tensor, Tensor> run(ConvUse& use, const Tensor& V, const std::optiona
         unpack(plan, vs.data(), b, y + i * y_at.example, y_at, out + i * out_at.example, out_at, to_sums + i * 2 * O);
       }
   });
-  T* sum = static_cast<T*>(total.mutable_data_ptr());
+  T* sum = mutable_pointer<T>(total);
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < 2 * O; ++j) sum[j] += to_sums[i * 2 * O + j];
   if (last) t_y = torch::stable::transpose(torch::stable::transpose(t_y, 1, 3), 2, 3);

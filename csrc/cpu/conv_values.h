@@ -14,8 +14,7 @@ template <class T> class ConvPanels {
       : block_(use.plan.taps * use.plan.vectors * use.plan.lanes), panels_(use.plan.blocks * block_ + SLACK) {
     const Tensor wide = as_sums(weight, sums);
     std::vector<T> packed(use.plan.taps * use.plan.Op + SLACK);
-    FASTRW_SELECT_AT(use.level, pack_weight<T>)(use.plan, static_cast<const T*>(wide.const_data_ptr()), use.tap.data(),
-                                                packed.data());
+    FASTRW_SELECT_AT(use.level, pack_weight<T>)(use.plan, pointer<T>(wide), use.tap.data(), packed.data());
     for (int64_t b = 0; b < use.plan.blocks; ++b)
       FASTRW_SELECT_AT(use.level, pack_panels<T>)(use.plan, packed.data(), b, panels_.data() + b * block_);
   }
@@ -32,7 +31,7 @@ template <class T> std::vector<T> conv_bias(const ConvPlan& plan, const std::opt
   if (!b.has_value()) return {};
   const Tensor wide = as_sums(*b, sums);
   std::vector<T> bias(plan.O + plan.vectors * plan.lanes);
-  std::copy_n(static_cast<const T*>(wide.const_data_ptr()), plan.O, bias.begin());
+  std::copy_n(pointer<T>(wide), plan.O, bias.begin());
   return bias;
 }
 }  // namespace fastrw

@@ -5,6 +5,8 @@
 
 #include <optional>
 
+#include "dtypes.h"
+
 namespace fastrw {
 using torch::stable::Tensor;
 using Maybe = std::optional<Tensor>;
@@ -38,6 +40,5 @@ inline Tensor laid_out_as(const Tensor& x, const Tensor& t) {
 
 inline Maybe laid_out_as(const Tensor& x, const Maybe& t) { return t ? Maybe(laid_out_as(x, *t)) : t; }
 
-template <class E> const E* pointer(const Tensor& t) { return static_cast<const E*>(t.const_data_ptr()); }
 template <class E> const E* pointer(const Maybe& t) { return t ? pointer<E>(*t) : nullptr; }
 }  // namespace fastrw

@@ -1,4 +1,4 @@
-// The switch over dtypes, once for the CPU.
+// The switch over dtypes, once for the CPU, and the elements of a tensor.
 #pragma once
 #include "../checks.h"
 #include "simd/elements.h"
@@ -13,4 +13,7 @@ template <class Run> auto with_dtype(const Tensor& t, Run run) {
     default: return run(float());
   }
 }
+
+template <class E> const E* pointer(const Tensor& t) { return static_cast<const E*>(t.const_data_ptr()); }
+template <class E> E* mutable_pointer(const Tensor& t) { return static_cast<E*>(t.mutable_data_ptr()); }
 }  // namespace fastrw

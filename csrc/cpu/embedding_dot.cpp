@@ -17,15 +17,8 @@ template <class E, class F>
 Tensor run(const Tensor& idx, const Tensor& g, const Tensor& V, int64_t padding_idx, ScalarType sums) {
   const Tensor s = torch::stable::new_empty(g, {g.size(0)}, sums);
   const EmbeddingDot<E, F> use{
-      static_cast<const int64_t*>(idx.const_data_ptr()),
-      static_cast<const E*>(g.const_data_ptr()),
-      static_cast<const F*>(V.const_data_ptr()),
-      static_cast<sum_t<E>*>(s.mutable_data_ptr()),
-      g.size(1),
-      idx.stride(0),
-      g.stride(0),
-      V.stride(0),
-      padding_idx,
+      pointer<int64_t>(idx), pointer<E>(g), pointer<F>(V), mutable_pointer<sum_t<E>>(s), g.size(1), idx.stride(0),
+      g.stride(0),           V.stride(0),   padding_idx,
   };
   const auto kernel = FASTRW_SELECT(embedding_dot<E, F>);
   const int64_t grain = std::max<int64_t>(4, GRAIN / std::max<int64_t>(1, use.q) / 4 * 4);
@@ -34,7 +27,7 @@ Tensor run(const Tensor& idx, const Tensor& g, const Tensor& V, int64_t padding_
 }
 
 void check_range(const Tensor& idx, int64_t v) {
-  const auto* at = static_cast<const int64_t*>(idx.const_data_ptr());
+  const auto* at = pointer<int64_t>(idx);
   for (int64_t r = 0; r < idx.size(0); ++r, at += idx.stride(0))
     check(*at >= 0 && *at < v, "embedding_dot: idx must be at least 0 and less than v, got ", *at, " and ", v);
 }

@@ -18,8 +18,7 @@ Tensor by_V(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor&
   const auto [V, v_b] = weighted_outer_cpu(a_val, g_val, std::nullopt);
   if (bias == 0) return project_dot_cpu(a, g, V, std::nullopt);
   const auto scale = [&](auto* x) { std::for_each(x, x + v_b.numel(), [=](auto& v) { v *= bias; }); };
-  v_b.scalar_type() == ScalarType::Double ? scale(static_cast<double*>(v_b.mutable_data_ptr()))
-                                          : scale(static_cast<float*>(v_b.mutable_data_ptr()));
+  v_b.scalar_type() == ScalarType::Double ? scale(mutable_pointer<double>(v_b)) : scale(mutable_pointer<float>(v_b));
   return project_dot_cpu(a, g, V, v_b);
 }
 }  // namespace
@@ -32,7 +31,7 @@ Tensor gram_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& a_val, const
     const GramUse<E> use(a, g, a_val, g_val, bias);
     Tensor s = torch::stable::new_empty(a, {a.size(0)}, sums(a.scalar_type()));
     GramDot<E> view = use.view;
-    view.s = static_cast<T*>(s.mutable_data_ptr());
+    view.s = mutable_pointer<T>(s);
     const auto kernel = FASTRW_SELECT(gram_dot<E>);
     const int64_t grain = std::max<int64_t>(1, GRAM_GRAIN / std::max<int64_t>(1, GRAM_DOT_ROWS * use.row_work()));
     torch::stable::parallel_for(0, gram_dot_tiles(view.r), grain, [=](int64_t first, int64_t last) {

@@ -3,7 +3,7 @@
 #pragma once
 #include <torch/csrc/stable/ops.h>
 
-#include "../checks.h"
+#include "dtypes.h"
 #include "simd/gram_dot.h"
 
 namespace fastrw {
@@ -13,15 +13,21 @@ template <class E> struct GramUse {
 
   GramUse(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias)
       : a(rows(a)), g(rows(g)), a_val(widened(a_val)), g_val(widened(g_val)) {
-    const auto narrow = [](const Tensor& t) { return static_cast<const E*>(t.const_data_ptr()); };
-    const auto wide = [](const Tensor& t) { return static_cast<const sum_t<E>*>(t.const_data_ptr()); };
-    view = {
-        narrow(this->a),       narrow(this->g),   wide(this->a_val),
-        wide(this->g_val),     nullptr,           a.size(0),
-        a_val.size(0),         a.size(1),         g.size(1),
-        this->a.stride(0),     this->g.stride(0), this->a_val.stride(0),
-        this->g_val.stride(0), sum_t<E>(bias),
-    };
+    using T = sum_t<E>;
+    view = {pointer<E>(this->a),
+            pointer<E>(this->g),
+            pointer<T>(this->a_val),
+            pointer<T>(this->g_val),
+            nullptr,
+            a.size(0),
+            a_val.size(0),
+            a.size(1),
+            g.size(1),
+            this->a.stride(0),
+            this->g.stride(0),
+            this->a_val.stride(0),
+            this->g_val.stride(0),
+            T(bias)};
   }
 
   int64_t width() const { return view.p + view.q; }

@@ -25,7 +25,7 @@ Tensor grouped_gram_dot_cpu(const std::vector<Tensor>& a, const std::vector<Tens
       width = std::max(width, use.width()), work += rows_per_example * use.row_work(),
       most = std::max(most, rows_per_example);
     }
-    T* const sums_at = static_cast<T*>(s.mutable_data_ptr());
+    T* const sums_at = mutable_pointer<T>(s);
     const auto* const each = uses.data();
     const size_t count = uses.size();
     const auto kernel = FASTRW_SELECT(gram_dot<E>);

@@ -38,7 +38,7 @@ template <class T> struct Statistic {
 
  private:
   void point() {
-    data = static_cast<const T*>(kept.const_data_ptr());
+    data = pointer<T>(kept);
     for (int64_t d = 0; d < 3; ++d) stride[d] = kept.size(d) > 1 ? kept.stride(d) : 0;
   }
 };
@@ -67,8 +67,8 @@ template <class E> struct NormUse {
     if (positions && varies) mean.line_up(), rstd.line_up();
     const int64_t row = positions ? 2 : 1;
     view = {
-        static_cast<const E*>(x.const_data_ptr()),
-        static_cast<const E*>(g.const_data_ptr()),
+        pointer<E>(x),
+        pointer<E>(g),
         mean.data,
         rstd.data,
         n,

@@ -22,9 +22,9 @@ void run(const Tensor& x, const Tensor& g, const Tensor* mean, const Tensor& rst
   const Tensor gamma = V_gamma ? vector(*V_gamma, s.scalar_type()) : s;
   const Tensor beta = V_beta ? vector(*V_beta, s.scalar_type()) : s;
   const std::vector<T> zeros(V_beta ? 0 : C);
-  const T* const gamma_at = V_gamma ? static_cast<const T*>(gamma.const_data_ptr()) : nullptr;
-  const T* const beta_at = V_beta ? static_cast<const T*>(beta.const_data_ptr()) : zeros.data();
-  T* const to = static_cast<T*>(s.mutable_data_ptr());
+  const T* const gamma_at = V_gamma ? pointer<T>(gamma) : nullptr;
+  const T* const beta_at = V_beta ? pointer<T>(beta) : zeros.data();
+  T* const to = mutable_pointer<T>(s);
   const auto kernel = FASTRW_SELECT(norm_dot<E>);
   const int64_t grain = std::max<int64_t>(1, NORM_GRAIN / std::max<int64_t>(1, use.view.S * C));
   torch::stable::parallel_for(0, use.view.n, grain, [=, view = use.view](int64_t first, int64_t last) {

@@ -19,8 +19,7 @@ void run(const Tensor& x, const Tensor& g, const Tensor* mean, const Tensor& rst
   using T = sum_t<E>;
   const NormUse<E> use(x, g, mean, rstd);
   const int64_t C = use.view.C;
-  T *const to_gamma = static_cast<T*>(gamma.mutable_data_ptr()), *const to_beta =
-                                                                     static_cast<T*>(beta.mutable_data_ptr());
+  T *const to_gamma = mutable_pointer<T>(gamma), *const to_beta = mutable_pointer<T>(beta);
   const auto kernel = FASTRW_SELECT(norm_instance<E>);
   const int64_t grain = std::max<int64_t>(1, NORM_GRAIN / std::max<int64_t>(1, use.view.S * C));
   torch::stable::parallel_for(0, use.view.n, grain, [=, view = use.view](int64_t first, int64_t last) {

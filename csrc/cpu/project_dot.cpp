@@ -56,9 +56,8 @@ Tensor project_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& V, const 
   if (r == 0) return s;
   with_dtype(a, [&]<class E>(E) {
     using T = sum_t<E>;
-    const ProjectDot<E> use{matrix<E>(a_rows), matrix<E>(g_rows),
-                            bias ? static_cast<const T*>(bias->const_data_ptr()) : nullptr,
-                            static_cast<T*>(s.mutable_data_ptr())};
+    const ProjectDot<E> use{matrix<E>(a_rows), matrix<E>(g_rows), bias ? pointer<T>(*bias) : nullptr,
+                            mutable_pointer<T>(s)};
     V.scalar_type() == type ? project(use, matrix<T>(V_rows), r, p, q) : project(use, matrix<E>(V_rows), r, p, q);
   });
   return s;

@@ -14,7 +14,7 @@ Tensor rectify_normalize_cpu(const Tensor& s) {
   const Tensor w = torch::stable::new_empty(s, {s.size(0)}, sums(s.scalar_type()));
   with_dtype(s, [&]<class E>(E) {
     FASTRW_SELECT(rectify_normalize<E>)
-    (static_cast<const E*>(from.const_data_ptr()), static_cast<sum_t<E>*>(w.mutable_data_ptr()), s.size(0));
+    (pointer<E>(from), mutable_pointer<sum_t<E>>(w), s.size(0));
   });
   return w;
 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "dtypes.h"
 #include "simd/rows.h"
 
 namespace fastrw {
@@ -21,7 +22,7 @@ inline int64_t part(int64_t size, int64_t most, int64_t step) {
   return std::max<int64_t>(1, parts(parts(size, parts(size, most)), step)) * step;
 }
 
-template <class E> Rows<E> matrix(const Tensor& t) { return {static_cast<const E*>(t.const_data_ptr()), t.stride(0)}; }
+template <class E> Rows<E> matrix(const Tensor& t) { return {pointer<E>(t), t.stride(0)}; }
 
 // Elements in a line, of the type of the sums; a copy is made only where they are not.
 inline Tensor vector(const Tensor& t, ScalarType type) {

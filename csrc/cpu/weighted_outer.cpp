@@ -78,10 +78,10 @@ std::tuple<Tensor, Tensor> weighted_outer_cpu(const Tensor& a, const Tensor& g, 
   with_dtype(a, [&]<class E>(E) {
     using T = sum_t<E>;
     WeightedOuter<E> use{matrix<E>(a_rows), matrix<E>(g_rows), nullptr, p, q};
-    T *const to_W = static_cast<T*>(W.mutable_data_ptr()), *const to_b = static_cast<T*>(b.mutable_data_ptr());
+    T *const to_W = mutable_pointer<T>(W), *const to_b = mutable_pointer<T>(b);
     if (!w) return run(use, r, to_W, to_b);
     const Tensor weights = vector(*w, type);
-    const Listed<T> listed(static_cast<const T*>(weights.const_data_ptr()), r);
+    const Listed<T> listed(pointer<T>(weights), r);
     use.a.listed = use.g.listed = listed.rows.data();
     use.w = listed.w.data();
     run(use, int64_t(listed.rows.size()), to_W, to_b);

@@ -9,7 +9,7 @@
 namespace fastrw::gpu {
 struct Matrix {
   static constexpr int ROWS = 16, VALS = 16;  // of a warp's tile
-  static constexpr int BLOCKS = 2;            // a processor: up to 128 registers a thread
+  static constexpr int BLOCKS = 2;            // per SM: up to 128 registers a thread
   static constexpr int ACROSS = 4;            // lanes that share a row
   static constexpr int TILES = VALS / 8, ENTRIES = 4 * TILES;
   template <class E> static constexpr int STEP = ACROSS * PACK<E>;  // columns that a warp takes at once

@@ -8,7 +8,7 @@
 namespace fastrw::gpu {
 struct Plain {
   static constexpr int ROWS = 4, VALS = 8;  // of a warp's tile
-  static constexpr int BLOCKS = 1;          // a processor: 170 registers a thread
+  static constexpr int BLOCKS = 1;          // per SM: 170 registers a thread
   static_assert(ROWS * VALS == LANES, "one product a lane after folding");
   template <class E> static constexpr int STEP = LANES * PACK<E>;  // columns that a warp takes at once
 

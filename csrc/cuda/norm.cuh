@@ -11,7 +11,7 @@ struct Statistic {  // mean or rstd [n, S, G] by its strides
   int64_t example, position, group;
 };
 
-// x and g [n, rows, columns], neighbouring columns next to each other in memory. Rows are positions and columns
+// x and g [n, rows, columns], adjacent columns adjacent in memory. Rows are positions and columns
 // channels, or the other way round: then statistics do not vary over positions.
 template <class E> struct Norm {
   const E *x, *g;

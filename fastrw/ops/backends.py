@@ -1,4 +1,4 @@
-"""Who can compute an op, and who does: the registry of backends.
+"""The registry of backends: which can compute an op, and which does.
 
 reference   torch ops, any device and dtype; slowest and always there
 cpp         the compiled extension on the CPU

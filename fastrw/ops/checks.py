@@ -1,4 +1,4 @@
-"""The rules that the inputs of an op keep, and the words said when they do not; csrc/checks.h says the same words."""
+"""The checks of the arguments of an op; csrc/checks.h raises the same errors in the same words."""
 
 from collections.abc import Collection, Mapping
 
@@ -48,7 +48,7 @@ def tensors(
 
 
 def alike(op: str, lead: str, x: Tensor, **given) -> None:
-    """Tensors, where they are there, of the very shape of x."""
+    """Those that are given have the shape of x."""
     for name, t in given.items():
         if t is not None and t.shape != x.shape:
             raise ValueError(
@@ -67,7 +67,7 @@ def sums(dtype: torch.dtype) -> torch.dtype:
 
 
 def number(op: str, name: str, x: float) -> None:
-    """A plain number: neither a tensor, whose gradient would be lost, nor a flag."""
+    """A plain number: not a tensor, since its gradient would be lost, and not a bool."""
     if isinstance(x, bool) or not isinstance(x, (int, float)):
         raise TypeError(f"fastrw.{op}: {name} must be a number, got {type(x).__name__}")
 

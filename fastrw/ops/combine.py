@@ -19,7 +19,7 @@ def combine(
     C++ kernel does not read it.
 
     Args:
-        G: [n, ...], read as it lies in memory where an example is dense.
+        G: [n, ...], read in place where an example is dense in memory.
         w: [n], of the dtype of G or of the sums.
         backend: "reference", "cpp" or "triton". Dtypes, results, derivatives and errors: see `fastrw.ops`.
 

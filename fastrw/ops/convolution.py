@@ -1,6 +1,5 @@
-"""What the ops of a convolution have in common: the rules of their geometry, and how per-example weights lie.
-
-csrc/conv_checks.h says the same words.
+"""What the ops of a convolution have in common: the checks of their geometry, in the words of csrc/conv_checks.h, and
+the memory layout of per-example weights.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from . import checks
 from .sample import Whole
 
 Ints = Sequence[int]
-LINE = 64  # bytes: on the CPU the output channels of a per-example weight begin on a line of their own
+LINE = 64  # bytes of a cache line: on the CPU the output channels of a per-example weight begin on one
 
 
 def weight(op: str, x: Tensor, groups: int, **given: Tensor | None) -> None:
@@ -62,7 +61,7 @@ def cpp_refusal(x: Tensor, *args) -> str | None:
 def empty_instances(x: Tensor, n: int, O: int, groups: int, kernel: Ints) -> Tensor:
     """Room for per-example weights [n, O, C / groups, *kernel] in the dtype of sums.
 
-    On the CPU it lies [n, *kernel, C / groups, O], as the kernels make it, O padded to whole lines; on a GPU
+    On the CPU its memory is [n, *kernel, C / groups, O], as the kernels make it, O padded to whole lines; on a GPU
     [n, O, *kernel, C / groups].
     """
     dtype, c = checks.sums(x.dtype), x.shape[1] // groups

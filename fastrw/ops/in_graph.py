@@ -1,4 +1,4 @@
-"""How torch.compile sees an op: one node, traced below the autograd.Function, whose jvp dynamo does not read."""
+"""How torch.compile sees an op: one node, traced below the autograd.Function: dynamo cannot trace its jvp."""
 
 import torch
 

@@ -151,7 +151,7 @@ def conv_tangent(
     groups: int,
 ) -> tuple[Tensor, Tensor]:
     """t_y = conv(x, V) + v_b + conv(t, W), the tangent of y = conv(x, W), with the sums over examples and positions
-    that a BatchNorm after it asks for: -> t_y like y, sums [2, O] = (sum t_y, sum t_y y)"""
+    that a BatchNorm after it needs: -> t_y like y, sums [2, O] = (sum t_y, sum t_y y)"""
     t_y = _conv(x, V, v_b, stride, padding, dilation, groups)
     if t is not None:
         t_y = t_y + _conv(t, W, None, stride, padding, dilation, groups)
@@ -160,7 +160,7 @@ def conv_tangent(
 
 
 # ---- norms: x, g [n, S, C] (a group norm's [n, C, S] transposed), mean and rstd [n, S, G] with G groups of C / G
-# ---- neighbouring channels, either expanded where they do not vary; mean None: nothing is subtracted (RMS norm)
+# ---- adjacent channels, either expanded where they do not vary; mean None: nothing is subtracted (RMS norm)
 
 
 def _normalized(x: Tensor, mean: Tensor | None, rstd: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ struct ConvPlan {
   int64_t Hp, Wp;                 // packed rows and columns: padding included, those never read left out
   int64_t rows, columns;          // output positions as the loops take them; one long row where no gap is between rows
   int64_t row_step, column_step;  // in packed inputs, from one output row or column to the next
-  int64_t bands, runs, run, band_step, step;  // taps: runs of `run` neighbouring packed numbers (times unit), `step`
+  int64_t bands, runs, run, band_step, step;  // taps: runs of `run` adjacent packed numbers (times unit), `step`
                                               // apart within a band, bands `band_step` apart
   int64_t taps, Op;                           // KH KW c, and O rounded up to lanes: a packed weight is [taps][Op]
   int64_t positions;                          // Ho Wo

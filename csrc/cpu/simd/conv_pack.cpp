@@ -34,14 +34,14 @@ void pack_rows(const E* const* rows, int64_t count, int64_t positions, const int
   });
 }
 
-// One input channel as every one of `repeat` neighbouring numbers.
+// One input channel as every one of `repeat` adjacent numbers.
 template <class E>
 void scatter(const E* x, int64_t step, int64_t positions, const int32_t* place, int64_t width, sum_t<E>* packed) {
   for (int64_t t = 0; t < positions; ++t)
     if (place[t] >= 0) packed[place[t] * width] = widen_one(x[t * step]);
 }
 
-// `count` neighbouring numbers, widened
+// `count` adjacent numbers, widened
 template <class E> FASTRW_INLINE void copy(const E* x, int64_t count, sum_t<E>* to) {
   constexpr int N = LANES<sum_t<E>>;
   if (count < N) {

@@ -21,7 +21,7 @@ template <class T> struct Tile {
   int64_t lanes[2];  // of each vector that belong to this block
 };
 
-// RUNS runs of TAPS neighbouring taps, VECTORS vectors of outputs; SPREAD inputs have a number for each lane
+// RUNS runs of TAPS adjacent taps, VECTORS vectors of outputs; SPREAD inputs have a number for each lane
 template <int RUNS, int TAPS, int VECTORS, bool SPREAD, class T>
 Vector<T> tile(const ConvPlan& plan, const ConvWeight<T>& use, const Tile<T>& at) {
   constexpr int N = LANES<T>;

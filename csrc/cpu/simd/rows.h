@@ -6,7 +6,7 @@ namespace fastrw {
 // Every row of a matrix, or those of a list.
 template <class E> struct Rows {
   const E* data;
-  int64_t stride;                   // from a row to the next; elements of a row are neighbours
+  int64_t stride;                   // from a row to the next; elements of a row are adjacent
   const int64_t* listed = nullptr;  // the rows that count, where not all do
 
   const E* operator[](int64_t r) const { return data + (listed ? listed[r] : r) * stride; }
