@@ -37,7 +37,6 @@ CONFIGS = {
     "ieee": (Config(64, 64, 16, 8, 2), Config(16, 64, 16, 4, 2)),
     "narrow": (Config(32, 32, 32, 4, 2), Config(16, 64, 32, 4, 2)),
 }
-NAMES = INTEGERS  # of the numbers of a convolution, in the order in which the kernels name them
 
 
 def choose_config(n: int, O: int, columns: int, family: str, sm_count: int) -> Config:

@@ -42,7 +42,7 @@ def conv_dot(
 
 
 def _rules(x, g, V, v_b, stride, padding, dilation, groups) -> None:
-    convolution.weight("conv_dot", x, groups, V=V)
+    convolution.weight("conv_dot", x, V, groups)
     convolution.geometry("conv_dot", x, V.shape[2:], stride, padding, dilation, groups, g=g)
 
 

@@ -52,7 +52,8 @@ def _rules(x, g, n, V, kernel, stride, padding, dilation, groups) -> None:
     checks.integer(_OP, 0, n=n)
     if n > x.shape[0]:
         raise ValueError(f"fastrw.{_OP}: n must be at most the examples of x, got {n} and {x.shape[0]}")
-    convolution.weight(_OP, x, groups, V=V)
+    if V is not None:
+        convolution.weight(_OP, x, V, groups)
     convolution.geometry(_OP, x, kernel, stride, padding, dilation, groups, g=g)
     if V is not None and list(V.shape[2:]) != list(kernel):
         raise ValueError(f"fastrw.{_OP}: V must have the sizes of kernel, got shape {tuple(V.shape)}")

@@ -49,7 +49,7 @@ def conv_tangent(
 def _rules(x, V, v_b, t, W, y, stride, padding, dilation, groups) -> None:
     if (t is None) != (W is None):
         raise ValueError(f"fastrw.{_OP}: t and W must be given together, got one alone")
-    convolution.weight(_OP, x, groups, V=V)
+    convolution.weight(_OP, x, V, groups)
     convolution.geometry(_OP, x, V.shape[2:], stride, padding, dilation, groups, y=y)
     checks.alike(_OP, "x", x, t=t)
     checks.alike(_OP, "V", V, W=W)

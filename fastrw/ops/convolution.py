@@ -14,17 +14,14 @@ Ints = Sequence[int]
 LINE = 64  # bytes of a cache line: on the CPU the output channels of a per-example weight begin on one
 
 
-def weight(op: str, x: Tensor, groups: int, **given: Tensor | None) -> None:
-    """A weight [O, C / groups, *kernel] of as many dimensions as x [n, C, *size]."""
+def weight(op: str, x: Tensor, V: Tensor, groups: int) -> None:
+    """V is a weight [O, C / groups, *kernel] of as many dimensions as x [n, C, *size]."""
     checks.integer(op, 1, groups=groups)
-    for name, V in given.items():
-        if V is None:
-            continue
-        _dimensions(op, x, name, V)
-        _divides(op, groups, x=x)
-        if V.shape[1] != x.shape[1] // groups:
-            rule = f"{name} must have C / groups input channels"
-            raise ValueError(f"fastrw.{op}: {rule}, {x.shape[1] // groups}, got {V.shape[1]}")
+    _dimensions(op, x, "V", V)
+    _divides(op, groups, x=x)
+    if V.shape[1] != x.shape[1] // groups:
+        rule = f"V must have C / groups input channels, {x.shape[1] // groups}"
+        raise ValueError(f"fastrw.{op}: {rule}, got {V.shape[1]}")
 
 
 def geometry(
