@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fastrw.nodes.owned import Owned
 from fastrw.ops import backends
-from fastrw.ops.function import call
+from fastrw.ops.call import run
 
 ByInput = dict[int, Tensor]
 
@@ -97,7 +97,7 @@ class Part:
 def run_op(name: str, backend: str, *args) -> tuple[Any, str]:
     """One of fastrw.ops below autograd, and the backend that served it."""
     if torch.compiler.is_dynamo_compiling():
-        return call(name, backend, *args), backend
+        return run(name, backend, *args), backend
     chosen = backends.choose(name, backend, *args)
     return chosen.run(*args), chosen.name
 
