@@ -15,7 +15,8 @@ from torch import nn
 
 from bench import record, tables
 from bench.end_to_end import measure
-from bench.models import Model, ResidualBlock, Transformer, images
+from bench.models import Model, images
+from fastrw.testing.models import Transformer, mlp, resnet
 
 WAYS = ["Reweighter", "update=backward", "params=last", "double_backward"]
 
@@ -47,25 +48,17 @@ class Family:
         return Model(build, self.inputs, self.classes, size["n"], size["m"])
 
 
-def mlp(depth: int, width: int) -> nn.Module:
-    hidden = [layer for _ in range(depth - 1) for layer in (nn.Linear(width, width), nn.ReLU())]
-    return nn.Sequential(nn.Linear(256, width), nn.ReLU(), *hidden, nn.Linear(width, 10))
-
-
 def transformer(depth: int, width: int) -> nn.Module:
     return Transformer(width=width, layers=depth, heads=max(width // 32, 1))
 
 
-def resnet(depth: int, width: int) -> nn.Module:
-    norm = partial(nn.GroupNorm, 4)
-    stem = [nn.Conv2d(3, width, 3, padding=1, bias=False), norm(width), nn.ReLU()]
-    blocks = [ResidualBlock(width, width, 1, norm) for _ in range(depth)]
-    return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 10))
+def residual(depth: int, width: int) -> nn.Module:
+    return resnet((3, 16, 16), 10, [width] * depth, partial(nn.GroupNorm, 4))
 
 
 FAMILIES = {
     "mlp": Family(
-        mlp,
+        lambda depth, width: mlp(256, width, depth),
         images(256),
         {"n": (16, 64, 256, 1024), "m": (4, 16, 64, 256), "depth": (1, 4, 16, 64), "width": (64, 256, 1024, 2048)},
         {"n": 128, "m": 16, "depth": 4, "width": 512},
@@ -78,7 +71,7 @@ FAMILIES = {
         classes=2,
     ),
     "resnet": Family(
-        resnet,
+        residual,
         images(3, 16, 16),
         {"n": (8, 16, 32, 64, 128), "m": (2, 4, 8, 16, 32), "depth": (1, 2, 4, 8), "width": (8, 16, 32, 64)},
         {"n": 32, "m": 4, "depth": 2, "width": 32},

@@ -16,6 +16,7 @@ from bench import end_to_end, exactness, goals, layouts, models, peers, roof, st
 from bench.models import MODELS
 from bench.peers import PEERS
 from fastrw.engine.weights import shift
+from fastrw.testing import models as networks
 
 TINY = ["-n", "4", "-m", "2", "--rounds", "1", "--threads", "1"]
 
@@ -172,12 +173,14 @@ def test_large_models_have_their_size(name, millions):
 
 
 SMALL = {
-    "wide resnet": models.Model(lambda: models.wide_resnet(10, 1), models.images(3, 16, 16), n=9, m=3, large=True),
+    "wide resnet": models.Model(
+        lambda: networks.wide_resnet((3, 16, 16), 10, depth=10, widen=1), models.images(3, 16, 16), n=9, m=3, large=True
+    ),
     "vit": models.Model(
-        lambda: models.VisionTransformer(16, 2, 2, patch=8, size=16, classes=5), models.images(3, 16, 16), 5, n=9, m=3
+        lambda: networks.VisionTransformer(16, 2, 2, patch=8, size=16, classes=5), models.images(3, 16, 16), 5, n=9, m=3
     ),
     "gpt": models.Model(
-        lambda: models.LanguageModel(16, 2, 2, vocabulary=50, longest=8), lambda n: torch.randint(50, (n, 7)), 50,
+        lambda: networks.LanguageModel(16, 2, 2, vocabulary=50, longest=8), lambda n: torch.randint(50, (n, 7)), 50,
         n=9, m=3, positions=(7,),
     ),
 }  # fmt: skip

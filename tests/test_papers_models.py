@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 import fastrw
-from bench.papers.models import MODELS, make_model, resnet, wide_resnet
+from bench.papers.models import MODELS, make_model
+from fastrw.testing.models import resnet, wide_resnet
 
 
 @pytest.mark.parametrize("name, millions, convolutions", [("wrn28_10", 36.5, 25), ("resnet32", 0.47, 31)])
@@ -17,7 +18,7 @@ def test_size_is_the_papers(name, millions, convolutions):
 
 
 @pytest.mark.parametrize("model", [
-    wide_resnet((3, 8, 8), 10, depth=10, widen=1), resnet((3, 8, 8), 10, blocks=1),
+    wide_resnet((3, 8, 8), 10, depth=10, widen=1, dropout=0.3), resnet((3, 8, 8), 10, widths=(16, 32, 64)),
     make_model("convnet", (3, 8, 8), 10, 0), make_model("lenet", (3, 8, 8), 10, 0),
 ], ids=["wide", "resnet", "convnet", "lenet"])  # fmt: skip
 def test_reweighted_step(model):
