@@ -141,14 +141,13 @@ def table(title: str, rows: list[dict]) -> Table:
     made = ("op", "capability", "registers", "spilled_bytes", "shared_bytes", "matrix", "load_bytes", "copy_bytes")
     facts = {key: [words(row.get(key, "")) for row in rows] for row in rows for key in row if key not in made}
     about = [key for key in facts if key not in TESTED and (key == "kernel" or len(set(facts[key])) > 1)]
-    headings = "sm", "registers", "spilled B", "shared B"
-    shown = tables.columns(Table(title=f"\n{title}", **tables.STYLE), about, headings)
-    shown.add_column("matrix unit")
+    lines = []
     for index, row in enumerate(rows):
         spilled = Text(str(row["spilled_bytes"]), "bold red" if row["spilled_bytes"] else "")
         counts = str(row["capability"]), str(row["registers"]), spilled, str(row["shared_bytes"])
-        shown.add_row(*(facts[key][index] for key in about), *counts, words(row["matrix"]))
-    return shown
+        lines.append([*(facts[key][index] for key in about), *counts, words(row["matrix"])])
+    headings = ">sm", ">registers", ">spilled B", ">shared B", "matrix unit"
+    return tables.table(f"\n{title}", [*about, *headings], lines, fold="matrix unit")
 
 
 def words(fact) -> str:

@@ -12,41 +12,43 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import compare, record, roof, tables, timing
-from bench.cases import CASES
+from bench.cases import CASES, is_large
 from bench.ops import BACKENDS, DTYPES, Settings, measure, on_gpu
+from bench.options import positive, set_up, share
 
 EPILOG = """\
-other benches, each with a --help of its own:
-  python -m fastrw bench end_to_end         one whole training step: fastrw and its peers against a plain step
-  python -m fastrw bench overhead           the Python side of a step: microseconds an operation, a use and a call
+other benchmarks, each with its own --help:
+  python -m fastrw bench end_to_end         one whole training step: fastrw and other libraries against a plain step
+  python -m fastrw bench fsr                one step of FSR, without clean data, against a plain step
+  python -m fastrw bench overhead           the Python side of a step: microseconds for an operation, a use and a call
   python -m fastrw bench scaling            time and memory of a step against n, m, depth and width
-  python -m fastrw bench gpu                on a GPU machine: tests, sanitizers and all benches, into one result file
+  python -m fastrw bench gpu                on a GPU machine: tests, sanitizers and all benchmarks, into one result file
 
 examples:
   python -m fastrw bench                                   all ops, the cases that fit a CPU
-  python -m fastrw bench --quick                           two cases an op, in seconds
+  python -m fastrw bench --quick                           two cases for each op, in seconds
   python -m fastrw bench --op conv_dot                     one op; "conv_*" for several
   python -m fastrw bench --case "resnet*" --threads 1      one model's layers, on one thread
   python -m fastrw bench --compile all                     torch.compile in every case: some seconds each
-  python -m fastrw bench --json new.json --plot new.png    for programs, for eyes
+  python -m fastrw bench --json new.json --plot new.png    a result file and a picture
   python -m fastrw bench --json new.json --compare old.json   what got faster or slower beyond the noise
-  python -m fastrw bench --compare old.json new.json       the same of two files; nothing is run
-  python -m fastrw bench --paper                           FLOPs, bytes and floors, nothing is run
+  python -m fastrw bench --compare old.json new.json       the same for two files; nothing is run
+  python -m fastrw bench --paper                           FLOPs, bytes and floors; nothing is run
   python -m fastrw bench --ahead-of-time --op gram_dot     what the compilers made of the GPU kernels, without a GPU
 
 the columns:
-  way         a backend of fastrw (* is what backend="auto" takes here), torch in its eager mode written in a way or two
-              that one would write it, or torch.compile of the first of these
-  time        median; the ways of a case take turns. Inputs are warm in cache on a CPU, cold on a GPU
-  ÷ eager     the ratio to the fastest eager form, taken turn by turn; below 1 is faster. Then its quartiles
+  variant     a backend of fastrw (* is what backend="auto" takes here), eager torch in one or two forms that one would
+              write, or torch.compile of the first of these
+  time        median; the variants of a case take turns. Inputs are warm in cache on a CPU, cold on a GPU
+  ÷ eager     the ratio to the fastest eager form, turn by turn; below 1 is faster. Then its quartiles
   ÷ compile   the same, to torch.compile
-  GB/s        bytes that the case cannot do without (inputs read once, results written once) over its time
+  GB/s        the least bytes that the case moves (inputs read once, results written once) over its time
   GFLOP/s     the op's own FLOPs over its time, rows of weight 0 not counted
-  of roof     the time that this machine needs at least, over the time taken: its peak FLOP/s, and the bandwidth of
-              its memory or of the cache that the case fits in, both measured at the start of the same run. A way that
-              needs fewer FLOPs than the op as written may be above 100 %
+  of roof     the least time that this machine needs over the time taken: by its peak FLOP/s, and by the bandwidth of
+              its memory or of the cache that the case fits in, both measured at the start of the same run. A variant
+              that needs fewer FLOPs than the op as written may be above 100 %
 
-A way that is not exact by the rule of fastrw/ops/tolerance.py gets no number but a red line, and exit status 1."""
+A variant that is not exact by the rule of fastrw/ops/tolerance.py gets no number but a red line, and exit status 1."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -76,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         plot_ops(result, options.plot)
     if old:
         compare.show(old, result, console)
-    return 130 if not result["complete"] else 1 if any(row["red"] for row in result["rows"]) else 0
+    return 130 if not result["complete"] else record.status(result["rows"])
 
 
 def parser() -> argparse.ArgumentParser:
@@ -90,20 +92,19 @@ def parser() -> argparse.ArgumentParser:
     what.add_argument("--op", nargs="+", metavar="OP", help=f"names or patterns of: {', '.join(CASES)}")
     what.add_argument("--case", nargs="+", metavar="CASE", help="names or patterns; --paper lists them")
     what.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float32"])
-    what.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS, help="eager is always there")
-    what.add_argument("--large", action="store_true", help="the cases meant for a GPU too, where there is none")
+    what.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS, help="eager is always measured")
+    what.add_argument("--large", action="store_true", help="include the cases meant for a GPU on a CPU too")
     how = words.add_argument_group("how")
-    how.add_argument("--device", default=record.device(), help="cpu or cuda")
-    how.add_argument("--seconds", type=float, default=0.3, help="spent on timing a case (default: %(default)s)")
-    how.add_argument("--rounds", type=positive, help="of each case, instead")
-    how.add_argument("--threads", type=positive, default=torch.get_num_threads())
-    how.add_argument("--cpu-time", action="store_true", help="CPU seconds: for one thread where other work runs, too")
+    share(how, "--device", "--threads")
+    how.add_argument("--seconds", type=positive, default=0.3, help="to spend on timing a case (default: %(default)s)")
+    share(how, "--rounds", default=None, help="samples of each variant, instead of --seconds")
+    how.add_argument("--cpu-time", action="store_true", help="CPU seconds: one thread on a machine with other work")
     how.add_argument("--compile", choices=("none", "some", "all"), default="some",
                      help="torch.compile in no case, in the first of each op (default), in all")  # fmt: skip
-    how.add_argument("--quick", action="store_true", help="two cases an op, few rounds, no torch.compile")
+    how.add_argument("--quick", action="store_true", help="two cases for each op, few rounds, no torch.compile")
     out = words.add_argument_group("results")
-    out.add_argument("--json", metavar="FILE", help="everything, in one JSON object")
-    out.add_argument("--plot", metavar="FILE", help="a PNG of the ratios to eager")
+    share(out, "--json")
+    share(out, "--plot", help="write a PNG of the ratios to eager")
     out.add_argument("--compare", nargs="+", metavar="OLD", help="a result to compare with; two: nothing is run")
     instead = words.add_argument_group("instead of measuring")
     instead.add_argument("--paper", action="store_true", help="the work of each case and its floor on an H100")
@@ -114,22 +115,16 @@ def parser() -> argparse.ArgumentParser:
     return words
 
 
-def positive(word: str) -> int:
-    if (number := int(word)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
-    return number
-
-
 def choose(words: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, list[str]]:
-    """The cases of each op that are asked for. Ends with a usage error where a name fits none."""
-    fit(words, "op", options.op, CASES)
-    fit(words, "case", options.case, dict.fromkeys(name for cases in CASES.values() for name in cases))
+    """The chosen cases of each op. Ends with a usage error where a name fits none."""
+    check(words, "op", options.op, CASES)
+    check(words, "case", options.case, dict.fromkeys(name for cases in CASES.values() for name in cases))
     if options.compare and len(options.compare) > 2:
         words.error(f"--compare takes one file or two, got {len(options.compare)}")
     every = options.large or options.paper or on_gpu(options.device)
     chosen = {}
     for op in (op for op in CASES if fits(op, options.op)):
-        names = [name for name, case in CASES[op].items() if fits(name, options.case) and (every or not case.large)]
+        names = [name for name in CASES[op] if fits(name, options.case) and (every or not is_large(name))]
         if names:
             chosen[op] = names[:2] if options.quick else names
     if not chosen:
@@ -137,7 +132,7 @@ def choose(words: argparse.ArgumentParser, options: argparse.Namespace) -> dict[
     return chosen
 
 
-def fit(words: argparse.ArgumentParser, kind: str, patterns: list[str] | None, names: Iterable[str]) -> None:
+def check(words: argparse.ArgumentParser, kind: str, patterns: list[str] | None, names: Iterable[str]) -> None:
     for pattern in patterns or ():
         if not any(fits(name, [pattern]) for name in names):
             words.error(f"no such {kind}: {pattern!r}; there are {', '.join(names)}")
@@ -149,9 +144,8 @@ def fits(name: str, patterns: list[str] | None) -> bool:
 
 def run(chosen: dict[str, list[str]], dtypes: list[torch.dtype], options: argparse.Namespace, console: Console) -> dict:
     """Measure, print, and write the JSON anew after each op; Ctrl-C ends it early, with what there is by then."""
-    torch.set_num_threads(options.threads)
+    set_up(options.threads)
     timing.clock = time.process_time if options.cpu_time else time.perf_counter
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # the bound is float32's
     result = {"bench": "ops", **record.header(options.device), "clock": timing.clock.__name__}
     result |= {"complete": False, "rows": []}
     total = len(dtypes) * sum(map(len, chosen.values()))
@@ -178,31 +172,19 @@ def run(chosen: dict[str, list[str]], dtypes: list[torch.dtype], options: argpar
                     console.print(tables.of_op(rows))
                     for line in tables.reasons(rows):
                         console.print(line)
-                    write(options, result)
+                    record.write_json(options.json, result)
             result["complete"] = True
         except KeyboardInterrupt:
             console.print("stopped: the rest was not measured", style="red")
     console.print(tables.summary(result["rows"]))
-    write(options, result)
+    record.write_json(options.json, result)
     return result
-
-
-def write(options: argparse.Namespace, result: dict) -> None:
-    if options.json:
-        record.write_json(options.json, result)
 
 
 def opening(result: dict, ceilings: roof.Roof) -> str:
     """Where the figures come from, and what to hold against them."""
-    machine, load = result["machine"], result["load"][0]
-    lines = [
-        f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads, torch {torch.__version__}, "
-        f"load {load:.2f}",
-        f"measured roof: {ceilings}",
-        record.caution(machine),
-    ]
-    if load > 0.5 and result["clock"] != "process_time":
-        lines.append(
-            "other work runs on this machine: believe the ratios, not the times, or take --cpu-time --threads 1"
-        )
-    return "\n".join(line for line in lines if line)
+    lines = [f"{record.place(result['machine'])}, torch {torch.__version__}, load {result['load'][0]:.2f}",
+             f"measured roof: {ceilings}", record.caution(result["machine"])]  # fmt: skip
+    if result["load"][0] > 0.5 and result["clock"] != "process_time":
+        lines.append("other work runs on this machine: trust the ratios, not the times, or use --cpu-time --threads 1")
+    return "\n".join(filter(None, lines))

@@ -1,7 +1,8 @@
-"""Two results of the ops, old and new: which way of which case got faster or slower, beyond the noise of both.
+"""Two results of the ops, old and new: which variant of which case got faster or slower, beyond the noise of both.
 
 What is compared is the ratio to eager of the same run, so that a slower machine, or a busier one, changes little. A
-change is beyond the noise where the quartiles of the two ratios do not overlap."""
+change is beyond the noise where the quartiles of the two ratios do not overlap. Ops and cases that only one of the two
+results has are counted, no more."""
 
 from __future__ import annotations
 
@@ -10,7 +11,6 @@ import json
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from bench import tables
@@ -30,8 +30,8 @@ def load(words: argparse.ArgumentParser, path: str) -> dict:
 
 
 def changes(old: dict, new: dict) -> list[dict]:
-    """Ways that have a ratio to eager in both, largest slowdown first; `change` is new over old."""
-    before, after = (_ratios(result) for result in (old, new))
+    """Variants that have a ratio to eager in both, largest slowdown first; `change` is new over old."""
+    before, after = _ratios(old), _ratios(new)
     found = []
     for key in before.keys() & after.keys():
         was, now = before[key], after[key]
@@ -54,20 +54,17 @@ def show(old: dict, new: dict, console: Console) -> None:
         if differs:
             console.print(f"{name} differs: {', '.join(differs)}", style="yellow", highlight=False)
     every = changes(old, new)
-    shown = tables.columns(
-        Table(title=f"ratio to eager, {old['date']} → {new['date']}", **tables.STYLE),
-        KEY,
-        ("old", "new", "new ÷ old", ""),
-    )
+    rows = []
     for row in (row for row in every if not row["noise"]):
-        verdict = Text("slower", "yellow") if row["change"] > 1 else Text("faster", "green")
         numbers = [f"{row[name]:.2f}" for name in ("old", "new", "change")]
-        shown.add_row(*(row[part] for part in KEY), *numbers, verdict)
-    if shown.row_count:
-        console.print(shown)
-    before, after = (set(_ratios(result)) for result in (old, new))
+        verdict = Text("slower", "yellow") if row["change"] > 1 else Text("faster", "green")
+        rows.append([*(row[part] for part in KEY), *numbers, verdict])
+    if rows:
+        headings = "op", "case", "dtype", "variant", ">old", ">new", ">new ÷ old", ">"
+        console.print(tables.table(f"ratio to eager, {old['date']} → {new['date']}", headings, rows))
+    before, after = _ratios(old).keys(), _ratios(new).keys()
     console.print(
-        f"{shown.row_count} changed beyond the noise, {len(every) - shown.row_count} did not; "
+        f"{len(rows)} changed beyond the noise, {len(every) - len(rows)} did not; "
         f"{len(after - before)} only in the new result, {len(before - after)} only in the old one",
         highlight=False,
     )

@@ -1,4 +1,4 @@
-"""No green, no number: a step is held against Algorithm 1 in float64 and in its own dtype before it is timed.
+"""A step is checked against Algorithm 1 in float64 and in its own dtype before it is timed.
 
 In float64 two exact methods agree to 1e-10. In float32 they may differ by as much as float32 itself leaves open: in a
 deep ResNet with BatchNorm, where rounding turns ReLUs on and off, Algorithm 1 is 1e-3 from its own float64 result."""
@@ -24,7 +24,7 @@ class Errors(NamedTuple):
 
 
 class Truth(NamedTuple):
-    """A model with its batches in one dtype, what Algorithm 1 finds there, and how far from that a step may be."""
+    """A model with its batches in one dtype, the result of Algorithm 1, and how far from it a step may be."""
 
     model: nn.Module
     batch: Batch

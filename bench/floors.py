@@ -1,4 +1,4 @@
-"""The FLOPs each way of taking a step cannot do without, over those of a plain step: what a ratio is held against.
+"""The least FLOPs of each variant of a step over those of a plain step: a floor for its ratio.
 
 Counted on the model itself: P a plain step, F its forward, W its weight gradient (as much as the products with
 parameters in F), so P - F is a backward and P - F - W one that stops at the layers' outputs. A tangent has one term
@@ -9,8 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench.models import Batch
-from bench.steps import losses
+from bench.models import Batch, losses
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 

@@ -1,33 +1,30 @@
 """One whole step of FSR against a plain step: learning to reweight without clean data, Table 4's row for label noise.
 
-A step holds all that FSR does: drawing the reward examples and reading them one by one from a dataset, look-ahead,
-margins, scores, weights, the weighted backward, the dictionary's averages; its update at the end of an epoch is shared
-out over the epoch's steps. A way is timed only when its scores are those of Algorithm 1 in float64. Of the ways that do
-not run the reward forward at every step, one sample is as many steps as share one."""
+A step is all that FSR does: drawing the reward examples and reading them one by one from a dataset, look-ahead,
+margins, scores, weights, the weighted backward, the dictionary's averages; its update at the end of an epoch is spread
+over the steps of the epoch. A variant is timed only when its scores are those of Algorithm 1 in float64. Where steps
+share a forward of the reward examples, one sample is as many steps as share one."""
 
 from __future__ import annotations
 
-import argparse
 import copy
-import functools
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
-from rich import box
-from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from bench import record, timing
+from bench import record, tables, timing
 from bench.floors import floors
-from bench.models import MODELS, Batch
-from bench.steps import copied_buffers, parameters, plain
+from bench.models import MODELS, Batch, copied_buffers, parameters
+from bench.options import one_of, parser, set_up, share
+from bench.steps import plain
 from fastrw.fsr import FSR, TABLE_4, MixUp, ProxyDictionary, Relabel
 from fastrw.ops.tolerance import relative_error
 
@@ -49,27 +46,33 @@ class Held(Dataset):
 
 
 @dataclass(frozen=True)
-class Way:
-    options: dict | None  # of FSR; None: Algorithm 1 by double backward
+class Variant:
     floor: Callable[[float, float], float]  # (forward ÷ plain step, q ÷ b) -> least ratio, by FLOPs
+    options: dict | None = field(default_factory=dict)  # of FSR; None: Algorithm 1 by double backward
     steps: int = 1  # in one sample
-    parts: tuple[str, ...] = ()  # re-labelling, MixUp
-    more: dict = field(default_factory=dict)
+    tenth: bool = False  # q is b ÷ 10
+    relabel_and_mixup: bool = False
+    last: bool = True  # the gradients of the last layer alone are compared
+
+    @property
+    def checked(self) -> bool:
+        """Does it have scores that Algorithm 1 has, too?"""
+        return self.options is not None and "warmup" not in self.options and not self.relabel_and_mixup
 
 
 WAYS = {
-    "FSR": Way({}, lambda f, share: 1 + share * f),
-    f"FSR, refresh={REFRESH}": Way({"refresh": REFRESH}, lambda f, share: 1 + share * f / REFRESH, REFRESH),
-    "FSR, a tenth as reward": Way({"tenth": True}, lambda f, share: 1 + f / 10),
-    "FSR, warm-up": Way({"warmup": 10**6}, lambda f, share: 1.0),
-    "FSR, relabel and MixUp": Way({}, lambda f, share: 1 + f + share * f, parts=("relabel", "mixup")),
-    'FSR, params="all"': Way({"params": "all"}, lambda f, share: 3 + share),
-    "double backward, last": Way(None, lambda f, share: 1 + f + share * f, more={"last": True}),
-    "double backward, all": Way(None, lambda f, share: 1 + f + (1 - f) * 2 + share, more={"last": False}),
+    "FSR": Variant(lambda f, share: 1 + share * f),
+    f"FSR, refresh={REFRESH}": Variant(lambda f, share: 1 + share * f / REFRESH, {"refresh": REFRESH}, REFRESH),
+    "FSR, a tenth as reward": Variant(lambda f, share: 1 + f / 10, tenth=True),
+    "FSR, warm-up": Variant(lambda f, share: 1.0, {"warmup": 10**6}),
+    "FSR, relabel and MixUp": Variant(lambda f, share: 1 + f + share * f, relabel_and_mixup=True),
+    'FSR, params="all"': Variant(lambda f, share: 3 + share, {"params": "all"}, last=False),
+    "double backward, last": Variant(lambda f, share: 1 + f + share * f, None),
+    "double backward, all": Variant(lambda f, share: 1 + f + (1 - f) * 2 + share, None, last=False),
 }
 
 
-def algorithm_1(model: nn.Module, batch: Batch, reward: Batch, optimizer: torch.optim.SGD, last: bool) -> Tensor:
+def algorithm_1(model: torch.nn.Module, batch: Batch, reward: Batch, optimizer: torch.optim.SGD, last: bool) -> Tensor:
     """The step as one would write it with torch alone, and as FSR's authors did: ω kept in the graph of the look-ahead,
     the model run at Θ̂ on reward and training examples. Leaves the gradient in `.grad`, returns -∂L^R/∂ω [b]."""
     meta = parameters(model)
@@ -105,90 +108,75 @@ class Bench:
         self.y[: self.classes] = torch.arange(self.classes, device=device)
         self.batch = self.x[:b], self.y[:b]
         self.optimizer = torch.optim.SGD(self.model.parameters(), 0.1, momentum=0.9, weight_decay=1e-4)
-        self.model.zero_grad()
-        plain(self.model, self.batch, self.batch)
-        self.optimizer.step()  # there is a momentum buffer
+        self.plain()
+        self.optimizer.step()  # now there is a momentum buffer
         self.optimizer.param_groups[0]["lr"] = 0.0
 
-    def step(self, way: Way, q: int) -> Callable[[], Tensor | None]:
-        """One step of the way, which returns its scores."""
-        if way.options is None:
-            reward = self.x[-q:], self.y[-q:]
+    def plain(self) -> None:
+        self.model.zero_grad()
+        plain(self.model, self.batch, self.batch)
 
-            def literal() -> Tensor:
-                self.model.zero_grad()
-                return algorithm_1(self.model, self.batch, reward, self.optimizer, **way.more)
+    def literal(self, reward: Batch, last: bool) -> Tensor:
+        self.model.zero_grad()
+        return algorithm_1(self.model, self.batch, reward, self.optimizer, last)
 
-            return literal
-        options = dict(way.options)
-        if options.pop("tenth", False):
-            q = len(self.index) // 10
-        if "relabel" in way.parts:
-            options["relabel"] = Relabel(HELD, self.classes, device=self.x.device)
-        if "mixup" in way.parts:
-            options["mixup"] = MixUp(self.classes)
-        found = FSR(self.model, HELD, self.classes, dataset=Held(self.x.cpu(), self.y.cpu()), labels=self.y,
-                    optimizer=self.optimizer, capacity=ROW.capacity, q=q, **({"warmup": 0} | options))  # fmt: skip
+    def learner(self, variant: Variant, q: int) -> FSR:
+        q = len(self.index) // 10 if variant.tenth else q
+        options = {"warmup": 0} | variant.options
+        if variant.relabel_and_mixup:
+            options |= {"relabel": Relabel(HELD, self.classes, device=self.x.device), "mixup": MixUp(self.classes)}
+        return FSR(self.model, HELD, self.classes, dataset=Held(self.x.cpu(), self.y.cpu()), labels=self.y,
+                   optimizer=self.optimizer, capacity=ROW.capacity, q=q, **options)  # fmt: skip
 
-        def step() -> Tensor | None:
-            self.model.zero_grad()
-            return found.step(self.index, *self.batch).scores
-
-        step.fsr = found
-        return step
+    def learn(self, learner: FSR) -> Tensor | None:
+        """One step of FSR, which returns its scores."""
+        self.model.zero_grad()
+        return learner.step(self.index, *self.batch).scores
 
 
-def error(name: str, b: int, q: int, way: Way, device: str) -> float | None:
+def error(name: str, b: int, q: int, variant: Variant, device: str) -> float | None:
     """Relative error in float64 against double backward on the same reward examples; None where there is no score."""
-    made = Bench(name, b, torch.float64, device)
-    if way.options is None or way.parts or "warmup" in way.options:
+    if not variant.checked:
         return None
-    twin = copy.deepcopy(made)
-    step = made.step(way, q)
+    made = Bench(name, b, torch.float64, device)
+    twin, learner = copy.deepcopy(made), made.learner(variant, q)
     drawn: list[Tensor] = []
-    fetch = step.fsr.dictionary.fetch
-    step.fsr.dictionary.fetch = lambda size: drawn.append(fetch(size)) or drawn[-1]
-    scores = step()
-    reward = made.x[drawn[-1]], made.y[drawn[-1]]
-    last = way.options.get("params", "last") == "last"
-    return relative_error(scores, algorithm_1(twin.model, twin.batch, reward, twin.optimizer, last))
+    fetch = learner.dictionary.fetch
+    learner.dictionary.fetch = lambda size: drawn.append(fetch(size)) or drawn[-1]
+    scores = made.learn(learner)
+    return relative_error(scores, twin.literal((made.x[drawn[-1]], made.y[drawn[-1]]), variant.last))
 
 
 def measure(name: str, ways: list[str], rounds: int, b: int, q: int, device: str) -> list[dict]:
-    """A row a way: seconds of a step, ratio to plain, floor, memory."""
+    """A row for each variant, named by its key "way": seconds of a step, ratio to plain, floor, memory."""
     made = Bench(name, b, device=device)
     forward = floors(copy.deepcopy(made.model), made.batch, made.batch)["forward"]
     update = seconds_of_update(made.classes) / (EPOCH / b)
-
-    def plain_step() -> None:
-        made.model.zero_grad()
-        plain(made.model, made.batch, made.batch)
-
     errors = {way: error(name, b, q, WAYS[way], device) for way in ways}
     red = [way for way, found in errors.items() if found is not None and not found <= EXACT]
-    steps = {"plain": plain_step} | {way: made.step(WAYS[way], q) for way in ways if way not in red}
-    samples = {
-        way: functools.partial(repeat, step, WAYS[way].steps if way in WAYS else 1) for way, step in steps.items()
-    }
-    times = timing.interleave(samples, rounds, device)
+    reward = made.x[-q:], made.y[-q:]
+    learners = {way: made.learner(WAYS[way], q) for way in ways if WAYS[way].options is not None}
+    steps = {"plain": made.plain}
+    for way in (way for way in ways if way not in red):
+        if way in learners:
+            steps[way] = partial(made.learn, learners[way])
+        else:
+            steps[way] = partial(made.literal, reward, WAYS[way].last)
+    counts = {way: WAYS[way].steps if way in WAYS else 1 for way in steps}
+    times = timing.interleave({way: partial(repeat, step, counts[way]) for way, step in steps.items()}, rounds, device)
     peaks = {}
     for way, step in steps.items():
-        if hasattr(step, "fsr"):
-            step.fsr.end_epoch()  # so that the next step reads reward examples
+        if way in learners:
+            learners[way].end_epoch()  # so that the next step reads reward examples
         peaks[way] = timing.peak_memory(step, device, made.model.zero_grad)
     rows = []
-    for way in ["plain", *ways]:
-        row = {"model": name, "way": way, "b": b, "q": q, "floor": 1.0, "error": errors.get(way), "red": way in red}
-        count, extra = 1, 0.0
-        if way != "plain":
-            row["floor"] = WAYS[way].floor(forward, q / b)
-            count, extra = WAYS[way].steps, update if WAYS[way].options is not None else 0.0
+    for way in ("plain", *ways):
+        floor = 1.0 if way == "plain" else WAYS[way].floor(forward, q / b)
+        row = {"model": name, "way": way, "b": b, "q": q, "floor": floor, "error": errors.get(way), "red": way in red}
         if way not in red:
-            seconds = [s / count + extra for s in times[way].samples]
-            found = timing.Timing(times[way].cold / count, tuple(seconds))
-            base = times["plain"]
-            row |= {"seconds": found.as_dict(), "ratio": found.median / base.median}
-            row |= {"quartiles": [s / base.median for s in found.quartiles]}
+            extra = update if way in learners else 0.0
+            seconds = tuple(sample / counts[way] + extra for sample in times[way].samples)
+            row |= timing.Timing(times[way].cold / counts[way], seconds).against(times["plain"])
             row |= {"peak_bytes": peaks[way], "peak_ratio": peaks[way] / peaks["plain"], "update_seconds": extra}
         rows.append(row)
     return rows
@@ -200,67 +188,48 @@ def repeat(step: Callable[[], object], times: int) -> None:
 
 
 def seconds_of_update(classes: int) -> float:
-    """The median of some updates of a dictionary over an epoch's examples."""
+    """The median over some updates of a dictionary of an epoch's examples."""
     dictionary = ProxyDictionary(torch.arange(EPOCH) % classes, classes, capacity=ROW.capacity)
     dictionary.seen.fill_(True)
     dictionary.history.normal_()
-    found = []
-    for _ in range(5):
-        start = time.perf_counter()
-        dictionary.update()
-        found.append(time.perf_counter() - start)
-    return sorted(found)[2]
+    return timing.interleave({"update": dictionary.update}, 5, warmup=0)["update"].median
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = (words := parser()).parse_args(argv)
-    record.known(words, options.models, MODELS)
-    console = record.console()
-    torch.set_num_threads(options.threads)
-    machine = record.machine(options.device)
-    console.print(
-        f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads, torch {torch.__version__}; "
-        f"dictionary of {ROW.capacity}, b = {options.b}, q = {options.q}. {record.caution(machine)}"
-    )
-    rows = []
-    for name in options.models:
-        found = measure(name, options.ways, options.rounds, options.b, options.q, options.device)
-        show(console, name, found)
-        rows += found
-    if options.json:
-        record.write_json(options.json, {"bench": "fsr", **record.header(options.device), "rows": rows})
-    return 1 if any(row["red"] for row in rows) else 0
-
-
-def parser() -> argparse.ArgumentParser:
-    words = argparse.ArgumentParser(prog="python -m bench fsr", description=__doc__.splitlines()[0])
-    words.add_argument("models", nargs="*", metavar="model", default=["resnet32_bn"],
+    words = parser("bench fsr", __doc__)
+    words.add_argument("models", nargs="*", type=one_of(MODELS), metavar="model", default=["resnet32_bn"],
                        help=f"of {', '.join(MODELS)}; resnet32_bn by default")  # fmt: skip
-    words.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="WAY",
+    words.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="VARIANT",
                        help=f"of {', '.join(map(repr, WAYS))}; all by default")  # fmt: skip
     words.add_argument("-b", type=int, default=ROW.b, help=f"training examples in a step (Table 4: {ROW.b})")
     words.add_argument("-q", type=int, default=ROW.q, help=f"reward examples in a step (Table 4: {ROW.q})")
-    words.add_argument("--rounds", type=int, default=9)
-    words.add_argument("--threads", type=int, default=torch.get_num_threads())
-    words.add_argument("--device", default=record.device(), help="cpu or cuda")
-    words.add_argument("--json", metavar="FILE")
-    return words
+    share(words, "--rounds", "--threads", "--device", "--json")
+    options = words.parse_args(argv)
+    set_up(options.threads)
+    console, result = record.console(), {"bench": "fsr", **record.header(options.device), "rows": []}
+    console.print(
+        f"{record.place(result['machine'])}, torch {torch.__version__}; dictionary of {ROW.capacity}, "
+        f"b = {options.b}, q = {options.q}. {record.caution(result['machine'])}"
+    )
+    for name in options.models:
+        rows = measure(name, options.ways, options.rounds, options.b, options.q, options.device)
+        console.print(table(name, rows))
+        result["rows"] += rows
+        record.write_json(options.json, result)
+    return record.status(result["rows"])
 
 
-def show(console: Console, name: str, rows: list[dict]) -> None:
-    shown = Table(title=f"{name}: ratio of a step to a plain step", title_justify="left", box=box.SIMPLE)
-    shown.add_column("way", no_wrap=True)
-    for heading in ("ms", "ratio", "quartiles", "floor", "memory", "error in float64"):
-        shown.add_column(heading, justify="right", no_wrap=True)
+def table(name: str, rows: list[dict]) -> Table:
+    lines = []
     for row in rows:
-        wrong = "-" if row["error"] is None else f"{row['error']:.0e}"
+        floor, wrong = f"{row['floor']:.2f}", "-" if row["error"] is None else f"{row['error']:.0e}"
         if row["red"]:
-            shown.add_row(row["way"], "-", "wrong", "-", f"{row['floor']:.2f}", "-", wrong)
+            lines.append([row["way"], "-", "wrong", "-", floor, "-", wrong])
             continue
-        low, high = row["quartiles"]
-        shown.add_row(row["way"], f"{row['seconds']['median'] * 1e3:.1f}", f"{row['ratio']:.2f}",
-                      f"{low:.2f}-{high:.2f}", f"{row['floor']:.2f}", f"{row['peak_ratio']:.2f}", wrong)  # fmt: skip
-    console.print(shown)
+        ms, ratio, memory = f"{row['seconds']['median'] * 1e3:.1f}", f"{row['ratio']:.2f}", f"{row['peak_ratio']:.2f}"
+        lines.append([row["way"], ms, ratio, tables.quartiles(row["quartiles"]), floor, memory, wrong])
+    headings = "variant", ">ms", ">ratio", ">quartiles", ">floor", ">memory", ">error in float64"
+    return tables.table(f"{name}: ratio of a step to a plain step", headings, lines)
 
 
 if __name__ == "__main__":

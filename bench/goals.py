@@ -1,4 +1,4 @@
-"""What each ratio should come to, on two CPU cores: stands beside it wherever it is shown, so that a miss is seen."""
+"""Goals of the figures on two CPU cores: shown beside each of them, so that a miss is seen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LAST = 1.06  # params="last", on any model
 NOTHING_TO_SKIP = 0.08  # above the same run's Reweighter, where every weight is positive
 MEMORY = {"assembled": 1.35, "backward": 1.10}  # by the update that served
 
-OVERHEAD = {  # of the Python side, in microseconds: by line and column of bench/overhead.py
+OVERHEAD = {  # of the Python side, in microseconds: by row and column of bench/overhead.py
     "walk and key": {"operation": 3.0, "functional": 3.0},
     "step - products, assembled": {"operation": 3.0, "functional": 3.0, "use": 20.0},
 }
@@ -21,16 +21,21 @@ def set_goals(rows: list[dict], extension: str, device: str) -> None:
         row["goal"] = row["memory_goal"] = None
         if device.startswith("cuda"):
             continue
-        name, way = row["model"], row["method"]
-        if way.startswith("Reweighter"):
+        name, method = row["model"], row["method"]
+        if method.startswith("Reweighter"):
             row["goal"] = (REWEIGHTER if extension == "on" else WITHOUT_EXTENSION).get(name)
-        elif way == "params=last" and extension == "on":
+        elif method == "params=last" and extension == "on":
             row["goal"] = LAST
-        elif way == "all weights positive" and ordinary:
+        elif method == "all weights positive" and ordinary:
             row["goal"] = ordinary + NOTHING_TO_SKIP
-        if row["goal"] or way == "update=backward":
+        if row["goal"] or method == "update=backward":
             row["memory_goal"] = MEMORY.get((row["served_by"] or "").rpartition(", ")[2])
 
 
 def missed(figure: float | None, goal: float | None) -> bool:
     return figure is not None and goal is not None and figure > goal
+
+
+def colour(figure: float, goal: float | None) -> str:
+    """Green where the goal is met, red where it is missed."""
+    return "" if goal is None else "red" if missed(figure, goal) else "green"

@@ -5,11 +5,15 @@ Five of a size for two CPU cores; three more of the size that people train on a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastrw.testing.models import LanguageModel, Transformer, VisionTransformer, lenet, mlp, resnet, wide_resnet
 
@@ -70,3 +74,32 @@ MODELS = {
 def on_this(device: str) -> list[str]:
     """The models measured there unless told otherwise."""
     return [name for name, model in MODELS.items() if device.startswith("cuda") or not model.large]
+
+
+def losses(model: nn.Module, batch: Batch, state: dict[str, Tensor] | None = None) -> Tensor:
+    """f_i [n], averaged over the positions of an example; with `state`, at those parameters and buffers."""
+    inputs, targets = batch
+    output = model(inputs) if state is None else functional_call(model, state, (inputs,))
+    if output.ndim == 2:
+        return F.cross_entropy(output, targets, reduction="none")
+    return F.cross_entropy(output.movedim(-1, 1), targets, reduction="none").mean(1)
+
+
+def twice_differentiable() -> AbstractContextManager:
+    """Attention by torch's math backend: the fused kernels have neither forward mode nor a second derivative."""
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def validation_gradient(model: nn.Module, val_batch: Batch) -> dict[str, Tensor]:
+    """V of the mean validation loss, by parameter; buffers are left as they were."""
+    state = {**parameters(model), **copied_buffers(model)}
+    found = torch.autograd.grad(losses(model, val_batch, state).mean(), list(model.parameters()))
+    return dict(zip(parameters(model), found, strict=True))
+
+
+def parameters(model: nn.Module) -> dict[str, Tensor]:
+    return dict(model.named_parameters())
+
+
+def copied_buffers(model: nn.Module) -> dict[str, Tensor]:
+    return {name: buffer.clone() for name, buffer in model.named_buffers()}

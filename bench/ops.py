@@ -1,6 +1,6 @@
-"""One case of any op, computed in every way there is: the backends that can serve, eager forms, torch.compile.
+"""One case of any op in every variant there is: the backends that can serve, eager forms, torch.compile.
 
-Each is held against the reference in float64 before it is timed; one that is wrong gets no number."""
+Each is checked against the reference in float64 before it is timed; one that is wrong gets no number."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from fastrw.ops.self_test import as_tuple
 BACKENDS = ("reference", "cpp", "cuda", "triton")
 COMPILED = "torch.compile"
 EAGER = "eager: "
-IN_EAGER_MODE = ("eager", "reference")  # the reference is torch, too
+EAGER_MODE = ("eager", "reference")  # the reference is torch, too
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Way = Callable[[], object]
+Run = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -40,23 +40,37 @@ def on_gpu(device: str) -> bool:
     return device.startswith("cuda")
 
 
-def ways(op: str, case: Case, args: tuple, served_by: tuple[str, ...] = BACKENDS, *, compiled: bool) -> dict[str, Way]:
-    """Every way to compute the case, whether or not it can serve here."""
-    words = {f": {form}": word for form, word in case.words.items()} or {"": partial(_word, op)}
-    found = {name + form: partial(word, *args, backend=name) for form, word in words.items() for name in served_by}
-    found |= {EAGER + form: partial(run, *args) for form, run in case.eager.items()}
+def by(variant: str) -> str:
+    """The backend that computes it, or "eager", or torch.compile."""
+    return variant.partition(":")[0]
+
+
+def forms(case: Case) -> list[str]:
+    """What follows the name of a backend: the form, where fastrw has several."""
+    return [f": {form}" for form in case.forms] or [""]
+
+
+def variants(op: str, case: Case, args: tuple, chosen: tuple[str, ...] = BACKENDS, *, compiled: bool) -> dict[str, Run]:
+    """Everything that may compute the case, whether or not it can serve here; `chosen` are the backends."""
+    calls = [*case.forms.values()] or [partial(_by_op, op)]
+    found = {
+        name + form: partial(call, *args, backend=name)
+        for form, call in zip(forms(case), calls, strict=True)
+        for name in chosen
+    }
+    found |= {EAGER + form: partial(call, *args) for form, call in case.eager.items()}
     if compiled:
         torch.compiler.reset()  # past a few shapes of one function, torch.compile would run it eagerly
         found[COMPILED] = partial(torch.compile(next(iter(case.eager.values())), dynamic=False), *args)
     return found
 
 
-def _word(op: str, *args, backend: str):
+def _by_op(op: str, *args, backend: str):
     return getattr(ops, op)(*args, backend=backend)
 
 
 class Judge:
-    """Knows what a case has to give, and how far from it a result may be."""
+    """Knows the right result of a case, and how far from it a variant may be."""
 
     def __init__(self, op: str, case: Case, args: tuple):
         spec = case.spec or getattr(reference, op)
@@ -65,14 +79,14 @@ class Judge:
         plain = as_tuple(spec(*args))
         self.plain = [tolerance.relative_error(x, truth) for x, truth in zip(plain, self.truths, strict=True)]
 
-    def __call__(self, name: str, way: Way) -> dict:
+    def __call__(self, name: str, run: Run) -> dict:
         """Its largest error; why it gets no number (None: it gets one), and whether because it is wrong."""
         try:
-            outputs = as_tuple(way())
+            outputs = as_tuple(run())
         except Refused as refusal:  # "fastrw.<op>: ..., got 'cuda', which <reason>"
             return {"why": str(refusal).partition(", which ")[2] or str(refusal), "red": False, "error": None}
         except Exception as error:  # torch may lack a form or a compiler; a backend has to serve or refuse
-            why = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+            why = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
             return {"why": why, "red": by(name) in BACKENDS, "error": None}
         errors = []
         for x, truth, plain in zip(outputs, self.truths, self.plain, strict=True):
@@ -90,35 +104,31 @@ def _double(x):
 
 @torch.no_grad()
 def measure(op: str, name: str, dtype: torch.dtype, settings: Settings, *, compiled: bool = False) -> list[dict]:
-    """One row a way; what is measured is None where it got no number, `why` says so."""
+    """A row for each variant, named by its key "way"; what is measured is None where it got no number, as `why` says.
+
+    The keys are those of the result files, which `compare` reads."""
     case, device = CASES[op][name], settings.device
     args = case.make(Draw(dtype, device))
-    every = ways(op, case, args, settings.backends, compiled=compiled)
+    runs = variants(op, case, args, settings.backends, compiled=compiled)
     judge = Judge(op, case, args)
-    verdicts = {way: judge(way, run) for way, run in every.items()}
-    green = {way: run for way, run in every.items() if verdicts[way]["why"] is None}
+    verdicts = {variant: judge(variant, run) for variant, run in runs.items()}
+    green = {variant: run for variant, run in runs.items() if verdicts[variant]["why"] is None}
     rounds = settings.rounds or timing.rounds_within(settings.seconds, green, device)
     times = timing.interleave(green, rounds, device, cold_cache=on_gpu(device))
-    eager = min((times[way] for way in green if by(way) in IN_EAGER_MODE), key=lambda t: t.median, default=None)
-    chosen = backends.choose(op, "auto", *args).name if op in backends.names() else None
-    work = {"flops": case.flops, "bytes": case.bytes(dtype), "floor": settings.ceilings.floor(
-        case.flops, case.bytes(dtype), dtype)}  # fmt: skip
-    work["floor_h100"] = roof.H100.floor(case.flops, case.bytes(dtype), dtype)
+    eager = min((t for variant, t in times.items() if by(variant) in EAGER_MODE), key=lambda t: t.median, default=None)
+    auto = backends.choose(op, "auto", *args).name if op in backends.names() else None
+    flops, nbytes = case.flops, case.bytes(dtype)
+    shared = {"op": op, "case": name, "sizes": case.sizes, "dtype": str(dtype).removeprefix("torch.")}
+    work = {"flops": flops, "bytes": nbytes, "floor": settings.ceilings.floor(flops, nbytes, dtype)}
+    work["floor_h100"] = roof.H100.floor(flops, nbytes, dtype)
     rows = []
-    for way, verdict in verdicts.items():
-        row = {"op": op, "case": name, "sizes": case.sizes, "dtype": str(dtype).removeprefix("torch."), "way": way}
-        row |= {"auto": way == chosen, **work, **verdict}
+    for variant, verdict in verdicts.items():
+        row = {**shared, "way": variant, "auto": variant == auto, **work, **verdict}
         row |= dict.fromkeys(("seconds", "to_eager", "to_compile", "bandwidth", "rate", "of_roof"))
-        if way in times:
-            time = times[way]
+        if time := times.get(variant):
             row |= {"seconds": time.summary(), "of_roof": work["floor"] / time.median}
-            row |= {"bandwidth": work["bytes"] / time.median, "rate": work["flops"] / time.median}
+            row |= {"bandwidth": nbytes / time.median, "rate": flops / time.median}
             row["to_eager"] = time.over(eager) if eager else None
             row["to_compile"] = time.over(times[COMPILED]) if COMPILED in times else None
         rows.append(row)
     return rows
-
-
-def by(way: str) -> str:
-    """The backend that computes it, or "eager", or torch.compile."""
-    return way.partition(":")[0]

@@ -8,27 +8,20 @@ import platform
 import shutil
 import subprocess
 import sys
-from argparse import ArgumentParser
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.status import Status
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def device() -> str:
-    """Where a bench runs unless told otherwise."""
+    """Where a benchmark runs unless told otherwise."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def known(words: ArgumentParser, names: list[str], every: Iterable[str]) -> None:
-    """End with a usage error where a name is not among those there are."""
-    if unknown := [name for name in names if name not in every]:
-        words.error(f"no such case: {unknown[0]!r}; there are {', '.join(every)}")
 
 
 def header(device: str) -> dict:
@@ -50,30 +43,23 @@ def command(words: Sequence[str]) -> str:
 
 def versions() -> dict:
     try:
-        import triton
-
-        triton_version = triton.__version__
+        from triton import __version__ as triton
     except ImportError:
-        triton_version = None
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "triton": triton_version,
-        "cuda": torch.version.cuda,
-    }
+        triton = None
+    here = {"python": platform.python_version(), "torch": torch.__version__}
+    return {**here, "triton": triton, "cuda": torch.version.cuda}
 
 
 def machine(device: str) -> dict:
-    found = {
+    gpu = {"gpu": torch.cuda.get_device_name()} if device.startswith("cuda") else {}
+    return {
         "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "mkl": torch.backends.mkl.is_available(),
+        **gpu,
     }
-    if device.startswith("cuda"):
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
 
 
 def cpu_name() -> str:
@@ -83,6 +69,21 @@ def cpu_name() -> str:
         return platform.processor()
     fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     return f"{fields.get('model name', platform.machine())} ({fields.get('vendor_id', 'vendor unknown')})"
+
+
+def place(machine: dict) -> str:
+    """The machine of a result in a few words."""
+    return f"{machine.get('gpu', machine['cpu'])}, {machine['threads']} threads"
+
+
+def caution(machine: dict) -> str:
+    """Why a ratio taken here may not hold elsewhere; empty when nothing is known against it."""
+    if machine["mkl"] and "AMD" in machine["cpu"] and machine["cpu_capability"] == "AVX512":
+        return (
+            "torch's MKL may run float32 products (torch.mm) of this AMD CPU below the rate of AVX-512; "
+            "a step whose other products run faster can then have a ratio below its FLOP floor."
+        )
+    return ""
 
 
 def commit() -> str | None:
@@ -96,29 +97,26 @@ def commit() -> str | None:
 
 
 def tool(name: str) -> str | None:
-    """Where a tool of the CUDA toolkit is, or None."""
+    """The path of a tool of the CUDA toolkit, or None."""
     homes = [os.environ.get("CUDA_HOME", "/usr/local/cuda"), "/usr/local/cuda"]
     return shutil.which(name) or shutil.which(name, path=os.pathsep.join(f"{home}/bin" for home in homes))
 
 
 def console() -> Console:
-    """Where tables go: wide enough for them also where the output is a file."""
+    """The console for tables, wide enough for them where the output is a file too."""
     return Console(width=max(Console().width, 120))
 
 
-def progress() -> Status:
-    """One line that says what is being done, where somebody looks on."""
-    return Console(stderr=True).status("")
+def status(rows: list[dict]) -> int:
+    """The exit status: 1 where something was wrong."""
+    return int(any(row["red"] for row in rows))
 
 
-def caution(found: dict) -> str:
-    """Why a ratio taken here may not hold elsewhere; empty when nothing is known against it."""
-    if found["mkl"] and "AMD" in found["cpu"] and found["cpu_capability"] == "AVX512":
-        return (
-            "torch's MKL may run float32 products (torch.mm) of this AMD CPU below the rate of AVX-512; "
-            "a step whose other products run faster can then have a ratio below its FLOP floor."
-        )
-    return ""
+@contextmanager
+def progress(about: str = "") -> Iterator[Callable[[str], None]]:
+    """A function that says on one line of a terminal what is being done."""
+    with Console(stderr=True).status("") as status:
+        yield lambda doing: status.update(about + doing)
 
 
 def write_whole(path: str | os.PathLike, content: bytes) -> None:
@@ -133,5 +131,7 @@ def write_whole(path: str | os.PathLike, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: str | os.PathLike, result: dict) -> None:
-    write_whole(path, (json.dumps(result, indent=1) + "\n").encode())
+def write_json(path: str | os.PathLike | None, result: dict) -> None:
+    """The result as JSON at `path`; without a path nothing is written."""
+    if path is not None:
+        write_whole(path, (json.dumps(result, indent=1) + "\n").encode())

@@ -63,8 +63,8 @@ def measure(
 def bandwidth(device: str, nbytes: int, rounds: int) -> float:
     """B/s of buffers of so many bytes, reads and writes counted."""
     x, y, z = (torch.randn(nbytes // 4, device=device) for _ in range(3))
-    ways = {"copy": lambda: z.copy_(x), "triad": lambda: torch.add(x, y, alpha=0.5, out=z)}
-    times = timing.interleave(ways, rounds, device)
+    runs = {"copy": lambda: z.copy_(x), "triad": lambda: torch.add(x, y, alpha=0.5, out=z)}
+    times = timing.interleave(runs, rounds, device)
     return max(2 * nbytes / times["copy"].median, 3 * nbytes / times["triad"].median)
 
 

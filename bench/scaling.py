@@ -16,20 +16,21 @@ from torch import nn
 from bench import record, tables
 from bench.end_to_end import measure
 from bench.models import Model, images
+from bench.options import count, parser, set_up, share
 from fastrw.testing.models import Transformer, mlp, resnet
 
 WAYS = ["Reweighter", "update=backward", "params=last", "double_backward"]
 
 EPILOG = """\
-One of n, m, depth and width is swept, the others stay at the family's own size. Every point of every way is held
-against Algorithm 1 before it is timed, and the ways of a point take turns. `depth` counts layers (of a transformer),
-hidden layers (mlp) or residual blocks (resnet); `width` features or channels.
+One of n, m, depth and width is swept, the others keep the family's own size. Every variant is checked against
+Algorithm 1 at every point before it is timed, and the variants of a point take turns. `depth` counts layers (of a
+transformer), hidden layers (mlp) or residual blocks (resnet); `width` features or channels.
 
   python -m bench.scaling                                        the transformer; about a minute
   python -m bench.scaling --family mlp --json new.json --plot new.png
   python -m bench.scaling --axes n m --ways Reweighter --rounds 25
 
-A cell of a way: its time and its peak memory, each over that of the plain step at the same point."""
+A cell of a variant: its time and its peak memory, each over that of the plain step at the same point."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +82,17 @@ AXES = "n", "m", "depth", "width"
 
 
 def main(argv: list[str] | None = None) -> int:
-    options = (words := parser()).parse_args(argv)
-    if min(options.points, options.rounds, options.threads) < 1:
-        words.error("--points, --rounds and --threads are 1 or more")
-    torch.set_num_threads(options.threads)
+    words = parser("bench.scaling", __doc__, EPILOG)
+    words.add_argument("--family", choices=FAMILIES, default="transformer", help="the model (%(default)s)")
+    words.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES), metavar="AXIS", help="what is swept")
+    words.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, metavar="VARIANT",
+                       help=f"of {', '.join(WAYS)}; all by default")  # fmt: skip
+    words.add_argument("--points", type=count, default=5, help="the first so many of each sweep (%(default)s)")
+    share(words, "--rounds", "--threads", "--device", "--json")
+    share(words, "--plot", help="write a PNG of time and memory against each of them")
+    words.set_defaults(n=None, m=None, patience=4.0)  # as end_to_end.measure reads them
+    options = words.parse_args(argv)
+    set_up(options.threads)
     family, console = FAMILIES[options.family], record.console()
     result = {"bench": "scaling", **record.header(options.device), "family": options.family, "own": family.own,
               "rows": [], "complete": False}  # fmt: skip
@@ -92,44 +100,22 @@ def main(argv: list[str] | None = None) -> int:
         rows = sweep(family, axis, options)
         result["rows"] += rows
         console.print(table(axis, rows, family.own))
-        if options.json:
-            record.write_json(options.json, result)
-    result["complete"] = True
-    if options.json:
         record.write_json(options.json, result)
+    result["complete"] = True
+    record.write_json(options.json, result)
     if options.plot:
-        from bench.plot_scaling import plot_scaling
+        from bench.plot import plot_scaling
 
         plot_scaling(result, options.plot)
-    return 1 if any(row["red"] for row in result["rows"]) else 0
-
-
-def parser() -> argparse.ArgumentParser:
-    words = argparse.ArgumentParser(
-        prog="python -m bench.scaling", description=__doc__.splitlines()[0], epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    words.add_argument("--family", choices=FAMILIES, default="transformer", help="the model (%(default)s)")
-    words.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES), metavar="AXIS", help="what is swept")
-    words.add_argument(
-        "--ways", nargs="+", choices=WAYS, default=WAYS, metavar="WAY", help=f"of {', '.join(WAYS)}; all by default"
-    )
-    words.add_argument("--points", type=int, default=5, help="the first so many of each sweep (%(default)s)")
-    words.add_argument("--rounds", type=int, default=9, help="turns that each way takes (%(default)s)")
-    words.add_argument("--threads", type=int, default=torch.get_num_threads(), help="%(default)s")
-    words.add_argument("--device", default=record.device(), help="cpu or cuda (%(default)s)")
-    words.add_argument("--json", metavar="FILE", help="the result, rewritten whole after every sweep")
-    words.add_argument("--plot", metavar="FILE", help="a PNG: time and memory against each of them")
-    words.set_defaults(n=None, m=None, patience=4.0)
-    return words
+    return record.status(result["rows"])
 
 
 def sweep(family: Family, axis: str, options: argparse.Namespace) -> list[dict]:
-    """The rows of `end_to_end.measure` at each point, with the point's sizes."""
+    """The rows of `end_to_end.measure` at each point, with the sizes of the point."""
     rows = []
-    with record.progress() as status:
+    with record.progress(f"{axis} = ") as say:
         for value in family.sweeps[axis][: options.points]:
-            status.update(f"{axis} = {value}")
+            say(str(value))
             found = measure(options.family, family.case(**{axis: value}), options.ways, options, "on")
             rows += [{"axis": axis, "value": value, **family.own, axis: value, **row} for row in found]
     return rows
@@ -137,15 +123,16 @@ def sweep(family: Family, axis: str, options: argparse.Namespace) -> list[dict]:
 
 def table(axis: str, rows: list[dict], own: dict[str, int]) -> Table:
     rest = ", ".join(f"{key} {value}" for key, value in own.items() if key != axis)
-    ways = list(dict.fromkeys(row["method"] for row in rows if row["method"] != "plain"))
-    shown = Table(title=f"\nagainst {axis} ({rest}): plain step; then time and memory over it", **tables.STYLE)
-    tables.columns(shown, (), (axis, "plain ms", "plain MB", *ways))
+    names = list(dict.fromkeys(row["method"] for row in rows if row["method"] != "plain"))
+    lines = []
     for value in dict.fromkeys(row["value"] for row in rows):
         here = {row["method"]: row for row in rows if row["value"] == value}
         plain = here["plain"]
         first = f"{plain['seconds']['median'] * 1e3:.2f}", f"{plain['peak_bytes'] / 1e6:.1f}"
-        shown.add_row(str(value), *first, *(cell(here[way]) for way in ways))
-    return shown
+        lines.append([str(value), *first, *(cell(here[name]) for name in names)])
+    headings = axis, "plain ms", "plain MB", *names
+    title = f"\nagainst {axis} ({rest}): plain step; then time and memory over it"
+    return tables.table(title, [f">{heading}" for heading in headings], lines)
 
 
 def cell(row: dict) -> Text:

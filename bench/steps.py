@@ -1,106 +1,74 @@
-"""Every way to take one L2R step: fastrw's, and its peers as one would write them with torch alone.
+"""Every variant of one L2R step: fastrw's, other libraries', and those that one would write with torch alone.
 
 A step is called with (model, batch, val_batch) and leaves sum_i w_i grad f_i in `.grad`, w by Eq. 8-9 of Ren et al.
-(2018); it returns the scores s_i = grad f^v . grad f_i [n] and the name of what served, and knows how to refuse."""
+(2018); it returns the scores s_i = grad f^v . grad f_i [n] and the name of what served, or raises."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, grad, jvp, vmap
-from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.func import grad, jvp, vmap
 
 import fastrw
-from bench import layouts, peers
-from bench.models import Batch
+from bench import peers
+from bench.models import Batch, copied_buffers, losses, twice_differentiable, validation_gradient
+from bench.twins import channels_last
 from fastrw.api import capture
 from fastrw.api.evaluate import evaluate
-from fastrw.api.options import Options
 from fastrw.api.problem import Problem
 from fastrw.engine.weights import NORMALIZERS, rectify
 
 Step = Callable[[nn.Module, Batch, Batch], tuple[Tensor, str]]
 
 
-def losses(model: nn.Module, batch: Batch, state: dict[str, Tensor] | None = None) -> Tensor:
-    """f_i [n], averaged over the positions of an example; with `state`, at those parameters and buffers."""
-    inputs, targets = batch
-    output = model(inputs) if state is None else functional_call(model, state, (inputs,))
-    if output.ndim == 2:
-        return F.cross_entropy(output, targets, reduction="none")
-    return F.cross_entropy(output.movedim(-1, 1), targets, reduction="none").mean(1)
-
-
-def twice_differentiable() -> AbstractContextManager:
-    """Attention by torch's math backend: the fused kernels have neither forward mode nor a second derivative."""
-    return sdpa_kernel(SDPBackend.MATH)
-
-
-def validation_gradient(model: nn.Module, val_batch: Batch) -> dict[str, Tensor]:
-    """V of the mean validation loss, by parameter; buffers are left as they were."""
-    state = {**parameters(model), **copied_buffers(model)}
-    found = torch.autograd.grad(losses(model, val_batch, state).mean(), list(model.parameters()))
-    return dict(zip(parameters(model), found, strict=True))
-
-
-def parameters(model: nn.Module) -> dict[str, Tensor]:
-    return dict(model.named_parameters())
-
-
-def copied_buffers(model: nn.Module) -> dict[str, Tensor]:
-    return {name: buffer.clone() for name, buffer in model.named_buffers()}
-
-
 def plain(model: nn.Module, batch: Batch, _val_batch: Batch) -> tuple[Tensor, str]:
-    """An ordinary step; what it returns in the place of scores are the losses, so that it can be checked, too."""
+    """An ordinary step; it returns the losses in place of scores, so that it can be checked too."""
     f = losses(model, batch)
     f.mean().backward()
     return f.detach(), "plain"
 
 
 def shared_forward(method: str, model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
-    """fastrw's scores, then an ordinary weighted backward through the very forward they were computed on."""
-    answer, f = evaluate(Problem(model, batch, val_batch), Options(method), keep_graph=True)
-    (rectify(answer.scores) * f).sum().backward()
-    return answer.scores, answer.method
+    """fastrw's scores, then an ordinary weighted backward through the forward that they were computed on."""
+    found = evaluate(Problem(model, batch, val_batch), method=method, keep_graph=True)
+    (rectify(found.scores) * found.losses).sum().backward()
+    return found.scores, found.method
+
+
+def served(out) -> tuple[Tensor, str]:
+    return out.scores, f"{out.method}, {out.update}"
 
 
 def reweighter(model: nn.Module, batch: Batch, val_batch: Batch, **options) -> tuple[Tensor, str]:
     """The step of fastrw.Reweighter."""
-    out = fastrw.Reweighter(model, **options).backward(batch, val_batch)
-    return out.scores, f"{out.method}, {out.update}"
+    return served(fastrw.Reweighter(model, **options).backward(batch, val_batch))
 
 
 def by_hand(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
     """fastrw.backward, with losses from one forward where no norm takes its statistics from the batch."""
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in model.modules()):
         val_loss = losses(model, val_batch).mean()
-        out = fastrw.backward(losses(model, batch), val_loss)
-    else:
-        n = len(batch[1])
-        f = losses(model, tuple(map(torch.cat, zip(batch, val_batch, strict=True))))
-        out = fastrw.backward(f[:n], f[n:].mean())
-    return out.scores, f"{out.method}, {out.update}"
+        return served(fastrw.backward(losses(model, batch), val_loss))
+    n = len(batch[1])
+    f = losses(model, tuple(map(torch.cat, zip(batch, val_batch, strict=True))))
+    return served(fastrw.backward(f[:n], f[n:].mean()))
 
 
-_captured: dict[nn.Module, fastrw.Reweighter] = {}  # of the model that was asked for last
+_captured: dict[nn.Module, fastrw.Reweighter] = {}  # of the model that was measured last
 
 
 def captured(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
-    """The same, repeated as a CUDA graph from the first step that is counted on."""
+    """The same, replayed as a CUDA graph from the first measured step on."""
     if model not in _captured:
         _captured.clear()
         _captured[model] = fastrw.Reweighter(model, capture=True)
         for _ in range(capture.EAGER):
             _captured[model].backward(batch, val_batch)
             model.zero_grad()
-    out = _captured[model].backward(batch, val_batch)
-    return out.scores, f"{out.method}, {out.update}"
+    return served(_captured[model].backward(batch, val_batch))
 
 
 def drop_in(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
@@ -165,17 +133,17 @@ STEPS: dict[str, Step] = {
     "tangent": partial(shared_forward, "tangent"),
     "auto": partial(shared_forward, "auto"),
     "meta_weights": drop_in,
-    "plain, channels_last": layouts.channels_last(plain),
-    "Reweighter, channels_last": layouts.channels_last(reweighter),
+    "plain, channels_last": channels_last(plain),
+    "Reweighter, channels_last": channels_last(reweighter),
     "torch.func.jvp": forward_mode,
     "vmap(grad)": per_example,
     "double_backward": double_backward,
     **peers.steps(),
 }
-BASE = {"Reweighter, channels_last": "plain, channels_last"}  # what a way's ratio is taken to, where it is not plain
+BASE = {"Reweighter, channels_last": "plain, channels_last"}  # what a ratio is taken to, where it is not plain
 WITHOUT_FASTRW = {"torch.func.jvp", "vmap(grad)", "double_backward", *peers.PEERS}
 
-# what a way that is not the whole of Algorithm 1 is held against
+# what a step that is not the whole of Algorithm 1 is checked against
 EXPECTED: dict[str, Step] = {
     "plain, channels_last": plain,
     "params=last": partial(double_backward, params="last"),

@@ -1,6 +1,6 @@
-"""How everything here is timed: interleaved in one process, rotated order, medians and quartiles, device waited for.
+"""How everything here is timed: variants take turns in one process, in rotated order; medians and quartiles.
 
-The first call of each way is its cold time (compilation, caches of plans, first touch of memory) and is kept apart.
+The first call of each variant is its cold time (compilation, caches of plans, first touch of memory) and is kept apart.
 The rounds that follow are warm: the inputs may lie in cache, as they do when a backward has just written them.
 With `cold_cache=True` a buffer larger than the last cache is written before every sample."""
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-Way = Callable[[], object]
+Run = Callable[[], object]
 LARGER_THAN_CACHE = 256 * 2**20
 clock = time.perf_counter  # or time.process_time: for one thread beside other work
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler, asked for memory, prints a line at each start and stop
@@ -23,7 +23,7 @@ os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler, asked for memory
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one way."""
+    """Seconds of one variant."""
 
     cold: float
     samples: tuple[float, ...]
@@ -41,12 +41,15 @@ class Timing:
         return {"median": self.median, "quartiles": self.quartiles, "cold": self.cold, "rounds": len(self.samples)}
 
     def over(self, other: Timing) -> dict:
-        """The ratio to another way of the same interleaved run, round by round: what slows both cancels."""
+        """The ratio to another variant of the same run, round by round: what slows both cancels."""
         ratios = [x / y for x, y in zip(self.samples, other.samples, strict=True)]
         return {"median": statistics.median(ratios), "quartiles": quartiles(ratios)}
 
-    def as_dict(self) -> dict:
-        return {"median": self.median, "quartiles": self.quartiles, "cold": self.cold, "samples": self.samples}
+    def against(self, base: Timing) -> dict:
+        """What the rows of whole steps record: every sample, and the ratio to a step that may have other rounds."""
+        summary = {"median": self.median, "quartiles": self.quartiles, "cold": self.cold, "samples": self.samples}
+        ratios = [q / base.median for q in self.quartiles]
+        return {"seconds": summary, "ratio": self.median / base.median, "quartiles": ratios}
 
 
 def quartiles(samples: Sequence[float]) -> tuple[float, float]:
@@ -57,9 +60,9 @@ def quartiles(samples: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def rounds_within(seconds: float, ways: dict[str, Way], device: str) -> int:
-    """How many rounds of these ways, already warm, take so long; at least 5, at most 200."""
-    took = sum(sample(way, device) for way in ways.values())
+def rounds_within(seconds: float, runs: dict[str, Run], device: str) -> int:
+    """How many rounds of these variants, already warm, fit in so many seconds; at least 5, at most 200."""
+    took = sum(sample(run, device) for run in runs.values())
     return min(max(int(seconds / max(took, 1e-9)), 5), 200)
 
 
@@ -68,66 +71,66 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def sample(way: Way, device: str, flush: torch.Tensor | None = None) -> float:
+def sample(run: Run, device: str, flush: torch.Tensor | None = None) -> float:
     """Seconds of one call. On a GPU by events, so that a flush queued before hides the cost of the launch."""
     wait(device)
     if flush is not None:
         flush.zero_()
     if not device.startswith("cuda"):
         start = clock()
-        way()
+        run()
         return clock() - start
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
-    way()
+    run()
     end.record()
     wait(device)
     return start.elapsed_time(end) / 1e3
 
 
 def interleave(
-    ways: dict[str, Way], rounds: int, device: str = "cpu", *, cold_cache: bool = False, warmup: int = 1,
+    runs: dict[str, Run], rounds: int, device: str = "cpu", *, cold_cache: bool = False, warmup: int = 1,
     patience: float = float("inf"),
 ) -> dict[str, Timing]:  # fmt: skip
-    """Time each way once a round, each round beginning with the next way. A way whose samples add up to more than
+    """Time each variant once a round; each round begins with the next one. A variant whose samples add up to more than
     `patience` seconds stops at three of them."""
-    cold = {name: sample(way, device) for name, way in ways.items()}
-    for name, way in ways.items():
+    cold = {name: sample(run, device) for name, run in runs.items()}
+    for name, run in runs.items():
         for _ in range(warmup if cold[name] < patience else 0):
-            way()
+            run()
     flush = torch.empty(LARGER_THAN_CACHE, dtype=torch.uint8, device=device) if cold_cache else None
-    samples: dict[str, list[float]] = {name: [] for name in ways}
-    names = list(ways)
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    names = list(runs)
     for turn in range(rounds):
         first = turn % len(names)
         for name in names[first:] + names[:first]:
             if len(samples[name]) < 3 or sum(samples[name]) < patience:
-                samples[name].append(sample(ways[name], device, flush))
+                samples[name].append(sample(runs[name], device, flush))
     return {name: Timing(cold[name], tuple(samples[name])) for name in names}
 
 
 MARK = 1_000_003  # bytes: a tensor of this size marks a place in the account of the CPU's memory
 
 
-def peak_memory(way: Way, device: str = "cpu", before: Way = lambda: None) -> int:
-    """Bytes of tensors alive at the worst moment of one call, above those alive before it; `before` is no part of it.
+def peak_memory(run: Run, device: str = "cpu", before: Run = lambda: None) -> int:
+    """Peak bytes of tensors during one call, above those alive before it; `before` runs first and does not count.
 
-    On a CPU the call before it is in the account, too: what a call keeps for the next one, and replaces, is no growth.
+    On a CPU the previous call is accounted for too: what a call keeps for the next one, and replaces, is no growth.
     """
     if device.startswith("cuda"):
         before()
         wait(device)
         alive = torch.cuda.memory_allocated()
         torch.cuda.reset_peak_memory_stats()
-        way()
+        run()
         wait(device)
         return torch.cuda.max_memory_allocated() - alive
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         before()
-        way()
+        run()
         before()
         torch.empty(MARK, dtype=torch.uint8)
-        way()
+        run()
     sizes = memory_events(profile)
     sizes = sizes[len(sizes) - sizes[::-1].index(-MARK) :]
     return max(0, *itertools.accumulate(sizes)) if sizes else 0

@@ -1,14 +1,17 @@
-"""A second model over the same parameters, for ways that hang hooks on a model or lay it out anew: the other ways of
-the same run must not pay for them."""
+"""A second model for variants that hang hooks on a model or lay it out anew: the other variants of the same run must
+not pay for them."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 
 class Twins:
@@ -19,8 +22,44 @@ class Twins:
         self._made: WeakKeyDictionary = WeakKeyDictionary()
 
     def of(self, model: nn.Module) -> tuple[nn.Module, Any]:
-        """The twin of `model`, with modules of its own and the model's parameters, and what was made of it."""
+        """The twin of `model`, with its own modules and the parameters of the model, and what was made of it."""
         if model not in self._made:
             twin = copy.deepcopy(model, {id(p): p for p in model.parameters()})
             self._made[model] = twin, self._make(twin)
         return self._made[model]
+
+
+_models: WeakKeyDictionary = WeakKeyDictionary()  # model -> its copy in channels_last
+_inputs: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
+class NoLayout(Exception):
+    """The inputs have no channels."""
+
+
+def channels_last(step: Callable) -> Callable:
+    """`step` on copies of the model and the inputs in channels_last, made once; the gradients end up in the model's
+    `.grad`.
+
+    Raises NoLayout where there is nothing to lay out."""
+
+    @wraps(step)
+    def laid_out(model: nn.Module, batch: tuple, val_batch: tuple):
+        if model not in _models:
+            _models[model] = copy.deepcopy(model).to(memory_format=torch.channels_last)
+        twin = _models[model]
+        found = step(twin, _laid(batch), _laid(val_batch))
+        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+            p.grad, q.grad = q.grad, None
+        return found
+
+    return laid_out
+
+
+def _laid(batch: tuple) -> tuple:
+    inputs, targets = batch
+    if inputs.ndim != 4:
+        raise NoLayout("inputs without channels have no channels_last")
+    if inputs not in _inputs:
+        _inputs[inputs] = inputs.contiguous(memory_format=torch.channels_last)
+    return _inputs[inputs], targets

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 import bench
-from bench import end_to_end, exactness, goals, layouts, models, peers, roof, steps, twins
+from bench import end_to_end, exactness, goals, models, peers, roof, steps, twins
 from bench.models import MODELS
 from bench.peers import PEERS
 from fastrw.engine.weights import shift
@@ -113,11 +113,11 @@ def test_channels_last_is_a_baseline_of_its_own(tmp_path):
         return steps.plain(model, batch, val_batch)
 
     model, batch, val_batch = MODELS["resnet32_gn"].make(n=3, m=2)
-    layouts.channels_last(look)(model, batch, val_batch)
+    twins.channels_last(look)(model, batch, val_batch)
     assert all(t.is_contiguous(memory_format=torch.channels_last) for t in seen) and batch[0].is_contiguous()
     mlp, batch, val_batch = MODELS["mlp"].make(n=3, m=2)
-    with pytest.raises(layouts.NoLayout):
-        layouts.channels_last(steps.plain)(mlp, batch, val_batch)
+    with pytest.raises(twins.NoLayout):
+        twins.channels_last(steps.plain)(mlp, batch, val_batch)
 
 
 @pytest.mark.parametrize("extension", ["on", "off"])

@@ -23,7 +23,6 @@ class Layer:
     groups: int = 1
     n: int = 100
     m: int = 10
-    large: bool = False
 
     @property
     def size_out(self) -> int:
@@ -59,8 +58,8 @@ class Layer:
     def x(self, draw, n: int) -> Tensor:
         return draw(n, self.C, self.size, self.size)
 
-    def g(self, draw, n: int) -> Tensor:
-        return draw(n, self.O, self.size_out, self.size_out)
+    def x_and_g(self, draw, n: int) -> tuple[Tensor, Tensor]:
+        return self.x(draw, n), draw(n, self.O, self.size_out, self.size_out)
 
     def __str__(self) -> str:
         more = f", {self.groups} groups" if self.groups > 1 else ""
@@ -84,13 +83,12 @@ def conv_dot(layer: Layer) -> Case:
     n, each = layer.n, layer.inputs + layer.outputs
     return Case(
         sizes=str(layer),
-        make=lambda draw: (layer.x(draw, n), layer.g(draw, n), draw(*layer.weight), None, *layer.how),
+        make=lambda draw: (*layer.x_and_g(draw, n), draw(*layer.weight), None, *layer.how),
         eager={"F.conv2d": _conv_dot},
         flops=2 * n * layer.outputs * (layer.taps + 1),
         elements=n * each + layer.parameters,
         results=n,
         terms=layer.outputs + layer.taps,
-        large=layer.large,
     )
 
 
@@ -109,15 +107,16 @@ def conv_outer(layer: Layer, weighted: bool = True) -> Case:
     return Case(
         sizes=f"{layer}, half of w 0" if weighted else f"{layer}, no w".replace(f"n={layer.n}", f"n={n}"),
         make=lambda draw: (
-            *(layer.x(draw, n), layer.g(draw, n), draw.weights(n) if weighted else None),
-            *(layer.weight[2:], *layer.how),
+            *layer.x_and_g(draw, n),
+            draw.weights(n) if weighted else None,
+            layer.weight[2:],
+            *layer.how,
         ),
         eager={"convolution_backward": outer} | ({"live examples": outer_of_live} if weighted else {}),
         flops=kept * layer.outputs * (2 * layer.taps + weighted),
         elements=kept * (layer.inputs + layer.outputs),
         results=layer.parameters + weighted * n,
         terms=kept * layer.size_out**2,
-        large=layer.large,
     )
 
 
@@ -135,13 +134,12 @@ def conv_instance(layer: Layer) -> Case:
     n, both = layer.n, layer.n + layer.m
     return Case(
         sizes=f"m={layer.m} {layer}",
-        make=lambda draw: (layer.x(draw, both), layer.g(draw, both), n, None, layer.weight[2:], *layer.how),
+        make=lambda draw: (*layer.x_and_g(draw, both), n, None, layer.weight[2:], *layer.how),
         eager={"examples as groups": _grouped},
         flops=2 * both * layer.outputs * layer.taps + 2 * n * layer.parameters,
         elements=both * (layer.inputs + layer.outputs),
         results=n + (n + 1) * layer.parameters,
         terms=both * layer.size_out**2 + layer.parameters,
-        large=layer.large,
     )
 
 
@@ -159,7 +157,6 @@ def combine(layer: Layer) -> Case:
         elements=alive(n) * layer.parameters,
         results=layer.parameters + n,
         terms=alive(n),
-        large=layer.large,
     )
 
 
@@ -182,7 +179,8 @@ def conv_tangent(layer: Layer, first: bool = False) -> Case:
 
     def make(draw):
         t, W = (None, None) if first else (layer.x(draw, n), draw(*layer.weight))
-        return layer.x(draw, n), draw(*layer.weight), None, t, W, layer.g(draw, n), *layer.how
+        x, y = layer.x_and_g(draw, n)
+        return x, draw(*layer.weight), None, t, W, y, *layer.how
 
     return Case(
         sizes=f"{layer}" + (", no t" if first else ""),
@@ -192,7 +190,6 @@ def conv_tangent(layer: Layer, first: bool = False) -> Case:
         elements=products * (n * layer.inputs + layer.parameters) + n * layer.outputs,
         results=n * layer.outputs + 2 * layer.O,
         terms=n * layer.size_out**2 + products * layer.taps,
-        large=layer.large,
     )
 
 
@@ -209,10 +206,10 @@ LAYERS = {
     "lenet 6-16": Layer(6, 16, 14, 5, 1, 0),
     "depthwise 32-32": Layer(32, 32, 16, groups=32),
     # WRN-28-10, and the patches of ViT-S
-    "wrn 160-160": Layer(160, 160, 32, n=128, m=16, large=True),
-    "wrn 320-320": Layer(320, 320, 16, n=128, m=16, large=True),
-    "wrn 640-640": Layer(640, 640, 8, n=128, m=16, large=True),
-    "vit patches": Layer(3, 384, 224, 16, 16, 0, n=64, m=8, large=True),
+    "wrn 160-160": Layer(160, 160, 32, n=128, m=16),
+    "wrn 320-320": Layer(320, 320, 16, n=128, m=16),
+    "wrn 640-640": Layer(640, 640, 8, n=128, m=16),
+    "vit patches": Layer(3, 384, 224, 16, 16, 0, n=64, m=8),
 }
 RESNET = [name for name in LAYERS if name.startswith(("resnet", "wrn"))]  # what BatchNorm follows
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,7 +23,6 @@ class Norm:
     S: int
     C: int
     groups: int = 1
-    large: bool = False
 
     def make(self, draw) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
         """x, g, mean, rstd, the statistics those of x, expanded over S by a group norm."""
@@ -58,16 +58,15 @@ def _written_out(x: Tensor, g: Tensor, mean: Tensor | None, rstd: Tensor, V_gamm
     return ((there if V_beta is None else there + V_beta) * g).sum((1, 2))
 
 
-def _layer_norm(x: Tensor, g: Tensor, mean: Tensor, rstd: Tensor, V_gamma: Tensor, V_beta: Tensor) -> Tensor:
-    return (F.layer_norm(x, x.shape[2:], V_gamma, V_beta, EPS) * g).sum((1, 2))
+FUSED = {  # (x, rstd, gamma, beta) -> [n, S, C]
+    "layer": lambda x, rstd, gamma, beta: F.layer_norm(x, x.shape[2:], gamma, beta, EPS),
+    "rms": lambda x, rstd, gamma, beta: F.rms_norm(x, x.shape[2:], gamma, EPS),
+    "group": lambda x, rstd, gamma, beta: F.group_norm(x.mT, rstd.shape[2], gamma, beta, EPS).mT,
+}
 
 
-def _rms_norm(x: Tensor, g: Tensor, mean: None, rstd: Tensor, V_gamma: Tensor, V_beta: None) -> Tensor:
-    return (F.rms_norm(x, x.shape[2:], V_gamma, EPS) * g).sum((1, 2))
-
-
-def _group_norm(x: Tensor, g: Tensor, mean: Tensor, rstd: Tensor, V_gamma: Tensor, V_beta: Tensor) -> Tensor:
-    return (F.group_norm(x.mT, rstd.shape[2], V_gamma, V_beta, EPS) * g.mT).sum((1, 2))
+def _fused(kind: str, x: Tensor, g: Tensor, mean: Tensor | None, rstd: Tensor, V_gamma: Tensor, V_beta: Tensor | None):
+    return (FUSED[kind](x, rstd, V_gamma, V_beta) * g).sum((1, 2))
 
 
 def _group_instance(x: Tensor, g: Tensor, mean: Tensor, rstd: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,34 +87,28 @@ def _instance_written_out(x: Tensor, g: Tensor, mean: Tensor | None, rstd: Tenso
 
 def norm_dot(norm: Norm) -> Case:
     rms = norm.kind == "rms"
-    forms = {
-        "layer": {"F.layer_norm": _layer_norm},
-        "rms": {"F.rms_norm": _rms_norm},
-        "group": {"F.group_norm": _group_norm, "sums first": _group_sums},
-    }
+    eager = {"written out": _written_out, f"F.{norm.kind}_norm": partial(_fused, norm.kind)}
     return Case(
         sizes=str(norm),
         make=lambda draw: (*norm.make(draw), draw(norm.C), None if rms else draw(norm.C)),
-        eager={"written out": _written_out, **forms[norm.kind]},
+        eager=eager | ({"sums first": _group_sums} if norm.kind == "group" else {}),
         flops=(4 if rms else 6) * norm.n * norm.S * norm.C,
         elements=norm.elements + (1 if rms else 2) * norm.C,
         results=norm.n,
         terms=2 * norm.S * norm.C,
-        large=norm.large,
     )
 
 
 def norm_instance(norm: Norm) -> Case:
-    group = {"sums first": _group_instance} if norm.kind == "group" else {}
     return Case(
         sizes=str(norm),
         make=norm.make,
-        eager={"written out": _instance_written_out, **group},
+        eager={"written out": _instance_written_out}
+        | ({"sums first": _group_instance} if norm.kind == "group" else {}),
         flops=(4 if norm.kind == "rms" else 5) * norm.n * norm.S * norm.C,
         elements=norm.elements,
         results=2 * norm.n * norm.C,
         terms=norm.S,
-        large=norm.large,
     )
 
 
@@ -126,10 +119,10 @@ NORMS = {
     "resnet 64 8²": Norm("group", 100, 8 * 8, 64, 8),
     "transformer": Norm("layer", 64, 64, 128),
     "transformer rms": Norm("rms", 64, 64, 128),
-    "wrn 160 32²": Norm("group", 128, 32 * 32, 160, 32, large=True),
-    "vit": Norm("layer", 64, 197, 384, large=True),
-    "gpt2": Norm("layer", 16, 1024, 768, large=True),
-    "gpt2 rms": Norm("rms", 16, 1024, 768, large=True),
+    "wrn 160 32²": Norm("group", 128, 32 * 32, 160, 32),
+    "vit": Norm("layer", 64, 197, 384),
+    "gpt2": Norm("layer", 16, 1024, 768),
+    "gpt2 rms": Norm("rms", 16, 1024, 768),
 }
 
 NORM_CASES = {

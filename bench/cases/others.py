@@ -1,4 +1,4 @@
-"""The ops of embeddings, weights and BatchNorm's tangent."""
+"""The ops of embeddings, of weights and of BatchNorm's tangent."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _gathered(idx: Tensor, g: Tensor, V: Tensor, padding_idx: int) -> Tensor:
     return s if padding_idx < 0 else s.masked_fill(idx == padding_idx, 0)
 
 
-def embedding_dot(r: int, v: int, q: int, padding_idx: int = -1, large: bool = False) -> Case:
+def embedding_dot(r: int, v: int, q: int, padding_idx: int = -1) -> Case:
     return Case(
         sizes=f"r={r} v={v} q={q}" + (f" padding={padding_idx}" if padding_idx >= 0 else ""),
         make=lambda draw: (draw.indices(r, v), draw(r, q), draw(v, q), padding_idx),
@@ -24,7 +24,6 @@ def embedding_dot(r: int, v: int, q: int, padding_idx: int = -1, large: bool = F
         results=r,
         indices=r,
         terms=q,
-        large=large,
     )
 
 
@@ -33,7 +32,7 @@ def _rectified(s: Tensor) -> Tensor:
     return w / w.sum()
 
 
-def rectify_normalize(n: int, large: bool = False) -> Case:
+def rectify_normalize(n: int) -> Case:
     return Case(
         sizes=f"n={n}",
         make=lambda draw: (draw(n),),
@@ -42,7 +41,6 @@ def rectify_normalize(n: int, large: bool = False) -> Case:
         elements=n,
         results=n,
         terms=n,
-        large=large,
     )
 
 
@@ -77,9 +75,8 @@ def _by_backward(x, t, mean, rstd, weight, d_weight, d_bias, residual, output, s
 
 
 def batch_norm_tangent(
-    n: int, C: int, size: int, *, t: bool = True, residual: bool = False, relu: bool = True, sums: bool = False,
-    large: bool = False
-) -> Case:  # fmt: skip
+    n: int, C: int, size: int, *, t: bool = True, residual: bool = False, sums: bool = False
+) -> Case:
     shape, elements = (n, C, size, size), n * C * size**2
 
     def make(draw):
@@ -88,45 +85,48 @@ def batch_norm_tangent(
         mean, rstd = wide.mean((0, 2, 3)), torch.rsqrt(wide.var((0, 2, 3), correction=0) + 1e-5)
         known = torch.stack([(tangent * y).float().sum((0, 2, 3)) for y in (1, x)]) if sums else None
         affine = draw(C), draw(C), draw(C)
-        after = draw(*shape) if residual else None, draw(*shape) if relu else None
+        after = draw(*shape) if residual else None, draw(*shape)
         return x, tangent, mean.to(x.dtype), rstd.to(x.dtype), *affine, *after, known
 
-    parts = {"no t": not t, "residual": residual, "ReLU": relu, "sums known": sums}
+    parts = {"no t": not t, "residual": residual, "ReLU": True, "sums known": sums}
     return Case(
         sizes=f"n={n} C={C} {size}²: " + ", ".join(part for part, is_there in parts.items() if is_there),
         make=make,
         eager={"written out": _written_out} | ({"batch_norm_backward": _by_backward} if t else {}),
         flops=elements * (4 + (4 + 3 * (not sums)) * t + residual),
-        elements=elements * (2 + t + residual + relu) + 5 * C,  # the result is in the dtype of x
+        elements=elements * (3 + t + residual) + 5 * C,  # the result is in the dtype of x
         results=2 * C * sums,
         terms=n * size**2,
-        large=large,
     )
 
+
+BLOCKS = {  # n, C, size
+    "resnet 16 32²": (100, 16, 32),
+    "resnet 32 16²": (100, 32, 16),
+    "resnet 64 8²": (100, 64, 8),
+    "wrn 160 32²": (128, 160, 32),
+}
 
 OTHERS = {
     "embedding_dot": {
         "transformer": embedding_dot(64 * 64, 1000, 128),
         "transformer, padding": embedding_dot(64 * 64, 1000, 128, padding_idx=0),
         "bert": embedding_dot(16 * 128, 30522, 768),
-        "gpt2": embedding_dot(16 * 1024, 50257, 768, large=True),
+        "gpt2": embedding_dot(16 * 1024, 50257, 768),
     },
     "rectify_normalize": {
         "n 100": rectify_normalize(100),
         "n 4096": rectify_normalize(4096),
-        "n 2^20": rectify_normalize(2**20, large=True),
+        "n 2^20": rectify_normalize(2**20),
     },
     "batch_norm_tangent": {
         "resnet stem": batch_norm_tangent(100, 16, 32, t=False),
         "resnet 16 32²": batch_norm_tangent(100, 16, 32),
-        "resnet 16 32², add": batch_norm_tangent(100, 16, 32, residual=True),
-        "resnet 16 32², add, sums": batch_norm_tangent(100, 16, 32, residual=True, sums=True),
-        "resnet 32 16², add": batch_norm_tangent(100, 32, 16, residual=True),
-        "resnet 32 16², add, sums": batch_norm_tangent(100, 32, 16, residual=True, sums=True),
-        "resnet 64 8², add": batch_norm_tangent(100, 64, 8, residual=True),
-        "resnet 64 8², add, sums": batch_norm_tangent(100, 64, 8, residual=True, sums=True),
-        "wrn 160 32², add": batch_norm_tangent(128, 160, 32, residual=True, large=True),
-        "wrn 160 32², add, sums": batch_norm_tangent(128, 160, 32, residual=True, sums=True, large=True),
-        "wrn 640 8², add": batch_norm_tangent(128, 640, 8, residual=True, large=True),
+        **{
+            f"{name}, add" + ", sums" * sums: batch_norm_tangent(*block, residual=True, sums=sums)
+            for name, block in BLOCKS.items()
+            for sums in (False, True)
+        },
+        "wrn 640 8², add": batch_norm_tangent(128, 640, 8, residual=True),
     },
 }

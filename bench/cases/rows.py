@@ -16,7 +16,7 @@ def _through_V(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float) 
     return (F.linear(a, g_val.T @ a_val, bias * g_val.sum(0)) * g).sum(1)
 
 
-def gram_dot(r: int, k: int, p: int, q: int, large: bool = False) -> Case:
+def gram_dot(r: int, k: int, p: int, q: int) -> Case:
     return Case(
         sizes=f"r={r} k={k} p={p} q={q}",
         make=lambda draw: (draw(r, p), draw(r, q), draw(k, p), draw(k, q), 1.0),
@@ -25,33 +25,33 @@ def gram_dot(r: int, k: int, p: int, q: int, large: bool = False) -> Case:
         elements=(r + k) * (p + q),
         results=r,
         terms=k * (p + q),
-        large=large,
     )
 
 
 def _grouped(
     a: list[Tensor], g: list[Tensor], a_val: list[Tensor], g_val: list[Tensor], bias: list[float], n: int
-) -> Tensor:
-    return sum(gram(*use).view(n, -1).sum(1) for use in zip(a, g, a_val, g_val, bias, strict=True))
+) -> tuple[Tensor, Tensor]:
+    s = sum(gram(*use).view(n, -1).sum(1) for use in zip(a, g, a_val, g_val, bias, strict=True))
+    w = s.clamp(min=0)
+    return s, w / w.sum()
 
 
-def grouped_gram_dot(layers: list[tuple[int, int]], n: int, m: int, large: bool = False) -> Case:
+def grouped_gram_dot(layers: list[tuple[int, int]], n: int, m: int) -> Case:
     """Layers (p, q) of one model, one row an example."""
     widths = sum(p + q for p, q in layers)
 
     def make(draw):
-        a, g, a_val, g_val = zip(*((draw(n, p), draw(n, q), draw(m, p), draw(m, q)) for p, q in layers), strict=True)
-        return list(a), list(g), list(a_val), list(g_val), [1.0] * len(layers), n
+        uses = [(draw(n, p), draw(n, q), draw(m, p), draw(m, q)) for p, q in layers]
+        return *map(list, zip(*uses, strict=True)), [1.0] * len(layers), n
 
     return Case(
         sizes=f"n={n} m={m} {len(layers)} layers",
         make=make,
         eager={"layer by layer": _grouped},
-        flops=2 * n * m * widths + 3 * n * m * len(layers),
+        flops=2 * n * m * widths + 3 * n * m * len(layers) + 4 * n,
         elements=(n + m) * widths,
-        results=n,
+        results=2 * n,
         terms=m * widths,
-        large=large,
     )
 
 
@@ -59,7 +59,7 @@ def _linear_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None) -> Tensor:
     return (F.linear(a, V, v_b) * g).sum(1)
 
 
-def project_dot(r: int, p: int, q: int, large: bool = False) -> Case:
+def project_dot(r: int, p: int, q: int) -> Case:
     return Case(
         sizes=f"r={r} p={p} q={q}",
         make=lambda draw: (draw(r, p), draw(r, q), draw(q, p), draw(q)),
@@ -68,7 +68,6 @@ def project_dot(r: int, p: int, q: int, large: bool = False) -> Case:
         elements=r * (p + q) + (p + 1) * q,
         results=r,
         terms=p + q,
-        large=large,
     )
 
 
@@ -82,7 +81,7 @@ def live_rows(a: Tensor, g: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
     return weighted_product(a[live], g[live], w[live])
 
 
-def weighted_outer(r: int, p: int, q: int, weighted: bool = True, large: bool = False) -> Case:
+def weighted_outer(r: int, p: int, q: int, weighted: bool = True) -> Case:
     rows = alive(r) if weighted else r
     return Case(
         sizes=f"r={r} p={p} q={q}" + (", half of w 0" if weighted else ", no w"),
@@ -92,49 +91,52 @@ def weighted_outer(r: int, p: int, q: int, weighted: bool = True, large: bool = 
         elements=rows * (p + q),
         results=p * q + q + weighted * r,
         terms=rows,
-        large=large,
     )
 
 
 MLP = [(784, 1024), (1024, 1024), (1024, 1024), (1024, 10)]
 LENET = [(400, 120), (120, 84), (84, 10)]
-TRANSFORMER = {"qkv": (128, 384), "out": (128, 128), "up": (128, 512), "down": (512, 128)}  # 64 examples x 64 tokens
-VIT, GPT2 = {"qkv": (384, 1152), "mlp": (384, 1536)}, {"qkv": (768, 2304), "mlp": (768, 3072)}
+LINEAR = {  # n, m, t, p, q
+    **{f"mlp {p}-{q}": (100, 10, 1, p, q) for p, q in dict.fromkeys(MLP)},
+    **{f"lenet {p}-{q}": (100, 10, 1, p, q) for p, q in LENET},
+    "transformer qkv": (64, 8, 64, 128, 384),
+    "transformer out": (64, 8, 64, 128, 128),
+    "transformer up": (64, 8, 64, 128, 512),
+    "transformer down": (64, 8, 64, 512, 128),
+    "vit qkv": (64, 8, 197, 384, 1152),  # ViT-S
+    "vit mlp": (64, 8, 197, 384, 1536),
+    "gpt2 qkv": (16, 2, 1024, 768, 2304),  # GPT-2 small
+    "gpt2 mlp": (16, 2, 1024, 768, 3072),
+}
+
+
+def layers(*names: str) -> dict[str, tuple[int, int, int, int, int]]:
+    """The linear layers whose names begin so."""
+    return {name: layer for begin in names for name, layer in LINEAR.items() if name.startswith(begin)}
+
+
+GRAM = {
+    **layers("mlp", "lenet"),
+    "transformer head": (64, 8, 1, 128, 2),  # one row an example
+    **layers("transformer qkv"),
+    "wrn head": (128, 16, 1, 640, 10),
+    "wrn shortcut": (128, 16, 16 * 16, 160, 320),  # 1x1, into the 16 x 16 stage
+    **layers("vit", "gpt2"),
+}
+PROJECT = layers("transformer", "mlp 1024-1024", "vit", "gpt2")
 
 ROWS = {
-    "gram_dot": {
-        # n = 100, m = 10, one row an example
-        **{f"mlp {p}-{q}": gram_dot(100, 10, p, q) for p, q in dict.fromkeys(MLP)},
-        **{f"lenet {p}-{q}": gram_dot(100, 10, p, q) for p, q in LENET},
-        # n = 64, m = 8, 64 tokens: the head sees one row an example, qkv sees all tokens
-        "transformer head": gram_dot(64, 8, 128, 2),
-        "transformer qkv": gram_dot(64 * 64, 8 * 64, 128, 384),
-        # WRN-28-10, n = 128, m = 16: the head, and the 1x1 shortcut into the 16 x 16 stage
-        "wrn head": gram_dot(128, 16, 640, 10, large=True),
-        "wrn shortcut": gram_dot(128 * 256, 16 * 256, 160, 320, large=True),
-        # ViT-S, 197 tokens, n = 64, m = 8; GPT-2 small, 1024 tokens, n = 16, m = 2
-        **{f"vit {name}": gram_dot(64 * 197, 8 * 197, p, q, large=True) for name, (p, q) in VIT.items()},
-        **{f"gpt2 {name}": gram_dot(16 * 1024, 2 * 1024, p, q, large=True) for name, (p, q) in GPT2.items()},
-    },
+    "gram_dot": {name: gram_dot(n * t, m * t, p, q) for name, (n, m, t, p, q) in GRAM.items()},
     "grouped_gram_dot": {
         "mlp": grouped_gram_dot(MLP, 100, 10),
         "lenet": grouped_gram_dot(LENET, 100, 10),
         "16 of 128-128": grouped_gram_dot([(128, 128)] * 16, 128, 16),
-        "64 of 256-256": grouped_gram_dot([(256, 256)] * 64, 128, 16, large=True),
+        "64 of 256-256": grouped_gram_dot([(256, 256)] * 64, 128, 16),
     },
-    "project_dot": {
-        **{f"transformer {name}": project_dot(64 * 64, p, q) for name, (p, q) in TRANSFORMER.items()},
-        "mlp 1024-1024": project_dot(100, 1024, 1024),
-        **{f"vit {name}": project_dot(64 * 197, p, q, large=True) for name, (p, q) in VIT.items()},
-        **{f"gpt2 {name}": project_dot(16 * 1024, p, q, large=True) for name, (p, q) in GPT2.items()},
-    },
+    "project_dot": {name: project_dot(n * t, p, q) for name, (n, _, t, p, q) in PROJECT.items()},
     "weighted_outer": {
-        **{f"mlp {p}-{q}": weighted_outer(100, p, q) for p, q in dict.fromkeys(MLP)},
-        **{f"lenet {p}-{q}": weighted_outer(100, p, q) for p, q in LENET},
-        **{f"transformer {name}": weighted_outer(64 * 64, p, q) for name, (p, q) in TRANSFORMER.items()},
+        **{name: weighted_outer(n * t, p, q) for name, (n, _, t, p, q) in LINEAR.items()},
         "mlp 784-1024, V": weighted_outer(10, 784, 1024, weighted=False),
         "transformer qkv, V": weighted_outer(8 * 64, 128, 384, weighted=False),
-        **{f"vit {name}": weighted_outer(64 * 197, p, q, large=True) for name, (p, q) in VIT.items()},
-        **{f"gpt2 {name}": weighted_outer(16 * 1024, p, q, large=True) for name, (p, q) in GPT2.items()},
     },
 }

@@ -1,6 +1,6 @@
 """Not ops but what they are for: score and update of one layer from its rows, V from those of validation.
 
-The ways are the forms that fastrw chooses from; eager is the better of two as well."""
+What is measured are the forms that fastrw chooses from; eager torch has the better of two as well."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from bench.cases.case import Case, alive
 from bench.cases.convolutions import LAYERS, Layer, outer, outer_of_live, weight_gradient
-from bench.cases.rows import GPT2, LENET, MLP, TRANSFORMER, VIT, gram, live_rows, weighted_product
+from bench.cases.rows import LINEAR, gram, live_rows, weighted_product
 from fastrw import ops
 from fastrw.ops import reference
 
@@ -41,12 +41,10 @@ def _eager_gram(update, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
     return gram(a[:n], g[:n], a[n:], g[n:], 1.0), *update(a[:n], g[:n], w)
 
 
-def linear_use(n: int, m: int, t: int, p: int, q: int, large: bool = False) -> Case:
+def linear_use(n: int, m: int, t: int, p: int, q: int) -> Case:
     """n train and m validation examples of t rows."""
-    one = t == 1
-    forms = {"gram": _gram} if one else {"project": _project}
-    eager = _eager_gram if one else _eager_project
-    score = n * m * (p + q) if one else (n + m) * t * p * q
+    name, form, eager = ("gram", _gram, _eager_gram) if t == 1 else ("project", _project, _eager_project)
+    score = n * m * (p + q) if t == 1 else (n + m) * t * p * q
     return Case(
         sizes=f"n={n} m={m} t={t} p={p} q={q}, half of w 0",
         make=lambda draw: (draw(n + m, t, p), draw(n + m, t, q), n, draw.weights(n)),
@@ -55,9 +53,8 @@ def linear_use(n: int, m: int, t: int, p: int, q: int, large: bool = False) -> C
         elements=(n + m) * t * (p + q),
         results=n + p * q + q + n,
         terms=(n + m) * t + p + q,
-        spec=partial(next(iter(forms.values())), _by_reference),
-        words={form: partial(_by_word, run) for form, run in forms.items()},
-        large=large,
+        spec=partial(form, _by_reference),
+        forms={name: partial(_by_op, form)},
     )
 
 
@@ -82,18 +79,14 @@ def conv_use(layer: Layer) -> Case:
     product = 2 * layer.outputs * layer.taps
     return Case(
         sizes=f"m={layer.m} {layer}, half of w 0",
-        make=lambda draw: (
-            *(layer.x(draw, both), layer.g(draw, both), n, draw.weights(n)),
-            *(layer.weight[2:], *layer.how),
-        ),
+        make=lambda draw: (*layer.x_and_g(draw, both), n, draw.weights(n), layer.weight[2:], *layer.how),
         eager={"two convolutions": partial(_conv_eager, outer), "live examples": partial(_conv_eager, outer_of_live)},
         flops=both * product + min(alive(n) * product, 2 * (n + alive(n)) * layer.parameters),
         elements=both * (layer.inputs + layer.outputs),
         results=2 * n + layer.parameters,
         terms=both * layer.size_out**2 + layer.parameters,
         spec=partial(_conv_project, _by_reference),
-        words={"instance": partial(_by_word, _conv_instance), "project": partial(_by_word, _conv_project)},
-        large=layer.large,
+        forms={"instance": partial(_by_op, _conv_instance), "project": partial(_by_op, _conv_project)},
     )
 
 
@@ -101,17 +94,11 @@ def _by_reference(op: str, *args):
     return getattr(reference, op)(*args)
 
 
-def _by_word(run, *args, backend: str) -> Found:
-    return run(lambda op, *rest: getattr(ops, op)(*rest, backend=backend), *args)
+def _by_op(form, *args, backend: str) -> Found:
+    return form(lambda op, *rest: getattr(ops, op)(*rest, backend=backend), *args)
 
 
 USES = {
-    "linear_use": {
-        **{f"mlp {p}-{q}": linear_use(100, 10, 1, p, q) for p, q in dict.fromkeys(MLP)},
-        **{f"lenet {p}-{q}": linear_use(100, 10, 1, p, q) for p, q in LENET},
-        **{f"transformer {name}": linear_use(64, 8, 64, p, q) for name, (p, q) in TRANSFORMER.items()},
-        **{f"vit {name}": linear_use(64, 8, 197, p, q, large=True) for name, (p, q) in VIT.items()},
-        **{f"gpt2 {name}": linear_use(16, 2, 1024, p, q, large=True) for name, (p, q) in GPT2.items()},
-    },
+    "linear_use": {name: linear_use(*layer) for name, layer in LINEAR.items()},
     "conv_use": {name: conv_use(layer) for name, layer in LAYERS.items() if name != "wrn 640-640"},
 }
