@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -114,13 +115,10 @@ def machine_code(library: str) -> str:
 
 def toolkit() -> dict[str, str]:
     """cuobjdump and nvdisasm, of a CUDA toolkit or of Triton, where they are."""
-    found = {name: record.tool(name) for name in ("cuobjdump", "nvdisasm")}
-    try:
-        import triton
-    except ImportError:
-        return {name: path for name, path in found.items() if path}
-    ours = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-    return {name: path or str(ours / name) for name, path in found.items() if path or (ours / name).exists()}
+    triton = importlib.util.find_spec("triton")
+    bundled = str(Path(triton.origin).parent / "backends/nvidia/bin") if triton else ""
+    found = {name: record.tool(name) or shutil.which(name, path=bundled) for name in ("cuobjdump", "nvdisasm")}
+    return {name: path for name, path in found.items() if path}
 
 
 def readable(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
@@ -11,19 +12,15 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench import compare, record, roof, tables, timing
+from bench import COMMANDS, compare, record, roof, tables, timing
 from bench.cases import CASES, is_large
 from bench.ops import BACKENDS, DTYPES, Settings, measure, on_gpu
 from bench.options import positive, set_up, share
 
-EPILOG = """\
-other benchmarks, each with its own --help:
-  python -m fastrw bench end_to_end         one whole training step: fastrw and other libraries against a plain step
-  python -m fastrw bench fsr                one step of FSR, without clean data, against a plain step
-  python -m fastrw bench overhead           the Python side of a step: microseconds for an operation, a use and a call
-  python -m fastrw bench scaling            time and memory of a step against n, m, depth and width
-  python -m fastrw bench gpu                on a GPU machine: tests, sanitizers and all benchmarks, into one result file
-
+EPILOG = (
+    "other benchmarks, each with its own --help:\n"
+    + "".join(f"  python -m fastrw bench {name:<18} {what}\n" for name, what in COMMANDS.items())
+    + """
 examples:
   python -m fastrw bench                                   all ops, the cases that fit a CPU
   python -m fastrw bench --quick                           two cases for each op, in seconds
@@ -49,6 +46,7 @@ the columns:
               that needs fewer FLOPs than the op as written may be above 100 %
 
 A variant that is not exact by the rule of fastrw/ops/tolerance.py gets no number but a red line, and exit status 1."""
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -159,20 +157,17 @@ def run(chosen: dict[str, list[str]], dtypes: list[torch.dtype], options: argpar
             console.print(opening(result, ceilings), highlight=False)
             seconds = min(options.seconds, 0.06) if options.quick else options.seconds
             settings = Settings(options.device, ceilings, tuple(options.backend), options.rounds, seconds)
-            for op, names in chosen.items():
-                for dtype in dtypes:
-                    rows: list[dict] = []
-                    for index, name in enumerate(names):
-                        progress.update(bar, description=f"{op} {name}")
-                        compiled = options.compile == "all" or (options.compile == "some" and index == 0)
-                        found = measure(op, name, dtype, settings, compiled=compiled and not options.quick)
-                        rows += found
-                        result["rows"] += found
-                        progress.advance(bar)
-                    console.print(tables.of_op(rows))
-                    for line in tables.reasons(rows):
-                        console.print(line)
-                    record.write_json(options.json, result)
+            for op, dtype in itertools.product(chosen, dtypes):
+                rows: list[dict] = []
+                for index, name in enumerate(chosen[op]):
+                    progress.update(bar, description=f"{op} {name}")
+                    compiled = options.compile == "all" or (options.compile == "some" and index == 0)
+                    found = measure(op, name, dtype, settings, compiled=compiled and not options.quick)
+                    rows += found
+                    result["rows"] += found
+                    progress.advance(bar)
+                console.print(tables.of_op(rows), *tables.reasons(rows), sep="\n")
+                record.write_json(options.json, result)
             result["complete"] = True
         except KeyboardInterrupt:
             console.print("stopped: the rest was not measured", style="red")

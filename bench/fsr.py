@@ -18,11 +18,11 @@ from rich.table import Table
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import TensorDataset
 
 from bench import record, tables, timing
 from bench.floors import floors
-from bench.models import MODELS, Batch, copied_buffers, parameters
+from bench.models import MODELS, Batch, copied_buffers
 from bench.options import one_of, parser, set_up, share
 from bench.steps import plain
 from fastrw.fsr import FSR, TABLE_4, MixUp, ProxyDictionary, Relabel
@@ -33,16 +33,6 @@ EPOCH = 50_000  # examples in CIFAR's training set
 HELD = 4000  # examples that the dataset of this bench has
 REFRESH = 10
 EXACT = 1e-8  # relative error of the scores in float64
-
-
-class Held(Dataset):
-    """Images read one by one, as most datasets are."""
-
-    def __init__(self, x: Tensor, y: Tensor):
-        self.x, self.targets = x, y
-
-    def __getitem__(self, i: int) -> tuple[Tensor, int]:
-        return self.x[i], self.targets[i]
 
 
 @dataclass(frozen=True)
@@ -75,9 +65,7 @@ WAYS = {
 def algorithm_1(model: torch.nn.Module, batch: Batch, reward: Batch, optimizer: torch.optim.SGD, last: bool) -> Tensor:
     """The step as one would write it with torch alone, and as FSR's authors did: ω kept in the graph of the look-ahead,
     the model run at Θ̂ on reward and training examples. Leaves the gradient in `.grad`, returns -∂L^R/∂ω [b]."""
-    meta = parameters(model)
-    if last:
-        meta = dict(list(meta.items())[-2:])
+    meta = dict([*model.named_parameters()][-2 if last else 0 :])
     group = optimizer.param_groups[0]
     f = F.cross_entropy(model(batch[0]), batch[1], reduction="none")
     omega = torch.full_like(f, 1 / len(f), requires_grad=True)
@@ -121,11 +109,12 @@ class Bench:
         return algorithm_1(self.model, self.batch, reward, self.optimizer, last)
 
     def learner(self, variant: Variant, q: int) -> FSR:
+        """FSR on a dataset whose images are read one by one, as most are."""
         q = len(self.index) // 10 if variant.tenth else q
         options = {"warmup": 0} | variant.options
         if variant.relabel_and_mixup:
             options |= {"relabel": Relabel(HELD, self.classes, device=self.x.device), "mixup": MixUp(self.classes)}
-        return FSR(self.model, HELD, self.classes, dataset=Held(self.x.cpu(), self.y.cpu()), labels=self.y,
+        return FSR(self.model, HELD, self.classes, dataset=TensorDataset(self.x.cpu(), self.y.cpu()), labels=self.y,
                    optimizer=self.optimizer, capacity=ROW.capacity, q=q, **options)  # fmt: skip
 
     def learn(self, learner: FSR) -> Tensor | None:

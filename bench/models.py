@@ -92,13 +92,9 @@ def twice_differentiable() -> AbstractContextManager:
 
 def validation_gradient(model: nn.Module, val_batch: Batch) -> dict[str, Tensor]:
     """V of the mean validation loss, by parameter; buffers are left as they were."""
-    state = {**parameters(model), **copied_buffers(model)}
-    found = torch.autograd.grad(losses(model, val_batch, state).mean(), list(model.parameters()))
-    return dict(zip(parameters(model), found, strict=True))
-
-
-def parameters(model: nn.Module) -> dict[str, Tensor]:
-    return dict(model.named_parameters())
+    here = dict(model.named_parameters())
+    val_loss = losses(model, val_batch, here | copied_buffers(model)).mean()
+    return dict(zip(here, torch.autograd.grad(val_loss, list(here.values())), strict=True))
 
 
 def copied_buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -126,7 +126,7 @@ def measure(op: str, name: str, dtype: torch.dtype, settings: Settings, *, compi
         row = {**shared, "way": variant, "auto": variant == auto, **work, **verdict}
         row |= dict.fromkeys(("seconds", "to_eager", "to_compile", "bandwidth", "rate", "of_roof"))
         if time := times.get(variant):
-            row |= {"seconds": time.summary(), "of_roof": work["floor"] / time.median}
+            row |= {"seconds": {**time.summary(), "rounds": len(time.samples)}, "of_roof": work["floor"] / time.median}
             row |= {"bandwidth": nbytes / time.median, "rate": flops / time.median}
             row["to_eager"] = time.over(eager) if eager else None
             row["to_compile"] = time.over(times[COMPILED]) if COMPILED in times else None

@@ -57,6 +57,7 @@ def residual(depth: int, width: int) -> nn.Module:
     return resnet((3, 16, 16), 10, [width] * depth, partial(nn.GroupNorm, 4))
 
 
+SWEEPS, OWN = {"n": (8, 16, 32, 64, 128), "m": (2, 4, 8, 16, 32), "depth": (1, 2, 4, 8)}, {"n": 32, "m": 4, "depth": 2}
 FAMILIES = {
     "mlp": Family(
         lambda depth, width: mlp(256, width, depth),
@@ -67,16 +68,11 @@ FAMILIES = {
     "transformer": Family(
         transformer,
         lambda n: torch.randint(1000, (n, 32)),
-        {"n": (8, 16, 32, 64, 128), "m": (2, 4, 8, 16, 32), "depth": (1, 2, 4, 8), "width": (32, 64, 128, 256)},
-        {"n": 32, "m": 4, "depth": 2, "width": 128},
-        classes=2,
+        SWEEPS | {"width": (32, 64, 128, 256)},
+        OWN | {"width": 128},
+        2,
     ),
-    "resnet": Family(
-        residual,
-        images(3, 16, 16),
-        {"n": (8, 16, 32, 64, 128), "m": (2, 4, 8, 16, 32), "depth": (1, 2, 4, 8), "width": (8, 16, 32, 64)},
-        {"n": 32, "m": 4, "depth": 2, "width": 32},
-    ),
+    "resnet": Family(residual, images(3, 16, 16), SWEEPS | {"width": (8, 16, 32, 64)}, OWN | {"width": 32}),
 }
 AXES = "n", "m", "depth", "width"
 

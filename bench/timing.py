@@ -37,8 +37,7 @@ class Timing:
         return quartiles(self.samples)
 
     def summary(self) -> dict:
-        """All but the samples themselves."""
-        return {"median": self.median, "quartiles": self.quartiles, "cold": self.cold, "rounds": len(self.samples)}
+        return {"median": self.median, "quartiles": self.quartiles, "cold": self.cold}
 
     def over(self, other: Timing) -> dict:
         """The ratio to another variant of the same run, round by round: what slows both cancels."""
@@ -47,9 +46,8 @@ class Timing:
 
     def against(self, base: Timing) -> dict:
         """What the rows of whole steps record: every sample, and the ratio to a step that may have other rounds."""
-        summary = {"median": self.median, "quartiles": self.quartiles, "cold": self.cold, "samples": self.samples}
-        ratios = [q / base.median for q in self.quartiles]
-        return {"seconds": summary, "ratio": self.median / base.median, "quartiles": ratios}
+        ratios = {"ratio": self.median / base.median, "quartiles": [q / base.median for q in self.quartiles]}
+        return {"seconds": {**self.summary(), "samples": self.samples}, **ratios}
 
 
 def quartiles(samples: Sequence[float]) -> tuple[float, float]:

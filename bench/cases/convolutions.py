@@ -75,16 +75,12 @@ def weight_gradient(x: Tensor, g: Tensor, kernel: list[int], how: tuple) -> Tens
     return backward(g, x, weight, None, stride, padding, dilation, False, zeros, groups, wanted)[1]
 
 
-def _conv_dot(x: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None, *how) -> Tensor:
-    return (F.conv2d(x, V, v_b, *how) * g).sum((1, 2, 3))
-
-
 def conv_dot(layer: Layer) -> Case:
     n, each = layer.n, layer.inputs + layer.outputs
     return Case(
         sizes=str(layer),
         make=lambda draw: (*layer.x_and_g(draw, n), draw(*layer.weight), None, *layer.how),
-        eager={"F.conv2d": _conv_dot},
+        eager={"F.conv2d": lambda x, g, V, v_b, *how: (F.conv2d(x, V, v_b, *how) * g).sum((1, 2, 3))},
         flops=2 * n * layer.outputs * (layer.taps + 1),
         elements=n * each + layer.parameters,
         results=n,
@@ -143,16 +139,12 @@ def conv_instance(layer: Layer) -> Case:
     )
 
 
-def _product(G: Tensor, w: Tensor) -> Tensor:
-    return (w.to(G.dtype) @ G.flatten(1)).view(G.shape[1:])
-
-
 def combine(layer: Layer) -> Case:
     n = layer.n
     return Case(
         sizes=f"n={n} G of {layer.parameters}, half of w 0",
         make=lambda draw: (draw(n, *layer.weight), draw.weights(n)),
-        eager={"w @ G": _product},
+        eager={"w @ G": lambda G, w: (w.to(G.dtype) @ G.flatten(1)).view(G.shape[1:])},
         flops=2 * alive(n) * layer.parameters,
         elements=alive(n) * layer.parameters,
         results=layer.parameters + n,

@@ -81,10 +81,6 @@ def _group_sums(x: Tensor, g: Tensor, mean: Tensor, rstd: Tensor, V_gamma: Tenso
     return gamma @ V_gamma + beta @ V_beta
 
 
-def _instance_written_out(x: Tensor, g: Tensor, mean: Tensor | None, rstd: Tensor) -> tuple[Tensor, Tensor]:
-    return (g * _normalized(x, mean, rstd)).sum(1), g.sum(1)
-
-
 def norm_dot(norm: Norm) -> Case:
     rms = norm.kind == "rms"
     eager = {"written out": _written_out, f"F.{norm.kind}_norm": partial(_fused, norm.kind)}
@@ -100,11 +96,11 @@ def norm_dot(norm: Norm) -> Case:
 
 
 def norm_instance(norm: Norm) -> Case:
+    eager = {"written out": lambda x, g, mean, rstd: ((g * _normalized(x, mean, rstd)).sum(1), g.sum(1))}
     return Case(
         sizes=str(norm),
         make=norm.make,
-        eager={"written out": _instance_written_out}
-        | ({"sums first": _group_instance} if norm.kind == "group" else {}),
+        eager=eager | ({"sums first": _group_instance} if norm.kind == "group" else {}),
         flops=(4 if norm.kind == "rms" else 5) * norm.n * norm.S * norm.C,
         elements=norm.elements,
         results=2 * norm.n * norm.C,

@@ -55,15 +55,11 @@ def grouped_gram_dot(layers: list[tuple[int, int]], n: int, m: int) -> Case:
     )
 
 
-def _linear_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None) -> Tensor:
-    return (F.linear(a, V, v_b) * g).sum(1)
-
-
 def project_dot(r: int, p: int, q: int) -> Case:
     return Case(
         sizes=f"r={r} p={p} q={q}",
         make=lambda draw: (draw(r, p), draw(r, q), draw(q, p), draw(q)),
-        eager={"F.linear": _linear_dot},
+        eager={"F.linear": lambda a, g, V, v_b: (F.linear(a, V, v_b) * g).sum(1)},
         flops=2 * r * p * q + 3 * r * q,
         elements=r * (p + q) + (p + 1) * q,
         results=r,
