@@ -22,42 +22,40 @@ from rich.text import Text
 from bench import record, tables
 from bench.cases import CASES
 
-TESTED = ("wanted_load_bytes", "tensor_rows", "num_warps")  # what tests/ hold a build against
+TESTED = ("wanted_load_bytes", "tensor_rows", "num_warps")  # what tests/ check of a build
 MATRIX = r"\b(U?TC\w*MMA|HGMMA|IGMMA|HMMA|IMMA|DMMA)\b"
 
 
 def main(chosen: list[str], targets: list[int], path: str | None, console: Console) -> int:
-    """Report on the kernels of these ops: what may be, tests/ gate."""
+    """Report on the kernels of these ops; what is allowed is tested in tests/."""
     found = {"cuda": list(cuda(chosen, console)), "triton": list(triton(chosen, targets, console))}
     for kind, rows in found.items():
         for op in dict.fromkeys(row["op"] for row in rows):
             console.print(table(f"{op}, {kind}", [row for row in rows if row["op"] == op]))
-    if path:
-        record.write_json(path, {"bench": "ahead_of_time", **record.header("cpu"), **found})
+    record.write_json(path, {"bench": "ahead_of_time", **record.header("cpu"), **found})
     return 0
 
 
 def triton(chosen: list[str], targets: list[int], console: Console) -> Iterator[dict]:
-    """A row a kernel, config, dtype and target, as tests/ahead_of_time.py compiles them in a process of its own."""
+    """A row for each kernel, config, dtype and target, as tests/ahead_of_time.py compiles them in another process."""
     if importlib.util.find_spec("triton") is None:
         console.print("Triton's kernels cannot be compiled here: Triton is not installed")
         return
-    screen = Console(stderr=True)
-    for op in (op for op in chosen if (record.ROOT / "kernels" / f"{op}.py").exists()):
+    for op in (op for op in chosen if (record.ROOT / "tests" / "builds" / f"{op}.py").exists()):
         command = [sys.executable, "-m", "tests.ahead_of_time", *map(str, targets), op]
         with (
             subprocess.Popen(command, cwd=record.ROOT, stdout=subprocess.PIPE, text=True) as process,
-            screen.status(f"compiling {op}") as status,
+            record.progress(f"compiling {op}: ") as say,
         ):
             for count, line in enumerate(process.stdout, 1):
-                status.update(f"compiling {op}: {count}")
+                say(str(count))
                 yield {"op": op, **json.loads(line)}
         if process.returncode:
             raise ChildProcessError(f"{record.command(command)} ended with exit status {process.returncode}")
 
 
 def cuda(chosen: list[str], console: Console) -> Iterator[dict]:
-    """A row a kernel and target in the extension's machine code; a source file has the name of its op, or none's."""
+    """A row for each kernel and target in the extension's machine code; a source file is named after its op, if any."""
     from fastrw.ops import extension
 
     tools = toolkit()
@@ -135,7 +133,7 @@ def run(*command: str, **environment: str) -> str:
 
 
 def table(title: str, rows: list[dict]) -> Table:
-    """A line a build: which it is, by what differs among them, and what the compiler made of it."""
+    """A line for each build: which it is, by what differs among them, and what the compiler made of it."""
     made = ("op", "capability", "registers", "spilled_bytes", "shared_bytes", "matrix", "load_bytes", "copy_bytes")
     facts = {key: [words(row.get(key, "")) for row in rows] for row in rows for key in row if key not in made}
     about = [key for key in facts if key not in TESTED and (key == "kernel" or len(set(facts[key])) > 1)]

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from bench.cases import CASES, Draw, is_large
-from bench.ops import BACKENDS, COMPILED, EAGER, Judge, forms, on_gpu, variants
+from bench.ops import BACKENDS, COMPILED, EAGER, Judge, forms, variants
 from bench.record import device
-from bench.timing import wait
+from bench.timing import on_gpu, wait
 
 DTYPE = torch.float32
 EVERY = [

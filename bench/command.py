@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench import COMMANDS, compare, record, roof, tables, timing
 from bench.cases import CASES, is_large
-from bench.ops import BACKENDS, DTYPES, Settings, measure, on_gpu
+from bench.ops import BACKENDS, DTYPES, measure
 from bench.options import positive, set_up, share
 
 EPILOG = (
@@ -50,11 +50,11 @@ A variant that is not exact by the rule of fastrw/ops/tolerance.py gets no numbe
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = parser()
-    options = words.parse_args(argv)
-    if options.cpu_time and (on_gpu(options.device) or options.threads > 1):
-        words.error("--cpu-time is for one thread: it needs --device cpu --threads 1")
-    chosen = choose(words, options)
+    parser = make_parser()
+    options = parser.parse_args(argv)
+    if options.cpu_time and (timing.on_gpu(options.device) or options.threads > 1):
+        parser.error("--cpu-time is for one thread: it needs --device cpu --threads 1")
+    chosen = choose(parser, options)
     console = record.console()
     if options.ahead_of_time:
         from bench import ahead_of_time
@@ -65,9 +65,9 @@ def main(argv: list[str] | None = None) -> int:
         for table in tables.on_paper(chosen, dtypes):
             console.print(table)
         return 0
-    old = compare.load(words, options.compare[0]) if options.compare else None
+    old = compare.load(parser, options.compare[0]) if options.compare else None
     if options.compare and len(options.compare) == 2:
-        compare.show(old, compare.load(words, options.compare[1]), console)
+        compare.show(old, compare.load(parser, options.compare[1]), console)
         return 0
     result = run(chosen, dtypes, options, console)
     if options.plot and result["rows"]:
@@ -79,20 +79,20 @@ def main(argv: list[str] | None = None) -> int:
     return 130 if not result["complete"] else record.status(result["rows"])
 
 
-def parser() -> argparse.ArgumentParser:
-    words = argparse.ArgumentParser(
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
         prog="python -m fastrw bench",
         description=__doc__.partition(": ")[2].capitalize(),
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = words.add_argument_group("what to measure")
+    what = parser.add_argument_group("what to measure")
     what.add_argument("--op", nargs="+", metavar="OP", help=f"names or patterns of: {', '.join(CASES)}")
     what.add_argument("--case", nargs="+", metavar="CASE", help="names or patterns; --paper lists them")
     what.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float32"])
     what.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS, help="eager is always measured")
     what.add_argument("--large", action="store_true", help="include the cases meant for a GPU on a CPU too")
-    how = words.add_argument_group("how")
+    how = parser.add_argument_group("how")
     share(how, "--device", "--threads")
     how.add_argument("--seconds", type=positive, default=0.3, help="to spend on timing a case (default: %(default)s)")
     share(how, "--rounds", default=None, help="samples of each variant, instead of --seconds")
@@ -100,40 +100,40 @@ def parser() -> argparse.ArgumentParser:
     how.add_argument("--compile", choices=("none", "some", "all"), default="some",
                      help="torch.compile in no case, in the first of each op (default), in all")  # fmt: skip
     how.add_argument("--quick", action="store_true", help="two cases for each op, few rounds, no torch.compile")
-    out = words.add_argument_group("results")
+    out = parser.add_argument_group("results")
     share(out, "--json")
     share(out, "--plot", help="write a PNG of the ratios to eager")
     out.add_argument("--compare", nargs="+", metavar="OLD", help="a result to compare with; two: nothing is run")
-    instead = words.add_argument_group("instead of measuring")
+    instead = parser.add_argument_group("instead of measuring")
     instead.add_argument("--paper", action="store_true", help="the work of each case and its floor on an H100")
     instead.add_argument("--ahead-of-time", action="store_true", help="registers, spills, shared memory and matrix "
                          "instructions of each GPU kernel")  # fmt: skip
     instead.add_argument("--target", nargs="+", type=int, default=[90], metavar="SM",
                          help="the GPUs that Triton compiles for ahead of time (default: 90, an H100)")  # fmt: skip
-    return words
+    return parser
 
 
-def choose(words: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, list[str]]:
+def choose(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, list[str]]:
     """The chosen cases of each op. Ends with a usage error where a name fits none."""
-    check(words, "op", options.op, CASES)
-    check(words, "case", options.case, dict.fromkeys(name for cases in CASES.values() for name in cases))
+    check(parser, "op", options.op, CASES)
+    check(parser, "case", options.case, dict.fromkeys(name for cases in CASES.values() for name in cases))
     if options.compare and len(options.compare) > 2:
-        words.error(f"--compare takes one file or two, got {len(options.compare)}")
-    every = options.large or options.paper or on_gpu(options.device)
+        parser.error(f"--compare takes one file or two, got {len(options.compare)}")
+    every = options.large or options.paper or timing.on_gpu(options.device)
     chosen = {}
     for op in (op for op in CASES if fits(op, options.op)):
         names = [name for name in CASES[op] if fits(name, options.case) and (every or not is_large(name))]
         if names:
             chosen[op] = names[:2] if options.quick else names
     if not chosen:
-        words.error("these cases are meant for a GPU: --large takes them all the same, or no op has such a case")
+        parser.error("these cases are meant for a GPU: --large takes them all the same, or no op has such a case")
     return chosen
 
 
-def check(words: argparse.ArgumentParser, kind: str, patterns: list[str] | None, names: Iterable[str]) -> None:
+def check(parser: argparse.ArgumentParser, kind: str, patterns: list[str] | None, names: Iterable[str]) -> None:
     for pattern in patterns or ():
         if not any(fits(name, [pattern]) for name in names):
-            words.error(f"no such {kind}: {pattern!r}; there are {', '.join(names)}")
+            parser.error(f"no such {kind}: {pattern!r}; there are {', '.join(names)}")
 
 
 def fits(name: str, patterns: list[str] | None) -> bool:
@@ -152,17 +152,17 @@ def run(chosen: dict[str, list[str]], dtypes: list[torch.dtype], options: argpar
     with Progress(*look, console=screen, transient=True, disable=not screen.is_terminal) as progress:
         bar = progress.add_task("the roof of this machine", total=total)
         try:
-            ceilings = roof.measure(options.device, tuple(dtypes), caches=not on_gpu(options.device))
+            ceilings = roof.measure(options.device, tuple(dtypes), caches=not timing.on_gpu(options.device))
             result["roof"] = ceilings.as_dict()
             console.print(opening(result, ceilings), highlight=False)
-            seconds = min(options.seconds, 0.06) if options.quick else options.seconds
-            settings = Settings(options.device, ceilings, tuple(options.backend), options.rounds, seconds)
+            if options.quick:
+                options.seconds, options.compile = min(options.seconds, 0.06), "none"
             for op, dtype in itertools.product(chosen, dtypes):
                 rows: list[dict] = []
                 for index, name in enumerate(chosen[op]):
                     progress.update(bar, description=f"{op} {name}")
                     compiled = options.compile == "all" or (options.compile == "some" and index == 0)
-                    found = measure(op, name, dtype, settings, compiled=compiled and not options.quick)
+                    found = measure(op, name, dtype, options, ceilings, compiled=compiled)
                     rows += found
                     result["rows"] += found
                     progress.advance(bar)
@@ -177,7 +177,7 @@ def run(chosen: dict[str, list[str]], dtypes: list[torch.dtype], options: argpar
 
 
 def opening(result: dict, ceilings: roof.Roof) -> str:
-    """Where the figures come from, and what to hold against them."""
+    """Where the figures come from, and how far to trust them."""
     lines = [f"{record.place(result['machine'])}, torch {torch.__version__}, load {result['load'][0]:.2f}",
              f"measured roof: {ceilings}", record.caution(result["machine"])]  # fmt: skip
     if result["load"][0] > 0.5 and result["clock"] != "process_time":

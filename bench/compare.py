@@ -18,14 +18,14 @@ from bench import tables
 KEY = ("op", "case", "dtype", "way")
 
 
-def load(words: argparse.ArgumentParser, path: str) -> dict:
+def load(parser: argparse.ArgumentParser, path: str) -> dict:
     """A result of the ops. Ends with a usage error where the file is none."""
     try:
         result = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
-        words.error(f"--compare must name a file that --json wrote, got {path}: {error}")
+        parser.error(f"--compare must name a file that --json wrote, got {path}: {error}")
     if not isinstance(result, dict) or result.get("bench") != "ops":
-        words.error(f"--compare must name a result of the ops, got {path}")
+        parser.error(f"--compare must name a result of the ops, got {path}")
     return result
 
 

@@ -29,7 +29,7 @@ import fastrw
 from bench import exactness, goals, peers, record, roof, tables, timing, twins
 from bench.floors import floors
 from bench.models import MODELS, Model, on_this
-from bench.options import one_of, parser, positive, set_up, share
+from bench.options import make_parser, one_of, positive, set_up, share
 from bench.steps import BASE, EXPECTED, STEPS, WITHOUT_FASTRW, Step, double_backward
 from fastrw.ops import extension
 
@@ -73,11 +73,11 @@ A variant that is not exact gets no number, and the exit status is 1."""
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    options = (words := arguments()).parse_args(argv)
+    options = (parser := arguments()).parse_args(argv)
     options.models = options.models or on_this(options.device)
     options.extension = options.extension or ("on" if extension.reason is None else "off")
     if options.extension != "off" and extension.reason is not None and "FASTRW_DISABLE_EXTENSION" not in os.environ:
-        words.error(f"there is no compiled extension: {extension.reason}; take --extension off")
+        parser.error(f"there is no compiled extension: {extension.reason}; take --extension off")
     console = record.console()
     result = {"bench": "end_to_end", **record.header(options.device), "runs": [], "complete": False}
     for malloc, ext in itertools.product(chosen(options.malloc, MALLOC), chosen(options.extension, EXTENSION)):
@@ -101,22 +101,22 @@ def chosen(choice: str, every: dict) -> list[str]:
 
 
 def arguments() -> argparse.ArgumentParser:
-    words = parser("bench.end_to_end", __doc__, EPILOG)
+    parser = make_parser("bench.end_to_end", __doc__, EPILOG)
     every = list(STEPS)[1:]
-    words.add_argument("models", nargs="*", type=one_of(MODELS), metavar="model",
-                       help=f"of {', '.join(MODELS)}; by default those for this device")  # fmt: skip
-    words.add_argument("--methods", nargs="+", choices=every, default=every, metavar="VARIANT", help="see below; all")
-    share(words, "--rounds")
-    words.add_argument("--patience", type=positive, default=8, metavar="S",
-                       help="a variant stops after three rounds that took so long (%(default)s s)")  # fmt: skip
-    share(words, "--threads", "--device")
-    words.add_argument("-n", type=int, help="training examples, instead of the model's own number")
-    words.add_argument("-m", type=int, help="validation examples")
-    words.add_argument("--malloc", choices=[*MALLOC, "both"], default="default", help="glibc's: memory kept or not")
-    words.add_argument("--extension", choices=[*EXTENSION, "both"], help="with the compiled extension or without it")
-    share(words, "--json")
-    share(words, "--plot", help="write a PNG of the ratio by model and variant")
-    return words
+    parser.add_argument("models", nargs="*", type=one_of(MODELS), metavar="model",
+                        help=f"of {', '.join(MODELS)}; by default those for this device")  # fmt: skip
+    parser.add_argument("--methods", nargs="+", choices=every, default=every, metavar="VARIANT", help="see below; all")
+    share(parser, "--rounds")
+    parser.add_argument("--patience", type=positive, default=8, metavar="S",
+                        help="a variant stops after three rounds that took so long (%(default)s s)")  # fmt: skip
+    share(parser, "--threads", "--device")
+    parser.add_argument("-n", type=int, help="training examples, instead of the model's own number")
+    parser.add_argument("-m", type=int, help="validation examples")
+    parser.add_argument("--malloc", choices=[*MALLOC, "both"], default="default", help="glibc's: memory kept or not")
+    parser.add_argument("--extension", choices=[*EXTENSION, "both"], help="with the compiled extension or without it")
+    share(parser, "--json")
+    share(parser, "--plot", help="write a PNG of the ratio by model and variant")
+    return parser
 
 
 def run_elsewhere(argv: list[str], environment: dict) -> dict:

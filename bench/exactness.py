@@ -47,9 +47,9 @@ def truths(model: nn.Module, batch: Batch, val_batch: Batch, expected: Step = do
     return Truth(*exact, *best, Errors(goal, goal)), Truth(model, batch, val_batch, *found, Errors(*left_open))
 
 
-def check(step: Step, held_against: tuple[Truth, ...]) -> tuple[Errors, str]:
+def check(step: Step, truths: tuple[Truth, ...]) -> tuple[Errors, str]:
     """The errors of `step` in the dtype that is timed, and what served it. Raises Red when it is wrong in any dtype."""
-    for truth in held_against:
+    for truth in truths:
         scores, gradient, served_by = run(step, truth.model, truth.batch, truth.val_batch)
         errors = Errors(relative_error(scores, truth.scores), relative_error(gradient, truth.gradient))
         for name, error, allowed in zip(Errors._fields, errors, truth.allowed, strict=True):

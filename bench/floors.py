@@ -64,4 +64,4 @@ def floors(model: nn.Module, batch: Batch, val_batch: Batch) -> dict[str, float]
         "TorchJD": engine,
         "TorchOpt": tangent + backward,
     }
-    return {way: float(flops / plain) for way, flops in work.items()}
+    return {name: float(flops / plain) for name, flops in work.items()}

@@ -23,14 +23,14 @@ from torch.utils.data import TensorDataset
 from bench import record, tables, timing
 from bench.floors import floors
 from bench.models import MODELS, Batch, copied_buffers
-from bench.options import one_of, parser, set_up, share
+from bench.options import make_parser, one_of, set_up, share
 from bench.steps import plain
 from fastrw.fsr import FSR, TABLE_4, MixUp, ProxyDictionary, Relabel
 from fastrw.ops.tolerance import relative_error
 
 ROW = TABLE_4["cifar_noise"]
 EPOCH = 50_000  # examples in CIFAR's training set
-HELD = 4000  # examples that the dataset of this bench has
+HELD = 4000  # examples in the dataset here
 REFRESH = 10
 EXACT = 1e-8  # relative error of the scores in float64
 
@@ -46,11 +46,11 @@ class Variant:
 
     @property
     def checked(self) -> bool:
-        """Does it have scores that Algorithm 1 has, too?"""
+        """Does Algorithm 1 have the same scores?"""
         return self.options is not None and "warmup" not in self.options and not self.relabel_and_mixup
 
 
-WAYS = {
+VARIANTS = {
     "FSR": Variant(lambda f, share: 1 + share * f),
     f"FSR, refresh={REFRESH}": Variant(lambda f, share: 1 + share * f / REFRESH, {"refresh": REFRESH}, REFRESH),
     "FSR, a tenth as reward": Variant(lambda f, share: 1 + f / 10, tenth=True),
@@ -123,11 +123,11 @@ class Bench:
         return learner.step(self.index, *self.batch).scores
 
 
-def error(name: str, b: int, q: int, variant: Variant, device: str) -> float | None:
+def error(model: str, b: int, q: int, variant: Variant, device: str) -> float | None:
     """Relative error in float64 against double backward on the same reward examples; None where there is no score."""
     if not variant.checked:
         return None
-    made = Bench(name, b, torch.float64, device)
+    made = Bench(model, b, torch.float64, device)
     twin, learner = copy.deepcopy(made), made.learner(variant, q)
     drawn: list[Tensor] = []
     fetch = learner.dictionary.fetch
@@ -136,37 +136,39 @@ def error(name: str, b: int, q: int, variant: Variant, device: str) -> float | N
     return relative_error(scores, twin.literal((made.x[drawn[-1]], made.y[drawn[-1]]), variant.last))
 
 
-def measure(name: str, ways: list[str], rounds: int, b: int, q: int, device: str) -> list[dict]:
+def measure(model: str, names: list[str], rounds: int, b: int, q: int, device: str) -> list[dict]:
     """A row for each variant, named by its key "way": seconds of a step, ratio to plain, floor, memory."""
-    made = Bench(name, b, device=device)
+    made = Bench(model, b, device=device)
     forward = floors(copy.deepcopy(made.model), made.batch, made.batch)["forward"]
     update = seconds_of_update(made.classes) / (EPOCH / b)
-    errors = {way: error(name, b, q, WAYS[way], device) for way in ways}
-    red = [way for way, found in errors.items() if found is not None and not found <= EXACT]
+    errors = {name: error(model, b, q, VARIANTS[name], device) for name in names}
+    red = [name for name, found in errors.items() if found is not None and not found <= EXACT]
     reward = made.x[-q:], made.y[-q:]
-    learners = {way: made.learner(WAYS[way], q) for way in ways if WAYS[way].options is not None}
-    steps = {"plain": made.plain}
-    for way in (way for way in ways if way not in red):
-        if way in learners:
-            steps[way] = partial(made.learn, learners[way])
+    learners, steps, counts = {}, {"plain": made.plain}, {"plain": 1}
+    for name in (name for name in names if name not in red):
+        variant = VARIANTS[name]
+        counts[name] = variant.steps
+        if variant.options is None:
+            steps[name] = partial(made.literal, reward, variant.last)
         else:
-            steps[way] = partial(made.literal, reward, WAYS[way].last)
-    counts = {way: WAYS[way].steps if way in WAYS else 1 for way in steps}
-    times = timing.interleave({way: partial(repeat, step, counts[way]) for way, step in steps.items()}, rounds, device)
-    peaks = {}
-    for way, step in steps.items():
-        if way in learners:
-            learners[way].end_epoch()  # so that the next step reads reward examples
-        peaks[way] = timing.peak_memory(step, device, made.model.zero_grad)
+            learners[name] = made.learner(variant, q)
+            steps[name] = partial(made.learn, learners[name])
+    runs = {name: partial(repeat, step, counts[name]) for name, step in steps.items()}
+    times, peaks = timing.interleave(runs, rounds, device), {}
+    for name, step in steps.items():
+        if name in learners:
+            learners[name].end_epoch()  # so that the next step reads reward examples
+        peaks[name] = timing.peak_memory(step, device, made.model.zero_grad)
     rows = []
-    for way in ("plain", *ways):
-        floor = 1.0 if way == "plain" else WAYS[way].floor(forward, q / b)
-        row = {"model": name, "way": way, "b": b, "q": q, "floor": floor, "error": errors.get(way), "red": way in red}
-        if way not in red:
-            extra = update if way in learners else 0.0
-            seconds = tuple(sample / counts[way] + extra for sample in times[way].samples)
-            row |= timing.Timing(times[way].cold / counts[way], seconds).against(times["plain"])
-            row |= {"peak_bytes": peaks[way], "peak_ratio": peaks[way] / peaks["plain"], "update_seconds": extra}
+    for name in ("plain", *names):
+        floor = 1.0 if name == "plain" else VARIANTS[name].floor(forward, q / b)
+        row = {"model": model, "way": name, "b": b, "q": q, "floor": floor, "error": errors.get(name)}
+        row["red"] = name in red
+        if name in steps:
+            extra = update if name in learners else 0.0
+            seconds = tuple(sample / counts[name] + extra for sample in times[name].samples)
+            row |= timing.Timing(times[name].cold / counts[name], seconds).against(times["plain"])
+            row |= {"peak_bytes": peaks[name], "peak_ratio": peaks[name] / peaks["plain"], "update_seconds": extra}
         rows.append(row)
     return rows
 
@@ -185,15 +187,15 @@ def seconds_of_update(classes: int) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = parser("bench fsr", __doc__)
-    words.add_argument("models", nargs="*", type=one_of(MODELS), metavar="model", default=["resnet32_bn"],
-                       help=f"of {', '.join(MODELS)}; resnet32_bn by default")  # fmt: skip
-    words.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), metavar="VARIANT",
-                       help=f"of {', '.join(map(repr, WAYS))}; all by default")  # fmt: skip
-    words.add_argument("-b", type=int, default=ROW.b, help=f"training examples in a step (Table 4: {ROW.b})")
-    words.add_argument("-q", type=int, default=ROW.q, help=f"reward examples in a step (Table 4: {ROW.q})")
-    share(words, "--rounds", "--threads", "--device", "--json")
-    options = words.parse_args(argv)
+    parser = make_parser("bench fsr", __doc__)
+    parser.add_argument("models", nargs="*", type=one_of(MODELS), metavar="model", default=["resnet32_bn"],
+                        help=f"of {', '.join(MODELS)}; resnet32_bn by default")  # fmt: skip
+    parser.add_argument("--ways", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT",
+                        help=f"of {', '.join(map(repr, VARIANTS))}; all by default")  # fmt: skip
+    parser.add_argument("-b", type=int, default=ROW.b, help=f"training examples in a step (Table 4: {ROW.b})")
+    parser.add_argument("-q", type=int, default=ROW.q, help=f"reward examples in a step (Table 4: {ROW.q})")
+    share(parser, "--rounds", "--threads", "--device", "--json")
+    options = parser.parse_args(argv)
     set_up(options.threads)
     console, result = record.console(), {"bench": "fsr", **record.header(options.device), "rows": []}
     console.print(

@@ -1,8 +1,8 @@
 """python -m bench.gpu: everything that needs a GPU, in about ten minutes, into one JSON and one text file.
 
-GPU tests, compute-sanitizer on a few of each op, then all benches, each in a process and a time limit of its own.
-A part that fails is recorded and the rest goes on; the result is rewritten whole after every part, so that what is
-done survives whatever comes. Exit status: 0 when every part that could run passed."""
+GPU tests, compute-sanitizer on a few tests of each op, then all benchmarks, each in its own process with its own time
+limit. A part that fails is recorded and the next one runs; the result is rewritten after every part, so that nothing
+finished is lost. Exit status: 0 when every part that could run passed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def parts(sanitizer: str | None) -> list[Part]:
         Part("info", [sys.executable, "-m", "fastrw", "info"], 20),
         Part("tests", [*PYTEST, "tests"], 150),
         *(sanitized(sanitizer, tool, limit) for tool, limit in SANITIZERS.items() if sanitizer),
-        # torch.compile takes seconds a case, so it is held against the tensor cores alone, in one case an op
+        # torch.compile takes seconds for each case: it is compared in bfloat16 alone, in one case of each op
         Part("ops bfloat16", [*BENCH, *brief, "--dtype", "bfloat16"], 110, "--json"),
         Part("ops float32", [*BENCH, *brief, "--compile", "none"], 70, "--json"),
         Part("end_to_end", [*BENCH, "end_to_end", "--device", "cuda", "--patience", "0.5"], 70, "--json"),
@@ -57,7 +57,7 @@ def parts(sanitizer: str | None) -> list[Part]:
 def sanitized(sanitizer: str, tool: str, limit: int) -> Part:
     """A few tests of each op's CUDA and Triton kernels under one tool: memcheck meets every layout, the others one."""
     few = "layouts and bfloat16" if tool == "memcheck" else "self_test and bfloat16"
-    # CUDA kernels are in the namespace fastrw, Triton's are named by op; initcheck has to see torch's writes, too
+    # CUDA kernels are in the namespace fastrw, Triton's are named by op; initcheck has to see torch's writes as well
     names = [] if tool == "initcheck" else ["fastrw", *CASES]
     ours = [word for name in names for word in ("--kernel-name", f"kns={name}")]
     # every tensor its own allocation: inside a cached block a stray access stays unseen
@@ -67,10 +67,10 @@ def sanitized(sanitizer: str, tool: str, limit: int) -> Part:
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
-    words.add_argument("--out", type=Path, default=record.ROOT / "bench" / "results", help="folder of the two files")
-    words.add_argument("--only", nargs="+", metavar="PART", help="the parts whose names begin so")
-    options = words.parse_args(argv)
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=record.ROOT / "bench" / "results", help="folder of the two files")
+    parser.add_argument("--only", nargs="+", metavar="PART", help="only parts whose names begin with one of these")
+    options = parser.parse_args(argv)
     console = Console(stderr=True, soft_wrap=True)
     if not torch.cuda.is_available():
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch sees no CUDA device"

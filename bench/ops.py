@@ -4,8 +4,8 @@ Each is checked against the reference in float64 before it is timed; one that is
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -20,24 +20,9 @@ from fastrw.ops.self_test import as_tuple
 BACKENDS = ("reference", "cpp", "cuda", "triton")
 COMPILED = "torch.compile"
 EAGER = "eager: "
-EAGER_MODE = ("eager", "reference")  # the reference is torch, too
+EAGER_MODE = ("eager", "reference")  # the reference is written in torch
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Run = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a case is measured."""
-
-    device: str
-    ceilings: roof.Roof
-    backends: tuple[str, ...] = BACKENDS
-    rounds: int | None = None  # as many as `seconds` allow
-    seconds: float = 0.3
-
-
-def on_gpu(device: str) -> bool:
-    return device.startswith("cuda")
 
 
 def by(variant: str) -> str:
@@ -103,23 +88,25 @@ def _double(x):
 
 
 @torch.no_grad()
-def measure(op: str, name: str, dtype: torch.dtype, settings: Settings, *, compiled: bool = False) -> list[dict]:
+def measure(
+    op: str, name: str, dtype: torch.dtype, options: Namespace, ceilings: roof.Roof, *, compiled: bool = False
+) -> list[dict]:
     """A row for each variant, named by its key "way"; what is measured is None where it got no number, as `why` says.
 
-    The keys are those of the result files, which `compare` reads."""
-    case, device = CASES[op][name], settings.device
+    options: device, backend (several), and rounds or else seconds. The keys are those that `compare` reads in files."""
+    case, device = CASES[op][name], options.device
     args = case.make(Draw(dtype, device))
-    runs = variants(op, case, args, settings.backends, compiled=compiled)
+    runs = variants(op, case, args, options.backend, compiled=compiled)
     judge = Judge(op, case, args)
     verdicts = {variant: judge(variant, run) for variant, run in runs.items()}
     green = {variant: run for variant, run in runs.items() if verdicts[variant]["why"] is None}
-    rounds = settings.rounds or timing.rounds_within(settings.seconds, green, device)
-    times = timing.interleave(green, rounds, device, cold_cache=on_gpu(device))
+    rounds = options.rounds or timing.rounds_within(options.seconds, green, device)
+    times = timing.interleave(green, rounds, device, cold_cache=timing.on_gpu(device))
     eager = min((t for variant, t in times.items() if by(variant) in EAGER_MODE), key=lambda t: t.median, default=None)
     auto = backends.choose(op, "auto", *args).name if op in backends.names() else None
     flops, nbytes = case.flops, case.bytes(dtype)
     shared = {"op": op, "case": name, "sizes": case.sizes, "dtype": str(dtype).removeprefix("torch.")}
-    work = {"flops": flops, "bytes": nbytes, "floor": settings.ceilings.floor(flops, nbytes, dtype)}
+    work = {"flops": flops, "bytes": nbytes, "floor": ceilings.floor(flops, nbytes, dtype)}
     work["floor_h100"] = roof.H100.floor(flops, nbytes, dtype)
     rows = []
     for variant, verdict in verdicts.items():

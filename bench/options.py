@@ -25,7 +25,7 @@ def positive(word: str) -> float:
 
 
 def one_of(names: Iterable[str]) -> Callable[[str], str]:
-    """The type of a positional argument that is one of these names; `choices` does not allow none of them."""
+    """The type of a positional argument of any number of these names: argparse's `choices` may refuse to have none."""
 
     def name(word: str) -> str:
         if word not in names:
@@ -44,7 +44,7 @@ SHARED: dict[str, dict] = {
 }
 
 
-def parser(name: str, doc: str, epilog: str | None = None) -> argparse.ArgumentParser:
+def make_parser(name: str, doc: str, epilog: str | None = None) -> argparse.ArgumentParser:
     """The parser of the benchmark `name`, described by the first line of its docstring."""
     return argparse.ArgumentParser(
         prog=f"python -m {name}", description=doc.splitlines()[0], epilog=epilog,

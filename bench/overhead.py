@@ -20,7 +20,7 @@ from torch.nn import functional as F
 import fastrw
 from bench import goals, record, tables, timing
 from bench.models import MODELS, Batch, Model, images, on_this
-from bench.options import parser, share
+from bench.options import make_parser, share
 from bench.steps import plain, reweighter
 from fastrw.api.problem import Problem
 from fastrw.engine.plan import key_of
@@ -199,12 +199,12 @@ def calibration(name: str, case: Model, later: int = 5) -> dict:
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = parser("bench.overhead", __doc__, EPILOG)
-    share(words, "--rounds", default=40)
-    words.add_argument("--models", nargs="*", choices=MODELS, default=on_this("cpu"), metavar="MODEL",
-                       help="whose first calls are timed; none without a name")  # fmt: skip
-    share(words, "--json")
-    options = words.parse_args(argv)
+    parser = make_parser("bench.overhead", __doc__, EPILOG)
+    share(parser, "--rounds", default=40)
+    parser.add_argument("--models", nargs="*", choices=MODELS, default=on_this("cpu"), metavar="MODEL",
+                        help="whose first calls are timed; none without a name")  # fmt: skip
+    share(parser, "--json")
+    options = parser.parse_args(argv)
     console, threads = record.console(), torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -1,4 +1,4 @@
-"""The ceilings of this machine, measured in the same run as the figures held against them, and an H100's on paper."""
+"""The ceilings of this machine, measured in the same run as the figures compared with them, and those of an H100."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def measure(
 
     A convolution, because on some CPUs torch's library of products does not reach what its other library does.
     """
-    size = size or (8192 if device.startswith("cuda") else 2048)
+    size = size or (8192 if timing.on_gpu(device) else 2048)
     products = {dtype: product(device, dtype, size, rounds) for dtype in dtypes}
     best = {dtype: max(rate, convolution(device, dtype, size // 16, rounds)) for dtype, rate in products.items()}
     memory = bandwidth(device, 16 * size * size, rounds)

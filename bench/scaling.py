@@ -16,10 +16,10 @@ from torch import nn
 from bench import record, tables
 from bench.end_to_end import measure
 from bench.models import Model, images
-from bench.options import count, parser, set_up, share
+from bench.options import count, make_parser, set_up, share
 from fastrw.testing.models import Transformer, mlp, resnet
 
-WAYS = ["Reweighter", "update=backward", "params=last", "double_backward"]
+VARIANTS = ["Reweighter", "update=backward", "params=last", "double_backward"]
 
 EPILOG = """\
 One of n, m, depth and width is swept, the others keep the family's own size. Every variant is checked against
@@ -78,16 +78,16 @@ AXES = "n", "m", "depth", "width"
 
 
 def main(argv: list[str] | None = None) -> int:
-    words = parser("bench.scaling", __doc__, EPILOG)
-    words.add_argument("--family", choices=FAMILIES, default="transformer", help="the model (%(default)s)")
-    words.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES), metavar="AXIS", help="what is swept")
-    words.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS, metavar="VARIANT",
-                       help=f"of {', '.join(WAYS)}; all by default")  # fmt: skip
-    words.add_argument("--points", type=count, default=5, help="the first so many of each sweep (%(default)s)")
-    share(words, "--rounds", "--threads", "--device", "--json")
-    share(words, "--plot", help="write a PNG of time and memory against each of them")
-    words.set_defaults(n=None, m=None, patience=4.0)  # as end_to_end.measure reads them
-    options = words.parse_args(argv)
+    parser = make_parser("bench.scaling", __doc__, EPILOG)
+    parser.add_argument("--family", choices=FAMILIES, default="transformer", help="the model (%(default)s)")
+    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES), metavar="AXIS", help="what is swept")
+    parser.add_argument("--ways", nargs="+", choices=VARIANTS, default=VARIANTS, metavar="VARIANT",
+                        help=f"of {', '.join(VARIANTS)}; all by default")  # fmt: skip
+    parser.add_argument("--points", type=count, default=5, help="the first so many of each sweep (%(default)s)")
+    share(parser, "--rounds", "--threads", "--device", "--json")
+    share(parser, "--plot", help="write a PNG of time and memory against each of them")
+    parser.set_defaults(n=None, m=None, patience=4.0)  # as end_to_end.measure reads them
+    options = parser.parse_args(argv)
     set_up(options.threads)
     family, console = FAMILIES[options.family], record.console()
     result = {"bench": "scaling", **record.header(options.device), "family": options.family, "own": family.own,

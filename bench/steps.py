@@ -72,7 +72,7 @@ def captured(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, 
 
 
 def drop_in(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
-    """What a user writes: the weights, then a weighted step with a forward of its own."""
+    """What a user writes: the weights, then a weighted step with another forward."""
     weights, report = fastrw.meta_weights(model, batch, val_batch, return_report=True)
     (weights * losses(model, batch)).sum().backward()
     return report.scores, report.method

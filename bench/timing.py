@@ -18,7 +18,7 @@ import torch
 Run = Callable[[], object]
 LARGER_THAN_CACHE = 256 * 2**20
 clock = time.perf_counter  # or time.process_time: for one thread beside other work
-os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler, asked for memory, prints a line at each start and stop
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # a memory profile would print a line at each start and stop
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,12 @@ def rounds_within(seconds: float, runs: dict[str, Run], device: str) -> int:
     return min(max(int(seconds / max(took, 1e-9)), 5), 200)
 
 
+def on_gpu(device: str) -> bool:
+    return device.startswith("cuda")
+
+
 def wait(device: str) -> None:
-    if device.startswith("cuda"):
+    if on_gpu(device):
         torch.cuda.synchronize()
 
 
@@ -74,7 +78,7 @@ def sample(run: Run, device: str, flush: torch.Tensor | None = None) -> float:
     wait(device)
     if flush is not None:
         flush.zero_()
-    if not device.startswith("cuda"):
+    if not on_gpu(device):
         start = clock()
         run()
         return clock() - start
@@ -115,7 +119,7 @@ def peak_memory(run: Run, device: str = "cpu", before: Run = lambda: None) -> in
 
     On a CPU the previous call is accounted for too: what a call keeps for the next one, and replaces, is no growth.
     """
-    if device.startswith("cuda"):
+    if on_gpu(device):
         before()
         wait(device)
         alive = torch.cuda.memory_allocated()

@@ -1,4 +1,4 @@
-"""Whole steps, timing, results, the run on a GPU: what is wrong gets no number, a result is written whole or not."""
+"""Whole steps, timing, results, the run on a GPU: no number for what is wrong, results written whole or not at all."""
 
 import functools
 import json
@@ -35,14 +35,14 @@ def rows_of(folder, *words, model="lenet"):
     return status, json.loads((folder / "result.json").read_text())["runs"][0]["rows"]
 
 
-def test_end_to_end_gives_every_way_a_number_or_a_reason(tmp_path):
-    ours = [way for way in steps.STEPS if way not in ("plain", *peers.PEERS)]
+def test_end_to_end_gives_every_variant_a_number_or_a_reason(tmp_path):
+    ours = [name for name in steps.STEPS if name not in ("plain", *peers.PEERS)]
     status, rows = rows_of(tmp_path, "--plot", str(tmp_path / "ratios.png"), "--methods", *ours, model="mlp")
     assert [row["method"] for row in rows] == ["plain", *ours]
     for row in rows:
         if row["why"] is None:
             assert row["ratio"] > 0 and row["floor"] >= 1 and len(row["seconds"]["samples"]) == 1
-            assert row["peak_ratio"] > 0.8  # every way ends with the gradients that a plain step ends with
+            assert row["peak_ratio"] > 0.8  # every variant ends with the same gradients in memory as a plain step
         else:
             assert row["seconds"] is row["ratio"] is row["peak_ratio"] is None
     assert status == 0
@@ -73,14 +73,14 @@ def nan_scores(model, batch, val_batch):
 
 @pytest.mark.quick
 @pytest.mark.parametrize("step", [wrong_scores, wrong_gradient, wrong_in_float32_alone, nan_scores])
-def test_end_to_end_gives_a_wrong_way_no_number(tmp_path, monkeypatch, step):
+def test_end_to_end_gives_a_wrong_variant_no_number(tmp_path, monkeypatch, step):
     monkeypatch.setitem(steps.STEPS, "torch.func.jvp", step)
     status, rows = rows_of(tmp_path, "--methods", "torch.func.jvp")
     assert status == 1
     assert rows[1]["why"].startswith("wrong") and rows[1]["seconds"] is None and rows[1]["ratio"] is None
 
 
-def test_end_to_end_says_why_a_way_cannot_run(tmp_path, monkeypatch):
+def test_end_to_end_says_why_a_variant_cannot_run(tmp_path, monkeypatch):
     def refuse(*_):
         raise NotImplementedError("no such product. And more words")
 
@@ -122,17 +122,17 @@ def test_floors_by_hand():
 
 def test_interleave_rotates_the_order():
     order = []
-    ways = {name: lambda name=name: order.append(name) for name in "abc"}
-    times = timing.interleave(ways, 3, warmup=0)
+    runs = {name: lambda name=name: order.append(name) for name in "abc"}
+    times = timing.interleave(runs, 3, warmup=0)
     assert "".join(order) == "abc" + "abc" + "bca" + "cab"
-    assert all(len(times[name].samples) == 3 for name in ways)
+    assert all(len(times[name].samples) == 3 for name in runs)
 
 
-def test_interleave_ends_a_slow_way_early(monkeypatch):
+def test_interleave_ends_a_slow_variant_early(monkeypatch):
     seconds = [0]
     monkeypatch.setattr(timing, "clock", lambda: sum(seconds))
-    ways = {"quick": lambda: None, "slow": lambda: seconds.append(2)}
-    times = timing.interleave(ways, 6, patience=3)
+    runs = {"quick": lambda: None, "slow": lambda: seconds.append(2)}
+    times = timing.interleave(runs, 6, patience=3)
     assert len(times["quick"].samples) == 6 and len(times["slow"].samples) == 3
 
 

@@ -1,4 +1,4 @@
-"""The bench of FSR's step: every way gets a number, a wrong one none, and its literal way is Algorithm 1."""
+"""The benchmark of FSR's step: every variant gets a number, a wrong one none, and its literal step is Algorithm 1."""
 
 import json
 
@@ -23,15 +23,15 @@ def small(monkeypatch):
 
 
 @pytest.mark.quick
-def test_every_way_gets_a_number(tmp_path):
+def test_every_variant_gets_a_number(tmp_path):
     assert bench.main([*TINY, "--json", str(tmp_path / "fsr.json")]) == 0
     result = json.loads((tmp_path / "fsr.json").read_text())
-    assert [row["way"] for row in result["rows"]] == ["plain", *fsr_bench.WAYS] and result["bench"] == "fsr"
+    assert [row["way"] for row in result["rows"]] == ["plain", *fsr_bench.VARIANTS] and result["bench"] == "fsr"
     for row in result["rows"]:
         assert row["ratio"] > 0 and row["floor"] >= 1 and row["peak_ratio"] > 0.5 and not row["red"]
 
 
-def test_a_wrong_way_gets_no_number(tmp_path, monkeypatch):
+def test_a_wrong_variant_gets_no_number(tmp_path, monkeypatch):
     literal = fsr_bench.algorithm_1
     monkeypatch.setattr(fsr_bench, "algorithm_1", lambda *args: 1.001 * literal(*args))
     assert bench.main([*TINY, "--ways", "FSR", "--json", str(tmp_path / "fsr.json")]) == 1
@@ -40,7 +40,7 @@ def test_a_wrong_way_gets_no_number(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("last", [True, False])
-def test_the_literal_way_is_algorithm_1(last):
+def test_the_literal_step_is_algorithm_1(last):
     model, (x, y) = reference.made(), reference.data()
     theirs = reference.Algorithm1(model, x, y, meta="head" if last else "all", decay=0.01)
     optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, weight_decay=0.01)

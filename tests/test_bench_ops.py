@@ -1,4 +1,4 @@
-"""The benches of the ops: work counted right, wrong ways without a number, results that can be read again, compared."""
+"""The benchmarks of the ops: work counted right, no number for what is wrong, results that can be read and compared."""
 
 import copy
 import functools
@@ -80,7 +80,7 @@ def test_work_is_counted_right_and_eager_forms_are_exact(op, name):
     assert nbytes == read(op, args) + sum(x.numel() * x.element_size() for x in outputs)
     assert nbytes / 2 <= case.bytes(torch.bfloat16) <= nbytes
     if op in PRODUCTS and "groups" not in case.sizes:  # which torch counts as if they were one
-        products = counter.get_total_flops()  # the reference leaves examples of weight 0 out, too
+        products = counter.get_total_flops()  # the reference also leaves out examples of weight 0
         assert products <= 1.03 * case.flops and case.flops <= 1.35 * products
     if case.flops > 2e8:
         return  # the same forms as in smaller cases
@@ -90,7 +90,7 @@ def test_work_is_counted_right_and_eager_forms_are_exact(op, name):
 
 
 @pytest.mark.quick
-def test_every_way_gets_a_number_or_a_reason(tiny, tmp_path, capsys):
+def test_every_variant_gets_a_number_or_a_reason(tiny, tmp_path, capsys):
     assert bench.main([*tiny, "--json", str(tmp_path / "new" / "result.json")]) == 0
     result = json.loads((tmp_path / "new" / "result.json").read_text())
     rows = {row["way"]: row for row in result["rows"]}
@@ -99,7 +99,7 @@ def test_every_way_gets_a_number_or_a_reason(tiny, tmp_path, capsys):
     for row in rows.values():
         measured = [row[name] is not None for name in ("seconds", "to_eager", "bandwidth", "rate", "of_roof")]
         assert all(measured) if row["why"] is None else not any(measured)
-    assert min(rows[way]["to_eager"]["median"] for way in rows if way.startswith("eager")) == 1
+    assert min(rows[name]["to_eager"]["median"] for name in rows if name.startswith("eager")) == 1
     assert rows["reference"]["seconds"]["rounds"] == 3 and rows["reference"]["error"] < 1e-6
     assert rows["cpp"]["auto"] or rows["cpp"]["why"]
     said = capsys.readouterr().out
@@ -122,7 +122,7 @@ def test_a_wrong_backend_gets_no_number(tiny, tmp_path, monkeypatch, capsys, bro
     assert why in capsys.readouterr().out
 
 
-def test_torch_compile_is_a_way(tiny, monkeypatch):
+def test_torch_compile_is_a_variant(tiny, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda form, dynamic: form)
     words = [*tiny[:-1], "some", "--backend", "reference"]
     result = command.run(*arguments(words))
@@ -131,7 +131,7 @@ def test_torch_compile_is_a_way(tiny, monkeypatch):
 
 
 def arguments(words):
-    parser = command.parser()
+    parser = command.make_parser()
     options = parser.parse_args(words)
     return command.choose(parser, options), [torch.float32], options, record.console()
 
@@ -260,8 +260,8 @@ def test_a_floor_reads_from_the_cache_that_holds_it():
 
 
 def test_ratios_are_taken_round_by_round():
-    way, other = timing.Timing(0, (2.0, 20.0, 6.0)), timing.Timing(0, (1.0, 10.0, 2.0))
-    assert way.over(other) == {"median": 2, "quartiles": (2, 2.5)}
+    this, other = timing.Timing(0, (2.0, 20.0, 6.0)), timing.Timing(0, (1.0, 10.0, 2.0))
+    assert this.over(other) == {"median": 2, "quartiles": (2, 2.5)}
 
 
 def test_ahead_of_time_reports_without_a_gpu(tmp_path):

@@ -1,4 +1,4 @@
-"""Whole steps beside other libraries and in other settings: each exact, or with its reason; goals beside the ratios."""
+"""Whole steps of other libraries and in other settings: each exact, or with its reason; goals beside the ratios."""
 
 import functools
 import importlib.util
@@ -191,5 +191,5 @@ def test_the_step_is_exact_on_small_ones_of_the_large_models(name):
     model, batch, val_batch = SMALL[name].make()
     assert len(SMALL[name].small(batch, val_batch)[0][1]) == (4 if SMALL[name].large else 9)
     truths = exactness.truths(model, batch, val_batch)
-    for way in ("Reweighter", "update=backward"):
-        exactness.check(steps.STEPS[way], truths)
+    for name in ("Reweighter", "update=backward"):
+        exactness.check(steps.STEPS[name], truths)

@@ -39,7 +39,7 @@ def test_scaling_gives_every_point_its_figures(tmp_path):
     result = json.loads(path.read_text())
     assert result["complete"] and picture.read_bytes().startswith(b"\x89PNG")
     own = scaling.FAMILIES["mlp"].own
-    assert len(result["rows"]) == len(scaling.AXES) * (1 + len(scaling.WAYS))
+    assert len(result["rows"]) == len(scaling.AXES) * (1 + len(scaling.VARIANTS))
     for row in result["rows"]:
         assert row["why"] is None and row["ratio"] > 0 and row["peak_bytes"] > 0
         assert row[row["axis"]] == row["value"] == scaling.FAMILIES["mlp"].sweeps[row["axis"]][0]
