@@ -41,7 +41,7 @@ def triton(chosen: list[str], targets: list[int], console: Console) -> Iterator[
     if importlib.util.find_spec("triton") is None:
         console.print("Triton's kernels cannot be compiled here: Triton is not installed")
         return
-    for op in (op for op in chosen if (record.ROOT / "tests" / "builds" / f"{op}.py").exists()):
+    for op in (op for op in chosen if (record.ROOT / "kernels" / f"{op}.py").exists()):
         command = [sys.executable, "-m", "tests.ahead_of_time", *map(str, targets), op]
         with (
             subprocess.Popen(command, cwd=record.ROOT, stdout=subprocess.PIPE, text=True) as process,

@@ -73,7 +73,22 @@ A variant that is not exact gets no number, and the exit status is 1."""
 
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
-    options = (parser := arguments()).parse_args(argv)
+    parser = make_parser("bench.end_to_end", __doc__, EPILOG)
+    every = list(STEPS)[1:]
+    parser.add_argument("models", nargs="*", type=one_of(MODELS), metavar="model",
+                        help=f"of {', '.join(MODELS)}; by default those for this device")  # fmt: skip
+    parser.add_argument("--methods", nargs="+", choices=every, default=every, metavar="VARIANT", help="see below; all")
+    share(parser, "--rounds")
+    parser.add_argument("--patience", type=positive, default=8, metavar="S",
+                        help="a variant stops after three rounds that took so long (%(default)s s)")  # fmt: skip
+    share(parser, "--threads", "--device")
+    parser.add_argument("-n", type=int, help="training examples, instead of the model's own number")
+    parser.add_argument("-m", type=int, help="validation examples")
+    parser.add_argument("--malloc", choices=[*MALLOC, "both"], default="default", help="glibc's: memory kept or not")
+    parser.add_argument("--extension", choices=[*EXTENSION, "both"], help="with the compiled extension or without it")
+    share(parser, "--json")
+    share(parser, "--plot", help="write a PNG of the ratio by model and variant")
+    options = parser.parse_args(argv)
     options.models = options.models or on_this(options.device)
     options.extension = options.extension or ("on" if extension.reason is None else "off")
     if options.extension != "off" and extension.reason is not None and "FASTRW_DISABLE_EXTENSION" not in os.environ:
@@ -98,25 +113,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def chosen(choice: str, every: dict) -> list[str]:
     return list(every) if choice == "both" else [choice]
-
-
-def arguments() -> argparse.ArgumentParser:
-    parser = make_parser("bench.end_to_end", __doc__, EPILOG)
-    every = list(STEPS)[1:]
-    parser.add_argument("models", nargs="*", type=one_of(MODELS), metavar="model",
-                        help=f"of {', '.join(MODELS)}; by default those for this device")  # fmt: skip
-    parser.add_argument("--methods", nargs="+", choices=every, default=every, metavar="VARIANT", help="see below; all")
-    share(parser, "--rounds")
-    parser.add_argument("--patience", type=positive, default=8, metavar="S",
-                        help="a variant stops after three rounds that took so long (%(default)s s)")  # fmt: skip
-    share(parser, "--threads", "--device")
-    parser.add_argument("-n", type=int, help="training examples, instead of the model's own number")
-    parser.add_argument("-m", type=int, help="validation examples")
-    parser.add_argument("--malloc", choices=[*MALLOC, "both"], default="default", help="glibc's: memory kept or not")
-    parser.add_argument("--extension", choices=[*EXTENSION, "both"], help="with the compiled extension or without it")
-    share(parser, "--json")
-    share(parser, "--plot", help="write a PNG of the ratio by model and variant")
-    return parser
 
 
 def run_elsewhere(argv: list[str], environment: dict) -> dict:

@@ -92,7 +92,7 @@ def test_a_twin_shares_parameters_and_goes_with_its_model():
     assert gone() is None
 
 
-def test_all_weights_positive_is_held_against_its_own_rule(tmp_path):
+def test_all_weights_positive_is_checked_against_its_own_rule(tmp_path):
     status, rows = rows_of(tmp_path, "--methods", "Reweighter", "all weights positive")
     row = rows["all weights positive"]
     assert status == 0 and row["why"] is None
@@ -100,7 +100,7 @@ def test_all_weights_positive_is_held_against_its_own_rule(tmp_path):
     assert (shift(torch.randn(20)) > 0).all()
 
 
-def test_channels_last_is_a_baseline_of_its_own(tmp_path):
+def test_channels_last_has_its_own_baseline(tmp_path):
     names = "plain, channels_last", "Reweighter, channels_last"
     status, rows = rows_of(tmp_path, "--methods", *names)
     plain, ours = (rows[name] for name in names)
