@@ -23,7 +23,7 @@ from bench.models import MODELS, Batch, Model, images, on_this
 from bench.options import make_parser, share
 from bench.steps import plain, reweighter
 from fastrw.api.problem import Problem
-from fastrw.engine.plan import key_of
+from fastrw.engine.cache import Cache
 from fastrw.graph.walk import Graph
 from fastrw.ops import backends
 
@@ -84,7 +84,7 @@ def forward(model: Chain, batch: Batch, val_batch: Batch) -> Callable[[], object
 
 def walked(model: Chain, batch: Batch, val_batch: Batch) -> Callable[[], object]:
     losses = Problem(model, batch, val_batch).losses(batch)
-    return lambda: hash(key_of(Graph(losses.grad_fn), frozenset(), len(losses))[0])
+    return lambda: Cache(Graph(losses.grad_fn), frozenset(), len(losses), ()).plan()
 
 
 def step(model: Chain, batch: Batch, val_batch: Batch, **options) -> Callable[[], object]:

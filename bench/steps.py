@@ -18,6 +18,7 @@ from bench.models import Batch, copied_buffers, losses, twice_differentiable, va
 from bench.twins import channels_last
 from fastrw.api import capture
 from fastrw.api.evaluate import evaluate
+from fastrw.api.options import Options
 from fastrw.api.problem import Problem
 from fastrw.engine.weights import NORMALIZERS, rectify
 
@@ -33,9 +34,9 @@ def plain(model: nn.Module, batch: Batch, _val_batch: Batch) -> tuple[Tensor, st
 
 def shared_forward(method: str, model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
     """fastrw's scores, then an ordinary weighted backward through the forward that they were computed on."""
-    found = evaluate(Problem(model, batch, val_batch), method=method, keep_graph=True)
-    (rectify(found.scores) * found.losses).sum().backward()
-    return found.scores, found.method
+    answer, f = evaluate(Problem(model, batch, val_batch), Options(method), keep_graph=True)
+    (rectify(answer.scores) * f).sum().backward()
+    return answer.scores, answer.method
 
 
 def served(out) -> tuple[Tensor, str]:
