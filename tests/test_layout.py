@@ -66,6 +66,26 @@ def test_each_folder_imports_only_what_lies_below_it():
 
 
 @pytest.mark.quick
+@pytest.mark.parametrize("package", ["fastrw", "bench"])
+def test_modules_do_not_import_one_another_in_a_circle(package):
+    known = modules(package)
+    edges = {name: imported(name, path, known) & known.keys() - {package} for name, path in known.items()}
+    done, open_ = set(), []
+
+    def visit(name):
+        assert name not in open_, " -> ".join([*open_[open_.index(name) :], name])
+        if name not in done:
+            open_.append(name)
+            for other in sorted(edges[name]):
+                visit(other)
+            open_.pop()
+            done.add(name)
+
+    for name in known:
+        visit(name)
+
+
+@pytest.mark.quick
 @pytest.mark.parametrize("folder", sorted(MAY_IMPORT.keys() - {"errors", "learned"}))
 def test_each_folder_says_what_it_may_import(folder):
     text = ast.get_docstring(ast.parse((ROOT / "fastrw" / folder / "__init__.py").read_text()))
