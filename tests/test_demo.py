@@ -14,12 +14,12 @@ import torch
 from fastrw.cli import main
 from fastrw.cli.demo import add_arguments
 from fastrw.demo import data, noise, session, train
-from fastrw.demo.methods import METHODS
+from fastrw.demo.learners import DoubleBackward
 from fastrw.demo.models import make_model
+from fastrw.demo.resume import replacing
 from fastrw.demo.session import Session
 from fastrw.demo.settings import DemoError, Settings
-from fastrw.demo.timing import algorithm_1
-from fastrw.demo.whole import replacing
+from fastrw.demo.train import METHODS
 from tests.image_files import pictures, write_cifar, write_idx, write_jpeg, write_npz
 from tests.resumed import in_float64, same_state
 
@@ -99,13 +99,13 @@ def digits():
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 0.9])
 def test_flip_changes_exactly_the_share(share):
     y = np.arange(505) % 10
-    labels, flipped = noise.flip(np.random.default_rng(0), y, 10, share)
-    assert flipped.sum() == round(share * 505)
-    assert np.array_equal(labels != y, flipped) and labels.min() >= 0 and labels.max() <= 9
+    labels = noise.flip(np.random.default_rng(0), y, 10, share)
+    assert (labels != y).sum() == round(share * 505)
+    assert labels.min() >= 0 and labels.max() <= 9
 
 
 def test_flip_reaches_every_other_class():
-    labels, _ = noise.flip(np.random.default_rng(0), np.zeros(500, int), 10, 0.99)
+    labels = noise.flip(np.random.default_rng(0), np.zeros(500, int), 10, 0.99)
     assert set(labels) == set(range(10))
 
 
@@ -138,31 +138,31 @@ def test_task_keeps_train_clean_and_test_apart(digits):
     train_set, test_set = originals(task.x), originals(task.x_test)
     assert len({*train_set, *test_set}) == len(train_set) + len(test_set)
     truth = torch.tensor([whole[image] for image in train_set])
-    assert torch.equal(truth[: len(task.flipped)] != task.y[: len(task.flipped)], task.flipped)
-    assert torch.equal(truth[task.clean], task.y[task.clean]) and len(truth[task.clean]) == 100
+    assert torch.equal(truth, task.true) and torch.equal(truth[-100:], task.y[-100:])
+    assert torch.equal(task.x_clean, task.x[-100:]) and torch.equal(task.y_clean, task.y[-100:])
     assert torch.equal(torch.tensor([whole[image] for image in test_set]), task.y_test)
-    assert int(task.flipped.sum()) == round(0.4 * len(task.flipped))
+    assert int((truth != task.y).sum()) == round(0.4 * (len(truth) - 100))
 
 
 # Methods and models
 
 
 @pytest.fixture
-def run(digits):
-    return train.Run("fastrw", noise.make_task(digits, SHORT, 0), SHORT, 0)
+def make_run(digits):
+    return lambda name: train.Run(name, noise.make_task(digits, SHORT, 0), SHORT, 0)
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_weights_are_a_share_of_one(run, name):
-    _, batch, val_batch = run.draw()
-    w = METHODS[name].weights(run, batch, val_batch)
+def test_weights_are_a_share_of_one(make_run, name):
+    _, w = make_run(name).learn()
     assert w.shape == (20,) and w.min() >= 0 and torch.isclose(w.sum(), torch.tensor(1.0)) and not w.requires_grad
 
 
-def test_inverse_frequency_gives_each_class_the_same(run):
-    _, (x, y), val_batch = run.draw()
-    w = METHODS["inverse frequency"].weights(run, (x, y), val_batch)
-    assert torch.allclose(w / w[0], run.label_counts[y[0]] / run.label_counts[y])
+def test_inverse_frequency_gives_each_class_the_same(make_run):
+    run = make_run("inverse frequency")
+    index, w = run.learn()
+    y, counts = run.task.y[index], torch.bincount(run.task.y)
+    assert torch.allclose(w / w[0], counts[y[0]] / counts[y])
 
 
 def test_algorithm_1_moves_the_parameters_as_fastrw_does(digits):
@@ -172,8 +172,9 @@ def test_algorithm_1_moves_the_parameters_as_fastrw_does(digits):
         each.optimizer = torch.optim.SGD(
             each.model.parameters(), 1.0
         )  # Adam would blow up rounding where gradients are 0
+    theirs.learner = DoubleBackward(theirs.model)
     ours.step()
-    algorithm_1(theirs)
+    theirs.step()
     before = train.Run("fastrw", task, SHORT, 0).model.parameters()
     for p, q, p0 in zip(ours.model.parameters(), theirs.model.parameters(), before, strict=True):
         assert not torch.equal(p, p0)
@@ -189,16 +190,16 @@ def test_model_fits_its_images_and_its_seed(shape):
     assert not torch.equal(same["0.weight"], other["0.weight"])
 
 
-def test_auc_is_of_right_against_flipped(run):
-    spoilt = len(run.task.flipped)
+def test_auc_is_of_right_against_flipped(make_run):
+    run = make_run("fastrw")
+    flipped, record = run.task.y != run.task.true, run.weights
     run.curve.append((0, 0.0))
-    run.times_seen[:] = 2
-    run.weight_sum[:spoilt] = 1 - run.task.flipped.double()
+    record.times[:] = 2
+    record.sums[:] = 1 - flipped.double()
     assert run.result()["auc"] == 1
-    run.weight_sum[:spoilt] = run.task.flipped.double()
+    record.sums[:] = flipped.double()
     assert run.result()["auc"] == 0
-    run.times_seen[:spoilt][run.task.flipped] = 0
-    run.weight_sum[:spoilt][run.task.flipped] = 0
+    record.times[flipped] = record.sums[flipped] = 0
     assert run.result()["auc"] is None
 
 

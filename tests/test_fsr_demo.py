@@ -10,9 +10,9 @@ import torch
 
 from fastrw.cli import main
 from fastrw.demo import data, noise, session
-from fastrw.demo.fsr_run import FSR_METHODS, FSRRun
 from fastrw.demo.session import Session
 from fastrw.demo.settings import FSR_DEFAULTS, DemoError, Settings
+from fastrw.demo.train import FSR_METHODS, FSRRun
 from tests.resumed import in_float64, same_state
 from tests.test_demo import learned, visited
 
@@ -30,17 +30,16 @@ def digits():
 
 def test_the_task_has_no_clean_set(digits):
     task = noise.make_task(digits, SHORT, 1)
-    assert len(task.y) == len(task.flipped) == 1347 and task.clean == slice(1347, 1347)
-    assert torch.equal(task.true_labels != task.y, task.flipped)
-    assert int(task.flipped.sum()) == round(0.4 * 1347)
+    assert len(task.y) == len(task.true) == 1347 and len(task.x_clean) == len(task.y_clean) == 0
+    assert int((task.true != task.y).sum()) == round(0.4 * 1347)
 
 
 def test_an_epoch_visits_every_example_at_most_once(digits):
     run = FSRRun("FSR", noise.make_task(digits, SHORT, 1), SHORT, 1)
     for _ in range(2):
-        visited = torch.cat([run.learn()[0] for _ in range(run.epoch_steps)])
+        visited = torch.cat([run.learn()[0] for _ in range(2)])
         assert len(visited.unique()) == len(visited) == 900
-    assert [steps for steps, _, _ in run.dictionary] == [0, 2, 4]
+    assert [epoch[0] for epoch in run.learner.epochs] == [0, 2, 4]
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 import json
 import math
 from dataclasses import replace
-from importlib.util import find_spec
 
 import pytest
 import torch
@@ -13,14 +12,12 @@ from bench.papers.command import main
 from bench.papers.convergence import Lemma, constants, counterexample
 from bench.papers.cost import Cost
 from bench.papers.experiments import EXPERIMENTS, SCALES
-from bench.papers.fsr import Options
 from bench.papers.quick import quick
 from bench.papers.runner import Stopped, Store
 from bench.papers.sources import PapersError
-from bench.papers.training import Training
+from bench.papers.training import Options, Training
 from tests.resumed import in_float64, same_state
 
-needs_fsr = pytest.mark.skipif(find_spec("fastrw.fsr") is None, reason="fastrw.fsr is not part of this fastrw")
 SMALL = Training(
     "cifar10", train=60, held=20, clean=2, noise="background", flip=0.4, model="convnet", steps=8, n=20, m=10,
     optimizer="adam", lr=3e-3, fine_tune=3, points=4, probe=True,
@@ -36,7 +33,7 @@ KINDS = [
     replace(SMALL, method="l2r", params="last", schedule="constant", weight_decay=1e-3),
     Lemma("mnist", steps=8),
     Lemma("mnist", steps=8, rule="normalised"),
-    pytest.param(FSR, marks=needs_fsr),
+    FSR,
 ]
 
 
@@ -52,7 +49,9 @@ def images():
     return sources.images("cifar10", None)
 
 
-@pytest.mark.parametrize("trial", KINDS, ids=lambda trial: f"{trial.kind}-{getattr(trial, 'method', trial.seed)}")
+@pytest.mark.parametrize(
+    "trial", KINDS, ids=lambda trial: f"{trial.settings['kind']}-{getattr(trial, 'method', trial.seed)}"
+)
 def test_stopped_trial_goes_on_as_if_never_stopped(tmp_path, images, trial, monkeypatch):
     works, start = [], type(trial).start
     monkeypatch.setattr(type(trial), "start", lambda *args: works.append(start(*args)) or works[-1])
@@ -118,8 +117,7 @@ def test_early_stopping_takes_the_best_held_out_point(images):
 
 
 def test_cost_is_a_ratio_turn_by_turn(tmp_path):
-    ways = ("Reweighter", *(["FSR"] if find_spec("fastrw.fsr") else []))
-    rows = Store(tmp_path).run(Cost(n=12, m=4, ways=ways, rounds=3), None)["result"]["rows"]
+    rows = Store(tmp_path).run(Cost(n=12, m=4, ways=("Reweighter", "FSR"), rounds=3), None)["result"]["rows"]
     assert rows["plain"]["ratio"] == 1 and all(row["ratio"] > 0 and row["memory"] > 0 for row in rows.values())
 
 
@@ -193,8 +191,6 @@ def test_every_experiment_has_trials_at_both_scales():
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_experiment_runs_on_digits_and_is_told(tmp_path, name):
-    if name.startswith("fsr") and find_spec("fastrw.fsr") is None:
-        pytest.skip("fastrw.fsr is not part of this fastrw")
     out = ["--out", str(tmp_path), "--threads", "1", "--device", "cpu"]
     assert main(["run", name, "--quick", "--seeds", "2", *out]) == 0
     document = json.loads((tmp_path / f"{name}.json").read_text())

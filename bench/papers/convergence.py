@@ -13,16 +13,13 @@ triangle inequality, which for n parallel gradients it exceeds n-fold. `safe` is
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 import fastrw
-from bench.papers.measure import _short
-from bench.papers.task import make_task
-from bench.papers.training import Training
-from bench.papers.trial import Result, Trial
+from bench.papers.task import Data, make_task
+from bench.papers.trial import Result, Trial, Work, short
 from fastrw.demo.data import Images
 
 
@@ -39,13 +36,15 @@ class Lemma(Trial):
         return Descent(self, images)
 
 
-class Descent:
-    """The lemma's update (a `Work`); every batch comes from seed and step alone."""
+class Descent(Work):
+    """The lemma's update; every batch comes from seed and step alone."""
+
+    kept = ("done", "model", "loss", "slope", "rises", "largest_rise", "least_slope", "curve")
 
     def __init__(self, trial: Lemma, images: Images):
-        self.trial, self.total, self.done = trial, trial.steps, 0
-        settings = Training(trial.data, trial.seed, clean=trial.clean, clean_in_training=True, noise="uniform",
-                            flip=trial.flip, train=1000)  # fmt: skip
+        self.trial, self.total = trial, trial.steps
+        settings = Data(trial.data, trial.seed, clean=trial.clean, clean_in_training=True, noise="uniform",
+                        flip=trial.flip, train=1000)  # fmt: skip
         task = make_task(images, settings)
         self.x, self.y = task.x.double().flatten(1), task.y
         self.x_val, self.y_val = task.x_clean.double().flatten(1), task.y_clean
@@ -93,21 +92,11 @@ class Descent:
 
     def result(self) -> Result:
         return {
-            "L": _short(self.L), "sigma": _short(self.sigma), "bound": _short(self.bound),
-            "safe": _short(self.bound / self.trial.n), "first": _short(self.first), "last": _short(self.loss),
-            "rises": self.rises, "largest_rise": _short(self.largest_rise),
-            "curve": [[*map(_short, row)] for row in self.curve],
+            "L": short(self.L), "sigma": short(self.sigma), "bound": short(self.bound),
+            "safe": short(self.bound / self.trial.n), "first": short(self.first), "last": short(self.loss),
+            "rises": self.rises, "largest_rise": short(self.largest_rise),
+            "curve": [[*map(short, row)] for row in self.curve],
         }  # fmt: skip
-
-    def state_dict(self) -> dict[str, Any]:
-        names = ("done", "loss", "slope", "rises", "largest_rise", "least_slope", "curve")
-        return {"model": self.model.state_dict(), **{name: getattr(self, name) for name in names}}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.model.load_state_dict(state["model"])
-        for name, value in state.items():
-            if name != "model":
-                setattr(self, name, value)
 
 
 def constants(x_val: Tensor, x: Tensor) -> tuple[float, float]:

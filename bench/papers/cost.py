@@ -14,8 +14,7 @@ from torch.utils.data import TensorDataset
 
 from bench import timing
 from bench.models import MODELS, Batch
-from bench.papers.measure import _short
-from bench.papers.trial import Result, Trial
+from bench.papers.trial import Result, Trial, Work, short
 from bench.steps import STEPS
 from fastrw.demo.data import Images
 
@@ -32,11 +31,13 @@ class Cost(Trial):
         return Turns(self, device)
 
 
-class Turns:
-    """One turn of every way a step (a `Work`). On one thread of a CPU its CPU seconds are taken, elsewhere the time."""
+class Turns(Work):
+    """One turn of every way a step. On one thread of a CPU its CPU seconds are taken, elsewhere the time."""
+
+    kept = ("done", "samples")
 
     def __init__(self, trial: Cost, device: str):
-        self.trial, self.device, self.total, self.done = trial, device, trial.rounds, 0
+        self.trial, self.device, self.total = trial, device, trial.rounds
         names = ("plain", *trial.ways)
         self.ways = {name: self._way(name) for name in names}
         self.samples: dict[str, list[float]] = {name: [] for name in names}
@@ -73,18 +74,12 @@ class Turns:
         for name, samples in self.samples.items():
             ratios = [sample / base for sample, base in zip(samples, plain, strict=True)]
             rows[name] = {
-                "seconds": _short(statistics.median(samples)),
-                "ratio": _short(statistics.median(ratios)),
-                "quartiles": [_short(q) for q in timing.quartiles(ratios)],
-                "memory": _short(peaks[name] / max(1, peaks["plain"])),
+                "seconds": short(statistics.median(samples)),
+                "ratio": short(statistics.median(ratios)),
+                "quartiles": [short(q) for q in timing.quartiles(ratios)],
+                "memory": short(peaks[name] / max(1, peaks["plain"])),
             }
         return {"rows": rows, "clock": "CPU seconds of one thread" if self.one_thread else "seconds"}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"done": self.done, "samples": self.samples}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.done, self.samples = state["done"], state["samples"]
 
 
 def _fsr(model: torch.nn.Module, batch: Batch) -> Callable[[], Any]:

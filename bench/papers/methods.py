@@ -4,87 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-if TYPE_CHECKING:
-    from bench.papers.training import Run
+from bench.papers.task import SpoiltTask
+from fastrw.demo.learners import Rule, equal, inverse_frequency, random_weights
 
 POOL = 4  # hard mining looks through this many times the majority examples that it takes
 
-
-def equal(run: Run, y: Tensor) -> Tensor:
-    """w_i = 1/n."""
-    return torch.full((len(y),), 1 / len(y), device=y.device)
+# (model, x [N, C, H, W], y [N], n, seed, step) -> index [n] of a batch
+Sampler = Callable[[nn.Module, Tensor, Tensor, int, int, int], Tensor]
 
 
-def proportion(run: Run, y: Tensor) -> Tensor:
-    """w_i = 1/count(y_i), made to sum to 1 (PROPORTION, Ren et al. 2018, section 4.1)."""
-    w = 1 / run.label_counts[y].clamp(min=1)
-    return w / w.sum()
-
-
-def random(run: Run, y: Tensor) -> Tensor:
-    """w_i = max(z_i, 0) / sum_k max(z_k, 0), z_i ~ N(0, 1) (RANDOM, Ren et al. 2018, Eq. 16)."""
-    z = torch.randn(len(y)).clamp(min=0).to(y.device)
-    return z / z.sum().clamp(min=torch.finfo(z.dtype).tiny)
-
-
-def oracle(run: Run, y: Tensor) -> Tensor:
-    """w_i = the share of right labels among those that read y_i, made to sum to 1 (WEIGHTED, Ren et al. 2018, 4.2)."""
-    w = run.clean_share[y]
+def oracle(y: Tensor, task: SpoiltTask, generator: torch.Generator | None = None) -> Tensor:
+    """w_i = the share of right labels among those that read y_i, normalized to sum 1 (WEIGHTED, Ren et al. 4.2)."""
+    w = task.clean_share[y]
     return w / w.sum().clamp(min=torch.finfo(w.dtype).tiny)
 
 
-def in_turn(run: Run) -> Tensor:
+def in_turn(model: nn.Module, x: Tensor, y: Tensor, n: int, seed: int, step: int) -> Tensor:
     """The next n examples of this epoch's order."""
-    N, n = run.pool_size, run.batch_size
-    epoch, place = divmod(run.done * n, N - N % n)
-    order = torch.randperm(N, generator=torch.Generator().manual_seed(run.trial.seed * 1_000_003 + epoch))
-    return order[place : place + n].to(run.task.y.device)
+    N = len(y)
+    epoch, place = divmod(step * n, N - N % n)
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    return order[place : place + n].to(y.device)
 
 
-def balanced(run: Run) -> Tensor:
+def balanced(model: nn.Module, x: Tensor, y: Tensor, n: int, seed: int, step: int) -> Tensor:
     """n examples, each of a class drawn at random first (RESAMPLE; weighted sampling)."""
-    n = run.batch_size
-    w = 1 / run.label_counts[run.task.y]
-    return torch.multinomial(w, n, replacement=True)
+    return torch.multinomial(1 / torch.bincount(y).float()[y], n, replacement=True)
 
 
-def hardest_of_majority(run: Run) -> Tensor:
+def hardest_of_majority(model: nn.Module, x: Tensor, y: Tensor, n: int, seed: int, step: int) -> Tensor:
     """Half of the batch from the other classes, half the majority's examples of highest loss among POOL as many drawn
     (HARD MINING, Ren et al. 2018, section 4.1, which leaves the shares open)."""
-    majority = run.label_counts.argmax()
-    rare, common = (run.task.y != majority).nonzero()[:, 0], (run.task.y == majority).nonzero()[:, 0]
-    half = run.batch_size // 2
-    few = rare[torch.randint(len(rare), (run.batch_size - half,)).to(rare.device)]
+    majority = torch.bincount(y).argmax()
+    rare, common = (y != majority).nonzero()[:, 0], (y == majority).nonzero()[:, 0]
+    half = n // 2
+    few = rare[torch.randint(len(rare), (n - half,)).to(rare.device)]
     many = common[torch.randperm(len(common))[: POOL * half].to(common.device)]
     with torch.no_grad():
-        losses = F.cross_entropy(run.model(run.task.x[many]), run.task.y[many], reduction="none")
+        losses = F.cross_entropy(model(x[many]), y[many], reduction="none")
     return torch.cat([few, many[losses.topk(min(half, len(many))).indices]])
 
 
 @dataclass(frozen=True)
 class Method:
-    """`weights` None: they come from fastrw, with the gradient. `said`: its name in tables."""
-
-    said: str
-    sample: Callable[[Run], Tensor] = in_turn
-    weights: Callable[[Run, Tensor], Tensor] | None = equal
+    name: str  # in tables
+    sample: Sampler = in_turn
+    rule: Rule | None = equal  # None: weights by gradients
     only_clean: bool = False
 
 
 METHODS = {
     "plain": Method("plain"),
-    "proportion": Method("proportion", weights=proportion),
+    "proportion": Method("proportion", rule=inverse_frequency),
     "resample": Method("resample", sample=balanced),
     "hard_mining": Method("hard mining", sample=hardest_of_majority),
-    "random": Method("random (Eq. 16)", weights=random),
-    "oracle": Method("weighted (oracle)", weights=oracle),
+    "random": Method("random (Eq. 16)", rule=random_weights),
+    "oracle": Method("weighted (oracle)", rule=oracle),
     "clean_only": Method("clean only", only_clean=True),
-    "l2r": Method("L2R (fastrw)", weights=None),
-    "fsr": Method("FSR (fastrw)", weights=None),
+    "l2r": Method("L2R (fastrw)", rule=None),
+    "fsr": Method("FSR (fastrw)", rule=None),
 }

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import pickle
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,7 @@ from bench import record
 from bench.papers.sources import PapersError
 from bench.papers.trial import Trial
 from fastrw.demo.data import Images
-from fastrw.demo.whole import replacing
+from fastrw.demo.resume import UNREADABLE, replacing
 
 SAVE_EVERY = 60  # seconds
 
@@ -58,7 +55,7 @@ class Store:
                 state = torch.load(partial, weights_only=True, map_location=device)
                 seconds = state["seconds"]
                 work.load_state_dict(state["work"])
-            except (OSError, RuntimeError, EOFError, KeyError, TypeError, pickle.UnpicklingError) as error:
+            except UNREADABLE as error:
                 raise PapersError(f"fastrw.papers: {partial} must be a state that a run saved, got: {error}") from error
         began = saved = time.perf_counter()
         while work.done < work.total:
@@ -85,19 +82,3 @@ class Store:
 
     def _file(self, trial: Trial, images: Images | None, kind: str) -> Path:
         return self.folder / f"{trial.key(images)}.{kind}"
-
-
-@contextmanager
-def ctrl_c() -> Iterator[Callable[[], bool]]:
-    """Yields a function that tells whether Ctrl-C was pressed; a second one does not wait."""
-    pressed: list[bool] = []
-
-    def stop(*_) -> None:
-        pressed.append(True)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)

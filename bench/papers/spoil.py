@@ -44,7 +44,7 @@ def flip_labels(
     if kind == "none" or share == 0:
         return y.copy()
     if kind == "uniform":
-        return uniform(rng, y, classes, share)[0]
+        return uniform(rng, y, classes, share)
     targets = LOOK_ALIKE if kind == "asymmetric" else {k: background for k in range(classes) if k != background}
     flipped = y.copy()
     for source, target in targets.items():

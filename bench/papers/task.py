@@ -3,84 +3,85 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import cached_property
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from bench.papers import spoil
 from bench.papers.sources import PapersError
-from bench.papers.spoil import BACKGROUNDS, class_counts, flip_labels
+from bench.papers.trial import Trial
 from fastrw.demo.data import Images
-from fastrw.demo.noise import standard
+from fastrw.demo.noise import Task, standardizer, with_test_set
 
-if TYPE_CHECKING:
-    from bench.papers.training import Training
+LEAST = 3  # examples of a class, however rare it is made: flips must leave it some
 
 
-LEAST = 3  # examples of a class, however rare it is made: flips shall leave it some
+@dataclass(frozen=True)
+class Data(Trial):
+    """The settings that decide the examples."""
+
+    pair: tuple[int, int] | None = None  # these two classes alone, as classes 0 and 1
+    imbalance: str = "none"  # as spoil.class_counts
+    ratio: float = 1.0
+    train: int | None = None  # training examples; None: all there are
+    noise: str = "none"  # as spoil.flip_labels
+    flip: float = 0.0
+    background: int | None = None  # None: by seed, as the paper's five trials
+    held: int = 0  # examples held out, spoilt as the training set
+    clean: int = 10  # clean examples of each class
+    clean_in_training: bool = False
 
 
 @dataclass
-class Task:
-    """Images are [., C, H, W] float32 with mean 0 and deviation 1 per channel; labels int64."""
+class SpoiltTask(Task):
+    """The M clean examples are part of the training set only with `clean_in_training`."""
 
-    x: Tensor  # [N, ...] training examples
-    y: Tensor  # [N] as the methods see them
-    true: Tensor  # [N] what they really are: for the oracle and the report
-    x_clean: Tensor  # [M, ...] balanced, right labels
-    y_clean: Tensor
-    x_held: Tensor  # [H, ...] spoilt as the training set, never trained on
-    y_held: Tensor
-    true_held: Tensor
-    x_test: Tensor
-    y_test: Tensor
-    classes: int
+    x_held: Tensor  # [H, C, H, W] spoilt as the training set, never trained on
+    y_held: Tensor  # [H]
+    true_held: Tensor  # [H]
     background: int
 
+    @cached_property
+    def clean_share(self) -> Tensor:
+        """[K] the share of right labels among those that say each class."""
+        right = torch.bincount(self.y[self.y == self.true], minlength=self.classes).float()
+        return right / self.label_counts.clamp(min=1)
 
-def make_task(images: Images, trial: Training, device: str = "cpu") -> Task:
+
+def make_task(images: Images, trial: Data, device: str = "cpu") -> SpoiltTask:
     """Everything random (test split, held-out and clean examples, subsets, flips) comes from `trial.seed` alone, so
     that all methods of a seed train on the same examples."""
     rng = np.random.default_rng(trial.seed)
-    x, y, x_test, y_test = images.x, images.y, images.x_test, images.y_test
-    if x_test is None:
-        x, x_test, y, y_test = train_test_split(x, y, test_size=0.25, stratify=y, random_state=trial.seed)
+    x, y, x_test, y_test = with_test_set(images, trial.seed)
     classes = images.classes
     if trial.pair:
-        x, y = _only(x, y, trial.pair)
-        x_test, y_test = _only(x_test, y_test, trial.pair)
+        (x, y), (x_test, y_test) = (_only(*part, trial.pair) for part in ((x, y), (x_test, y_test)))
         classes = 2
     order = rng.permutation(len(y))
-    held_count = min(trial.held, len(order) // 5)
-    held, rest = order[:held_count], order[held_count:]
+    held, rest = np.split(order, [min(trial.held, len(order) // 5)])
     clean, rest = (rest[:0], rest) if trial.clean_in_training else _balanced(y, rest, classes, trial.clean)
     available = np.bincount(y[rest], minlength=classes)
     least = trial.clean if trial.clean_in_training else LEAST
-    counts = class_counts(trial.imbalance, trial.ratio, available, trial.train, least)
+    counts = spoil.class_counts(trial.imbalance, trial.ratio, available, trial.train, least)
     train = np.concatenate([rest[y[rest] == k][: counts[k]] for k in range(classes)])
     if trial.clean_in_training:
         clean, _ = _balanced(y, rng.permutation(train), classes, trial.clean)
-    background = BACKGROUNDS[trial.seed % len(BACKGROUNDS)] if trial.background is None else trial.background
+    backgrounds = spoil.BACKGROUNDS
+    background = backgrounds[trial.seed % len(backgrounds)] if trial.background is None else trial.background
     background %= classes
     seen, seen_held = (
-        flip_labels(rng, y[part], classes, trial.noise, trial.flip, background) for part in (train, held)
+        spoil.flip_labels(rng, y[part], classes, trial.noise, trial.flip, background) for part in (train, held)
     )
-    pixels = torch.tensor(x[train], dtype=torch.float32)
-    deviation, mean = torch.std_mean(pixels, (0, 1, 2))
-
-    def ready(part: np.ndarray) -> Tensor:
-        return standard(torch.tensor(part, dtype=torch.float32), mean, deviation).to(device)
-
-    def labels(part: np.ndarray) -> Tensor:
-        return torch.from_numpy(part).to(device)
-
-    return Task(
-        x=standard(pixels, mean, deviation).to(device), y=labels(seen), true=labels(y[train]),
-        x_clean=ready(x[clean]), y_clean=labels(y[clean]),
-        x_held=ready(x[held]), y_held=labels(seen_held), true_held=labels(y[held]),
-        x_test=ready(x_test), y_test=labels(y_test), classes=classes, background=background,
+    standard = standardizer(x[train])
+    images_of = {"x": x[train], "x_clean": x[clean], "x_held": x[held], "x_test": x_test}
+    labels = {"y": seen, "true": y[train], "y_clean": y[clean], "y_held": seen_held, "true_held": y[held],
+              "y_test": y_test}  # fmt: skip
+    return SpoiltTask(
+        **{name: standard(part).to(device) for name, part in images_of.items()},
+        **{name: torch.from_numpy(part).to(device) for name, part in labels.items()},
+        classes=classes, background=background,
     )  # fmt: skip
 
 

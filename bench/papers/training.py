@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import copy
-import math
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import fastrw
-from bench.papers.fsr import Learner, Options
-from bench.papers.measure import Watch, probe, test_scores
-from bench.papers.methods import METHODS, Method
+from bench.papers.measure import Watch, probe
+from bench.papers.methods import METHODS
 from bench.papers.models import make_model
-from bench.papers.task import Task, make_task
-from bench.papers.trial import Result, Trial
+from bench.papers.task import Data, make_task
+from bench.papers.trial import Result, Work, short
+from fastrw import fsr
 from fastrw.demo.data import Images
+from fastrw.demo.learners import L2R, Batch, ByRule, FSRLearner, Learner, Mixed, cosine, train_step
+from fastrw.demo.measure import test_scores
 
 
 @dataclass(frozen=True)
-class Training(Trial):
-    # the training set
-    pair: tuple[int, int] | None = None  # these two classes alone, as classes 0 and 1
-    imbalance: str = "none"  # as spoil.class_counts
-    ratio: float = 1.0
-    train: int | None = None  # training examples; None: all there are
-    noise: str = "none"  # as spoil.flip_labels
-    flip: float = 0.0
-    background: int | None = None  # None: by seed, as the paper's five trials
-    held: int = 0  # examples held out, spoilt as the training set
-    clean: int = 10  # clean examples of each class
-    clean_in_training: bool = False
-    # how it is learnt
+class Options:
+    """FSR's. Defaults: Zhang & Pfister 2021, Table 4, CIFAR with noise, without re-labelling and MixUp ("FSR-Raw")."""
+
+    capacity: int = 2000  # |R|
+    q: int = 200
+    pusher: str = "meta_margin"
+    params: str | tuple[str, ...] = "last"  # Θ^meta
+    normalize: str = "rectify"
+    label_smoothing: float = 0.0
+    warmup: int = 20  # epochs
+    relabel: float = 0.0  # p of Eq. 7; 0: no re-labelling
+    mixup: bool = False
+
+
+@dataclass(frozen=True)
+class Training(Data):
+    # how the network learns
     method: str = "plain"
     model: str = "convnet"
     steps: int = 600
@@ -62,150 +66,108 @@ class Training(Trial):
     def rate(self, step: int) -> float:
         """The learning rate of a step."""
         if self.schedule == "cosine":
-            return self.lr * (1 + math.cos(math.pi * step / self.steps)) / 2
+            return cosine(self.lr, step, self.steps)
         passed = sum(step >= share * self.steps for share in self.milestones) if self.schedule == "steps" else 0
         return self.lr * 0.1**passed
 
 
-class Run:
-    """One training under way (a `Work`). Every step draws from a random state of its own, made of seed and step alone:
-    model, optimizer and counts are all that a stopped run needs to go on as if never stopped."""
+class Run(Work):
+    """One training under way. Every step draws from a random state made of seed and step alone, so that a stopped run
+    needs no random state to go on as if never stopped."""
+
+    kept = ("done", "model", "optimizer", "learner", "watch", "found")
 
     def __init__(self, trial: Training, images: Images, device: str):
-        self.trial = trial
-        self.task: Task = make_task(images, trial, device)
-        self.method: Method = METHODS[trial.method]
+        self.trial, self.task, self.method = trial, make_task(images, trial, device), METHODS[trial.method]
         self.model = make_model(trial.model, tuple(self.task.x.shape[1:]), self.task.classes, trial.seed).to(device)
         if trial.optimizer == "adam":
             self.optimizer = torch.optim.Adam(self.model.parameters(), trial.lr, weight_decay=trial.weight_decay)
         else:
             options = {"momentum": trial.momentum, "weight_decay": trial.weight_decay}
             self.optimizer = torch.optim.SGD(self.model.parameters(), trial.lr, **options)
+        task = self.task
+        self.x, self.y = (task.x_clean, task.y_clean) if self.method.only_clean else (task.x, task.y)
+        self.n = min(trial.n, len(self.y))
         self.learner = self._learner()
-        self.done = 0
+        # fine-tuning: of the end of the main training, and of the model that did best on the held-out examples
         self.phases = 2 if trial.fine_tune and trial.held else 1 if trial.fine_tune else 0
         self.total = trial.steps + self.phases * trial.fine_tune
-        N = len(self.task.y)
-        self.label_counts = torch.bincount(self.task.y, minlength=self.task.classes).float()
-        right = torch.bincount(self.task.y[self.task.y == self.task.true], minlength=self.task.classes).float()
-        self.clean_share = right / self.label_counts.clamp(min=1)
-        self.pool_size = N if not self.method.only_clean else len(self.task.y_clean)
-        self.batch_size = min(trial.n, self.pool_size)
-        self.watch = Watch(N)
+        self.watch = Watch(len(task.y))
         self.found: Result = {}
 
-    def _learner(self) -> Any:
+    def _learner(self) -> Learner:
         trial = self.trial
         if trial.method == "l2r":
-            params = list(trial.params) if isinstance(trial.params, tuple) else trial.params
-            return fastrw.Reweighter(self.model, every=trial.every, params=params)
+            return L2R(self.model, every=trial.every, params=_listed(trial.params))
         if trial.method == "fsr":
-            return Learner(self)
-        return None
+            options = asdict(trial.fsr)
+            options |= {"pusher": fsr.PUSHERS[trial.fsr.pusher](), "params": _listed(trial.fsr.params)}
+            return FSRLearner(self.model, self.task, self.optimizer, self.n, seed=trial.seed, **options)
+        return ByRule(self.model, partial(self.method.rule, task=self.task))
 
     def step(self) -> None:
-        torch.manual_seed(self.trial.seed * 1_000_003 + self.done)
-        if self.done < self.trial.steps:
-            self._train()
-            self.done += 1
+        trial, fine_tuning = self.trial, self.done >= self.trial.steps
+        torch.manual_seed(trial.seed * 1_000_003 + self.done)
+        if fine_tuning:
+            self._train(Mixed(self.model), trial.fine_tune_lr, torch.empty(0), *self._clean_batch(trial.n))
+        else:
+            index = self.method.sample(self.model, self.x, self.y, self.n, trial.seed, self.done)
+            x = crop_and_flip(self.x[index]) if trial.augment else self.x[index]
+            w = self._train(self.learner, trial.rate(self.done), index, x, self.y[index])
+            if not self.method.only_clean and 2 * self.done >= trial.steps:
+                self.watch.weights.add(index, w)
+        self.done += 1
+        if not fine_tuning:
             self._look()
-        else:
-            self._fine_tune()
-            self.done += 1
-        if self.phases and (self.done - self.trial.steps) % self.trial.fine_tune == 0 and self.done >= self.trial.steps:
-            self._between()
+        phase, rest = divmod(self.done - trial.steps, trial.fine_tune or 1)
+        if self.phases and phase >= 0 and rest == 0:
+            self._phase_ends(phase)
 
-    def _train(self) -> None:
-        trial, task = self.trial, self.task
-        index = self.method.sample(self)
-        x, y = (task.x_clean, task.y_clean) if self.method.only_clean else (task.x, task.y)
-        x, y = x[index], y[index]
-        if trial.augment:
-            x = crop_and_flip(x)
-        for group in self.optimizer.param_groups:
-            group["lr"] = trial.rate(self.done)
-        self.optimizer.zero_grad()
-        if trial.method == "fsr":
-            w = self.learner.step(index, x, y).weights
-        elif self.learner is not None:
-            w = self.learner.backward((x, y), self.clean_batch()).weights
-        else:
-            w = self.method.weights(self, y)
-            (w * F.cross_entropy(self.model(x), y, reduction="none")).sum().backward()
-        self.optimizer.step()
-        if trial.method == "fsr":
-            self.learner.after()
-        if not self.method.only_clean and 2 * self.done >= trial.steps:
-            self.watch.saw(index, w)
+    def _train(self, learner: Learner, rate: float, index: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return train_step(learner, self.optimizer, rate, index, x, y, lambda: self._clean_batch(self.trial.m))
 
-    def clean_batch(self) -> tuple[Tensor, Tensor]:
-        """m clean examples, all of them where there are no more."""
-        kept = torch.randperm(len(self.task.y_clean))[: self.trial.m].to(self.task.y.device)
+    def _clean_batch(self, size: int) -> Batch:
+        """`size` clean examples, all of them where there are no more."""
+        kept = torch.randperm(len(self.task.y_clean))[:size].to(self.task.y.device)
         x = self.task.x_clean[kept]
         return (crop_and_flip(x) if self.trial.augment else x), self.task.y_clean[kept]
 
-    def _fine_tune(self) -> None:
-        task = self.task
-        kept = torch.randperm(len(task.y_clean))[: self.trial.n].to(task.y.device)
-        x = crop_and_flip(task.x_clean[kept]) if self.trial.augment else task.x_clean[kept]
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.trial.fine_tune_lr
-        self.optimizer.zero_grad()
-        F.cross_entropy(self.model(x), task.y_clean[kept]).backward()
-        self.optimizer.step()
-
     def _look(self) -> None:
         """A point of the curve where one is due; at the end of the main training, the test set and the probe."""
-        trial = self.trial
-        due = self.done == trial.steps or self.done % max(1, round(trial.steps / trial.points)) == 0
-        if due:
-            self.watch.point(self.done, self.model, self.task)
+        trial, task = self.trial, self.task
+        if self.done == trial.steps or self.done % max(1, round(trial.steps / trial.points)) == 0:
+            self.watch.point(self.done, self.model, task)
         if trial.probe and trial.method == "l2r" and self.done == max(1, trial.steps // 2):
-            self.found["probe"] = probe(self)
+            weights = self.learner.reweighter.weights
+            self.found["probe"] = probe(lambda x, y: weights((x, y), self._clean_batch(trial.m)), task, trial.n,
+                                        trial.flip if trial.noise == "background" else None)  # fmt: skip
         if self.done == trial.steps:
-            self.found |= test_scores(self.model, self.task)
+            self.found |= test_scores(self.model, task)
             if self.watch.best is not None:
-                self.found["stopped"] = test_scores(self._with(self.watch.best), self.task)
+                best = copy.deepcopy(self.model)
+                best.load_state_dict(self.watch.best)
+                self.found["stopped"] = test_scores(best, task)
 
-    def _between(self) -> None:
-        """The ends of the phases: main training, fine-tuning of its end, fine-tuning of its early-stopped model."""
-        phase = (self.done - self.trial.steps) // self.trial.fine_tune
-        if phase == 0:
+    def _phase_ends(self, phase: int) -> None:
+        """0: main training, 1: fine-tuning of its end, 2: fine-tuning of its early-stopped model."""
+        if phase:
+            name = "fine_tuned" if phase == 1 else "stopped_fine_tuned"
+            self.found[name] = test_scores(self.model, self.task)
+        if phase < self.phases:
             self.optimizer.state.clear()
-        else:
-            self.found["fine_tuned" if phase == 1 else "stopped_fine_tuned"] = test_scores(self.model, self.task)
-            if phase == 1 and self.phases == 2:
+            if phase == 1:
                 self.model.load_state_dict(self.watch.best)
-                self.optimizer.state.clear()
-
-    def _with(self, state: dict[str, Tensor]) -> torch.nn.Module:
-        model = copy.deepcopy(self.model)
-        model.load_state_dict(state)
-        return model
 
     def result(self) -> Result:
-        learnt = self.learner.result() if self.trial.method == "fsr" else {}
-        sizes = {"N": len(self.task.y), "M": len(self.task.y_clean)}
-        return {**self.found, **self.watch.result(self.task), **learnt, **sizes}
+        found = {**self.found, **self.watch.result(self.task)}
+        if self.trial.method == "fsr":
+            epochs = [[*map(short, epoch[1:])] for epoch in self.learner.epochs[1:]]
+            found |= {"purity": epochs[-1][0] if epochs else None, "epochs": epochs}
+        return found | {"N": len(self.task.y), "M": len(self.task.y_clean)}
 
-    def state_dict(self) -> dict[str, Any]:
-        learner = self.learner.state_dict() if self.learner is not None else None
-        return {
-            "done": self.done,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "learner": learner,
-            "watch": self.watch.state_dict(),
-            "found": self.found,
-        }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.done, self.found = state["done"], state["found"]
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.learner is not None:
-            self.learner.load_state_dict(state["learner"])
-        self.watch.load_state_dict(state["watch"])
+def _listed(params: str | tuple[str, ...] | None) -> str | list[str] | None:
+    return list(params) if isinstance(params, tuple) else params
 
 
 def crop_and_flip(x: Tensor, pad: int = 4) -> Tensor:

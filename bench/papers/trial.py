@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any, Protocol
+from typing import Any
 
 from fastrw.demo.data import Images
+from fastrw.demo.resume import Resumable
 
 Result = dict[str, Any]  # plain numbers, texts, lists and mappings: what JSON can hold
 
 
-class Work(Protocol):
-    """A trial under way. `step` until `done` is `total`; between steps its state can be kept and taken up again."""
+class Work(Resumable):
+    """A trial under way. `step` until `done` is `total`; between steps its state can be saved and taken up again."""
 
     total: int
-    done: int
+    done = 0
 
-    def step(self) -> None: ...
-    def result(self) -> Result: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def step(self) -> None:
+        raise NotImplementedError
+
+    def result(self) -> Result:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -32,23 +35,24 @@ class Trial:
     seed: int = 0
 
     @property
-    def kind(self) -> str:
-        return type(self).__name__.lower()
-
-    @property
     def settings(self) -> dict[str, Any]:
-        """The kind, and the settings that are not at their defaults: what a new setting leaves as it was."""
+        """The kind, and the settings that are not at their defaults: a new setting changes no key."""
         held = asdict(self)
         for field in fields(self):
             default = field.default if field.default is not MISSING else None
             if getattr(self, field.name) == default:
                 del held[field.name]
-        return {"kind": self.kind, **held}
+        return {"kind": type(self).__name__.lower(), **held}
 
     def key(self, images: Images | None) -> str:
         """The same for the same settings and the same images, another for all others: 16 hexadecimal digits."""
         held = [self.settings, images and images.fingerprint]
         return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:16]
 
-    def start(self, images: Images | None, device: str) -> Work:
+    def start(self, images: Images | None, device: str = "cpu") -> Work:
         raise NotImplementedError
+
+
+def short(value: float | None) -> float | None:
+    """Five significant digits, None where a number is not finite: results are kept in a repository."""
+    return None if value is None or not math.isfinite(value) else float(f"{value:.5g}")

@@ -3,7 +3,6 @@
 import argparse
 import json
 import shlex
-import signal
 from dataclasses import asdict, fields
 from pathlib import Path
 
@@ -94,9 +93,14 @@ def run(args: argparse.Namespace) -> int:
     from fastrw.demo.session import Session
 
     progress = Console(stderr=True)
+    given = {field.name: getattr(args, field.name) for field in fields(Settings)}
+    given = (QUICK if args.quick else {}) | {name: value for name, value in given.items() if value is not None}
     try:
-        session = Session.resume(args.resume) if args.resume else Session(_settings(args))
-        _refuse_other_settings(args, session.settings)
+        if args.resume:
+            session = Session.resume(args.resume)
+            _refuse_other_settings(given, session.settings)
+        else:
+            session = Session(Settings(**(FSR_DEFAULTS if args.fsr else {}) | given))
         if max(session.images.x.shape[1:3]) < 16:
             torch.set_num_threads(1)  # tensors this small: a second thread costs more than it gives
         args.out.mkdir(parents=True, exist_ok=True)
@@ -112,22 +116,13 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _given(args: argparse.Namespace) -> dict:
-    named = {field.name: getattr(args, field.name) for field in fields(Settings)}
-    return (QUICK if args.quick else {}) | {name: value for name, value in named.items() if value is not None}
-
-
-def _settings(args: argparse.Namespace) -> Settings:
-    return Settings(**(FSR_DEFAULTS if args.fsr else {}) | _given(args))
-
-
 def _words(settings: dict) -> str:
     return ", ".join(f"--{name.replace('_', '-')} {value}" for name, value in settings.items())
 
 
-def _refuse_other_settings(args: argparse.Namespace, settings: Settings) -> None:
+def _refuse_other_settings(given: dict, settings: Settings) -> None:
     saved = asdict(settings)
-    other = [f"{name} = {value} (saved: {saved[name]})" for name, value in _given(args).items() if value != saved[name]]
+    other = [f"{name} = {value} (saved: {saved[name]})" for name, value in given.items() if value != saved[name]]
     if other:
         raise DemoError(f"fastrw.demo: --resume takes its settings from the file, got {', '.join(other)}")
 
@@ -136,35 +131,27 @@ def _train(session, file: Path | None, console) -> bool:
     """Runs the session under progress bars, saving to `file`. False if Ctrl-C stopped it (between two steps)."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from fastrw.demo.resume import ctrl_c
+
     settings = session.settings
     columns = (TextColumn("{task.description:<17}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
                TextColumn("{task.fields[state]}"))  # fmt: skip
-    stopped = []
-
-    def stop(*_) -> None:
-        stopped.append(True)
-        signal.signal(signal.SIGINT, before)  # a second Ctrl-C does not wait
-
     if file:
         session.save(file)  # an unwritable place is better known now
-    before = signal.signal(signal.SIGINT, stop)
-    try:
-        with Progress(*columns, console=console) as progress:
-            bars = {name: progress.add_task(name, total=settings.steps * settings.seeds, state="")
-                    for name in session.methods}  # fmt: skip
-            for result in session.results:
-                progress.advance(bars[result["method"]], settings.steps)
-            if session.run:
-                progress.advance(bars[session.run.name], session.run.steps)
-            for taken, run in enumerate(session.advance(), 1):
-                state = f"seed {run.seed}" + (f", test accuracy {run.curve[-1][1]:.1%}" if run.curve else "")
-                progress.update(bars[run.name], advance=1, state=state)
-                if stopped:
-                    return False
-                if file and taken % SAVE_EVERY == 0:
-                    session.save(file)
-    finally:
-        signal.signal(signal.SIGINT, before)
+    with ctrl_c() as stopped, Progress(*columns, console=console) as progress:
+        bars = {name: progress.add_task(name, total=settings.steps * settings.seeds, state="")
+                for name in session.methods}  # fmt: skip
+        for result in session.results:
+            progress.advance(bars[result["method"]], settings.steps)
+        if session.run:
+            progress.advance(bars[session.run.name], session.run.steps)
+        for taken, run in enumerate(session.advance(), 1):
+            state = f"seed {run.seed}" + (f", test accuracy {run.curve[-1][1]:.1%}" if run.curve else "")
+            progress.update(bars[run.name], advance=1, state=state)
+            if stopped():
+                return False
+            if file and taken % SAVE_EVERY == 0:
+                session.save(file)
     if file:
         session.save(file)
     return True
@@ -174,29 +161,27 @@ def _report(session, args: argparse.Namespace, console) -> bool:
     """Times the steps, writes the files, prints the table. False if Ctrl-C stopped the timing."""
     from rich.console import Console
 
-    from fastrw.demo import fsr_plots, fsr_report, plots, report
+    from fastrw.demo import plots, report
     from fastrw.demo.noise import make_task
-    from fastrw.demo.timing import fsr_step_times, step_times
-    from fastrw.demo.whole import replacing
+    from fastrw.demo.resume import replacing
+    from fastrw.demo.timing import step_times
 
     settings, images, results = session.settings, session.images, session.results
-    say, timed = (fsr_report, fsr_step_times) if settings.fsr else (report, step_times)
     limit = {"rounds": 3} if args.quick else {}
     try:
         with console.status("timing the steps of all methods in turns"):
-            times = timed(make_task(images, settings, settings.seed), settings, **limit)
+            times = step_times(make_task(images, settings, settings.seed), settings, **limit)
     except KeyboardInterrupt:
         return False
-    rows = say.summary(results, times)
+    rows = report.summary(settings, results, times)
     document = json.dumps(report.document(images, settings, results, rows), indent=1)
     with replacing(args.out / "result.json") as temporary:
         temporary.write_text(document + "\n")
-    drawn = fsr_plots.save_all(results, args.out, settings.flip) if settings.fsr else plots.save_all(results, args.out)
-    files = [*drawn, args.out / "result.json"]
+    files = [*plots.save_all(results, args.out, settings), args.out / "result.json"]
     output = Console()
     if args.json:
         output.out(document, highlight=False)
     else:
-        output.print(say.table(rows, say.title(images, settings)))
+        output.print(report.table(images, settings, rows))
         output.print("written: " + ", ".join(map(str, files)), soft_wrap=True, highlight=False)
     return True

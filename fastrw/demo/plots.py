@@ -1,39 +1,47 @@
-"""Two pictures: the weights of rightly labelled against flipped examples, and the test accuracy over the steps."""
+"""Two pictures: the weights of right and of flipped labels (with --fsr: the dictionary), and the test accuracy."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 
-from fastrw.demo.methods import METHODS
-from fastrw.demo.whole import replacing
+from fastrw.demo.resume import replacing
+from fastrw.demo.settings import Settings
+from fastrw.demo.train import FSR_METHODS, METHODS
 
 matplotlib.use("Agg")
 from matplotlib.figure import Figure
 
-BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's colours: told apart by every eye
-COLOURS = dict(zip(METHODS, ("#4D4D4D", "#E69F00", "#CC79A7", "#009E73", BLUE), strict=True))
+BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's colours, which colour-blind readers can tell apart
+COLOURS = ("#4D4D4D", "#E69F00", "#CC79A7", "#009E73", BLUE)  # of the methods in their order; the last is fastrw's
 STYLE = {"font.size": 12, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left"}
+Results = list[dict[str, Any]]
 
 
-def save_all(results: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Writes weights.png and accuracy.png into `folder`, each whole or not at all."""
-    return [write(folder / "weights.png", weights, results), write(folder / "accuracy.png", accuracy, results)]
+def save_all(results: Results, folder: Path, settings: Settings) -> list[Path]:
+    """Writes weights.png (with --fsr: dictionary.png) and accuracy.png into `folder`, each whole or not at all."""
+    colours = dict(zip(FSR_METHODS if settings.fsr else METHODS, COLOURS, strict=True))
+    curves = _write(folder / "accuracy.png", partial(accuracy, results=results, colours=colours))
+    if settings.fsr:
+        draw = partial(dictionary, results=results, colours=colours, flip=settings.flip)
+        return [_write(folder / "dictionary.png", draw, 2), curves]
+    return [_write(folder / "weights.png", partial(weights, results=results)), curves]
 
 
-def write(file: Path, draw: Callable[[Any, list], None], results: list[dict[str, Any]], columns: int = 1) -> Path:
-    """One picture, `draw` on its axes (of `columns` side by side)."""
+def _write(file: Path, draw: Callable[[Any], None], columns: int = 1) -> Path:
+    """One picture, `draw` on its axes (`columns` side by side)."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9 if columns == 1 else 13, 5.2), dpi=120, layout="constrained")
-        draw(figure.subplots(1, columns), results)
+        draw(figure.subplots(1, columns))
         with replacing(file) as temporary:
             figure.savefig(temporary, format="png")
     return file
 
 
-def weights(axes, results: list[dict[str, Any]]) -> None:
+def weights(axes, results: Results) -> None:
     """Histogram of fastrw's mean weights n * w_i, all seeds together."""
     mine = [result for result in results if result["method"] == "fastrw"]
     w, flipped = (np.concatenate([result[key].numpy() for result in mine]) for key in ("weights", "flipped"))
@@ -55,20 +63,45 @@ def weights(axes, results: list[dict[str, Any]]) -> None:
     axes.legend(frameon=False)
 
 
-def accuracy(axes, results: list[dict[str, Any]], colours: dict[str, str] = COLOURS, mine: str = "fastrw") -> None:
+def accuracy(axes, results: Results, colours: dict[str, str]) -> None:
     """Mean test accuracy over the seeds, with the band from the worst seed to the best."""
-    final = {}
+    final, mine = {}, [*colours][-1]
     for name, colour in colours.items():
         curves = [result["curve"] for result in results if result["method"] == name]
-        steps = [step for step, _ in curves[0]]
         values = 100 * np.array([[accuracy for _, accuracy in curve] for curve in curves])
         final[name] = values[:, -1].mean()
-        width = 2.8 if name == mine else 1.6
-        axes.plot(steps, values.mean(0), color=colour, linewidth=width, marker="o", markersize=3, label=name)
-        axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.13, linewidth=0)
+        _band(axes, [step for step, _ in curves[0]], values, name, colour, 2.8 if name == mine else 1.6)
     others = {name: value for name, value in final.items() if name != mine}
     best = max(others, key=others.get)
     axes.set_title(f"At the end: {mine} {final[mine]:.1f} %, best other ({best}) {others[best]:.1f} %")
     axes.set_xlabel("steps")
     axes.set_ylabel("test accuracy, %")
     axes.legend(frameon=False, fontsize=10)
+
+
+def dictionary(axes, results: Results, colours: dict[str, str], flip: float) -> None:
+    """Purity of FSR's dictionary and share of zero weights by epoch, with bands from the lowest seed to the highest."""
+    for side, column, chance, said in (
+        (axes[0], 1, 100 * (1 - flip), "drawn at random"),
+        (axes[1], 2, 100 * flip, "share of flipped labels"),
+    ):
+        for name, colour in colours.items():
+            runs = [result["dictionary"] for result in results if result["method"] == name]
+            known = [[point for point in run if point[column] is not None] for run in runs]
+            if known[0]:
+                values = 100 * np.array([[point[column] for point in run] for run in known])
+                _band(side, [point[0] for point in known[0]], values, name, colour)
+        side.axhline(chance, color="black", linestyle="--", linewidth=1, label=said)
+        side.set_xlabel("steps")
+        side.set_ylim(0, 103)
+        side.legend(frameon=False, fontsize=10)
+    axes[0].set_title("Purity of the dictionary: who is taken for clean")
+    axes[0].set_ylabel("% of it rightly labelled")
+    axes[1].set_title("Examples that got no weight")
+    axes[1].set_ylabel("% of all weights of the epoch")
+
+
+def _band(axes, steps: list[int], values: np.ndarray, name: str, colour: str, width: float | None = None) -> None:
+    """A line of means with a band from the lowest to the highest: values [seeds, steps]."""
+    axes.plot(steps, values.mean(0), color=colour, linewidth=width, marker="o", markersize=3, label=name)
+    axes.fill_between(steps, values.min(0), values.max(0), color=colour, alpha=0.13, linewidth=0)

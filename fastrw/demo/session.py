@@ -1,6 +1,5 @@
 """All the runs of a demo in their order, and the file from which an interrupted demo goes on as if never stopped."""
 
-import pickle
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any
 import torch
 
 from fastrw.demo.data import Images, load
-from fastrw.demo.fsr_run import FSRRun
 from fastrw.demo.noise import make_task
+from fastrw.demo.resume import UNREADABLE, replacing
 from fastrw.demo.settings import DemoError, Settings
-from fastrw.demo.train import Run
-from fastrw.demo.whole import replacing
+from fastrw.demo.train import FSRRun, Run
+
+VERSION = 2  # of the saved file
 
 
 class Session:
@@ -22,7 +22,7 @@ class Session:
         self.images = load(settings.data) if images is None else images
         self.results: list[dict[str, Any]] = []
         self.run: Run | None = None
-        self.make_run = FSRRun if self.settings.fsr else Run
+        self.make_run = FSRRun if settings.fsr else Run
         self.methods = tuple(self.make_run.methods)
 
     def advance(self) -> Iterator[Run]:
@@ -44,7 +44,7 @@ class Session:
     def save(self, file: Path) -> None:
         """Writes the session to `file`, whole or not at all."""
         state = {
-            "fastrw_demo": 1,
+            "fastrw_demo": VERSION,
             "settings": asdict(self.settings),
             "images": self.images.fingerprint,
             "results": self.results,
@@ -56,14 +56,14 @@ class Session:
     @classmethod
     def resume(cls, file: Path) -> "Session":
         """The session that `save` wrote."""
+        if not file.exists():
+            raise DemoError(f"fastrw.demo: --resume must name a file that exists, got {file}")
         try:
             state = torch.load(file, weights_only=True)
-        except FileNotFoundError as error:
-            raise DemoError(f"fastrw.demo: --resume must name a file that exists, got {file}") from error
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            if state["fastrw_demo"] != VERSION:
+                raise ValueError("of another version")
+        except UNREADABLE as error:
             raise DemoError(f"fastrw.demo: --resume must name a file that --save wrote, got {file}") from error
-        if not isinstance(state, dict) or state.get("fastrw_demo") != 1:
-            raise DemoError(f"fastrw.demo: --resume must name a file that --save wrote, got {file}")
         session = cls(Settings(**state["settings"]))
         if session.images.fingerprint != state["images"]:
             raise DemoError(

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from bench.papers.experiments.common import CIFAR_CPU, LONG_TAIL, UNIFORM, grid
 from bench.papers.experiments.experiment import Experiment
-from bench.papers.fsr import Options
-from bench.papers.training import Training
+from bench.papers.training import Options, Training
 from bench.papers.trial import Trial
 
 # Table 4 of the paper; on two cores 4 epochs of warm-up of 25 (there 20 of 128), a dictionary of 200 of 2,000 images.

@@ -23,17 +23,17 @@ def imbalance(results: Results) -> Section:
     section = Section(
         findings=[
             Finding(f"at {worst:g}:1 L2R's error is around 2 %", f"{ours.said()} %", ours.mean < 0.04),
-            Finding("L2R is significantly better than every baseline there", f"the best of them, {METHODS[best].said}, "
+            Finding("L2R is significantly better than every baseline there", f"the best of them, {METHODS[best].name}, "
                     f"{errors[best].said()} %", ours.mean < errors[best].mean),
             Finding("plain training and random weights fail there", ", ".join(
-                        f"{METHODS[m].said} {errors[m].said()} %" for m in ("plain", "random")),
+                        f"{METHODS[m].name} {errors[m].said()} %" for m in ("plain", "random")),
                     min(errors[m].mean for m in ("plain", "random")) > 0.1),
         ],
     )  # fmt: skip
     if len(calm) > 1:
         section.blocks += _by_ratio(results, calm, "", 0.0)
     else:
-        rows = [[METHODS[method].said, errors[method].said()] for method in methods]
+        rows = [[METHODS[method].name, errors[method].said()] for method in methods]
         section.blocks.append(Table("Test error without momentum. The paper draws a curve (Fig. 2) and gives no table.",
                                     ["", f"at {worst:g}:1, %"], rows))  # fmt: skip
     hasty = results.values("ratio", momentum=0.9)
@@ -49,8 +49,8 @@ def _by_ratio(results: Results, ratios: list[float], said_how: str, momentum: fl
     methods = results.values("method")
     found = {(method, ratio): _error(results, method=method, ratio=ratio, momentum=momentum)
              for method in methods for ratio in ratios}  # fmt: skip
-    rows = [[METHODS[method].said, *(found[method, ratio].said() for ratio in ratios)] for method in methods]
-    series = [(METHODS[method].said, COLOURS[method], [(ratio, found[method, ratio]) for ratio in ratios])
+    rows = [[METHODS[method].name, *(found[method, ratio].said() for ratio in ratios)] for method in methods]
+    series = [(METHODS[method].name, COLOURS[method], [(ratio, found[method, ratio]) for ratio in ratios])
               for method in methods]  # fmt: skip
     ticks = {ratio: f"{ratio:g}:1" for ratio in ratios}
     name = "l2r-imbalance" + "-momentum" * (momentum > 0)
@@ -132,8 +132,8 @@ def background(results: Results) -> Section:
 
 def _mechanism(results: Results, name: str) -> list[Figure]:
     """Confusion counts and training curves of the same runs."""
-    chosen = {METHODS[m].said: (results.of(method=m), COLOURS[m]) for m in results.values("method")}
-    pair = {METHODS[method].said: results.of(method=method) for method in ("plain", "l2r")}
+    chosen = {METHODS[m].name: (results.of(method=m), COLOURS[m]) for m in results.values("method")}
+    pair = {METHODS[method].name: results.of(method=method) for method in ("plain", "l2r")}
     return [
         Figure(f"{name}-confusion", "Confusion on the test set at the end (Fig. 6).", confusions(pair), (8.4, 3.6)),
         Figure(f"{name}-curves", "Training curves (Fig. 7).", curves(chosen)),

@@ -15,8 +15,8 @@ def bias(results: Results) -> Section:
     found = {level: {m: results.spread("accuracy", method=m, ratio=level) for m in ("plain", "l2r")}
              for level in levels}  # fmt: skip
     wins = [level for level in levels if above(found[level]["l2r"], found[level]["plain"])]
-    series = [(METHODS[m].said, COLOURS[m], points(results, "ratio", "accuracy", method=m)) for m in ("plain", "l2r")]
-    rows = [(METHODS[m].said, "accuracy", {"method": m}) for m in ("plain", "l2r")]
+    series = [(METHODS[m].name, COLOURS[m], points(results, "ratio", "accuracy", method=m)) for m in ("plain", "l2r")]
+    rows = [(METHODS[m].name, "accuracy", {"method": m}) for m in ("plain", "l2r")]
     top = levels[-1]
     return Section(
         findings=[
@@ -54,7 +54,7 @@ def lesions(results: Results) -> Section:
             one_column("Plain accuracy of the same runs: two thirds of the test images are of one class.", results,
                        [(label, "accuracy", settings) for label, _, settings in rows], {}),
             Figure("lesions-confusion", "Confusion on the test set; classes akiec, bcc, bkl, df, mel, nv, vasc.",
-                   confusions({METHODS[m].said: results.of(method=m) for m in ("plain", "resample", "l2r")}),
+                   confusions({METHODS[m].name: results.of(method=m) for m in ("plain", "resample", "l2r")}),
                    (10.5, 3.4)),
         ],
     )  # fmt: skip
@@ -87,14 +87,14 @@ def both(results: Results) -> Section:
     others = {m: value for m, value in found.items() if m != "l2r"}
     best = max(others, key=lambda m: others[m].mean)
     by_class = [m for m in ("proportion", "resample") if m in found]
-    rows = [(METHODS[m].said, "accuracy", {"method": m}) for m in methods]
+    rows = [(METHODS[m].name, "accuracy", {"method": m}) for m in methods]
     return Section(
         findings=[
             Finding("open: does it help where labels are wrong and classes rare at once?",
-                    f"L2R {said(found['l2r'])} %, the best other ({METHODS[best].said}) {said(found[best])} %, plain "
+                    f"L2R {said(found['l2r'])} %, the best other ({METHODS[best].name}) {said(found[best])} %, plain "
                     f"{said(found['plain'])} %", None),
             Finding("rules for imbalance alone (inverse frequency, resampling) fail on noise (L2R, introduction)",
-                    ", ".join(f"{METHODS[m].said} {said(found[m])} %" for m in by_class),
+                    ", ".join(f"{METHODS[m].name} {said(found[m])} %" for m in by_class),
                     all(found[m].mean < found["l2r"].mean for m in by_class)),
         ],
         blocks=[
