@@ -1,4 +1,4 @@
-"""Pictures that several sections draw: lines over a setting, training curves, confusion counts, weight histograms."""
+"""Pictures that several experiments draw: lines, bars, training curves, confusion counts, weight histograms."""
 
 from __future__ import annotations
 
@@ -8,40 +8,37 @@ from typing import Any
 import numpy as np
 
 from bench.papers.measure import BINS, TOP
-from bench.papers.results import Results, Spread
+from bench.papers.results import Spread
 
 STYLE = {"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "axes.titlelocation": "left",
          "axes.titlesize": 10, "legend.frameon": False, "legend.fontsize": 9}  # fmt: skip
-# Okabe and Ito's colours: told apart by every eye
+# Okabe and Ito's colours, which colour-blind readers can tell apart
 COLOURS = {"plain": "#4D4D4D", "proportion": "#E69F00", "resample": "#009E73", "hard_mining": "#56B4E9",
            "random": "#CC79A7", "oracle": "#F0A030", "clean_only": "#999933", "l2r": "#0072B2", "fsr": "#D55E00",
            "fsr_2": "#882255"}  # fmt: skip
 BLUE, ORANGE = COLOURS["l2r"], COLOURS["fsr"]
 
-Line = tuple[str, str, list[tuple[Any, Spread | None]]]  # label, colour, (x, y over the seeds)
+Draw = Callable[[Any], None]  # fills a matplotlib figure
+Series = dict[str, tuple[str, list[Spread | None]]]  # label -> (colour, a number per place)
 
 
-def lines(
-    series: Sequence[Line], xlabel: str, ylabel: str, *, scale: float = 100, log: bool = False,
-    ticks: dict[Any, str] | None = None,
-) -> Callable[[Any], None]:  # fmt: skip
-    """Means over the seeds with bars from the worst to the best; `ticks` names the places on the x axis."""
+def lines(places: Sequence[float], series: Series, xlabel: str, ylabel: str, *, log: bool, ticks: list[str]) -> Draw:
+    """Means over the seeds with bars from the worst to the best; `ticks` labels the places on the x axis."""
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        for label, colour, points in series:
-            points = [(x, y) for x, y in points if y is not None]
+        for label, (colour, values) in series.items():
+            points = [(x, y) for x, y in zip(places, values, strict=True) if y is not None]
             if not points:
                 continue
-            x, y = [x for x, _ in points], scale * np.array([y.mean for _, y in points])
-            low, high = (scale * np.array([pick(y.values) for _, y in points]) for pick in (min, max))
+            x, y = [x for x, _ in points], 100 * np.array([y.mean for _, y in points])
+            low, high = (100 * np.array([pick(y.values) for _, y in points]) for pick in (min, max))
             axes.errorbar(x, y, [y - low, high - y], label=label, color=colour, marker="o", markersize=4, capsize=2,
                           linewidth=2.4 if colour in (BLUE, ORANGE) else 1.4)  # fmt: skip
         if log:
             axes.set_xscale("log")
-        if ticks:
-            axes.set_xticks(list(ticks), list(ticks.values()))
-            axes.minorticks_off()
+        axes.set_xticks(places, ticks)
+        axes.minorticks_off()
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
         figure.legend(loc="outside right center")
@@ -49,11 +46,8 @@ def lines(
     return draw
 
 
-def bars(
-    labels: Sequence[str], series: dict[str, tuple[str, list[Spread | None]]], ylabel: str, *, scale: float = 100,
-) -> Callable[[Any], None]:  # fmt: skip
-    """A group of bars for each label, with the mean over it and a line from the worst seed to the best.
-    series: label -> (colour, one value a label)."""
+def bars(labels: Sequence[str], series: Series, ylabel: str, *, scale: float = 100) -> Draw:
+    """A group of bars per label, with the mean above it and a line from the worst seed to the best."""
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -73,28 +67,26 @@ def bars(
     return draw
 
 
-def curves(named: dict[str, tuple[list[dict], str]], title: str = "") -> Callable[[Any], None]:
+def curves(named: dict[str, tuple[str, list[dict]]]) -> Draw:
     """Test accuracy (solid) and accuracy on the training labels as they are (dotted) over the steps, means over seeds.
-    named: label -> (results, colour)."""
+    named: label -> (colour, results)."""
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
-        for label, (results, colour) in named.items():
-            if not results:
-                continue
+        for label, (colour, results) in named.items():
             steps = [point[0] for point in results[0]["curve"]]
             for column, style in ((1, "-"), (3, ":")):
                 y = 100 * np.mean([[point[column] for point in result["curve"]] for result in results], 0)
                 axes.plot(steps, y, style, color=colour, label=label if column == 1 else None, linewidth=1.8)
         axes.set_xlabel("steps")
         axes.set_ylabel("accuracy, %")
-        axes.set_title(title or "solid: test images; dotted: training labels as they are, wrong ones included")
+        axes.set_title("solid: test images; dotted: training labels as they are, wrong ones included")
         figure.legend(loc="outside right center")
 
     return draw
 
 
-def confusions(named: dict[str, list[dict]]) -> Callable[[Any], None]:
+def confusions(named: dict[str, list[dict]]) -> Draw:
     """Shares of each true class's test images by predicted class, all seeds together. label -> results."""
 
     def draw(figure: Any) -> None:
@@ -108,14 +100,13 @@ def confusions(named: dict[str, list[dict]]) -> Callable[[Any], None]:
             axes.set_xticks(range(len(counts)))
             axes.set_yticks(range(len(counts)))
             axes.tick_params(labelsize=7)
-            for side in ("top", "right"):
-                axes.spines[side].set_visible(True)
+            axes.spines[["top", "right"]].set_visible(True)
         figure.colorbar(shown, ax=panels, shrink=0.8, label="share of the true class")
 
     return draw
 
 
-def weights(named: dict[str, list[dict]]) -> Callable[[Any], None]:
+def weights(named: dict[str, list[dict]]) -> Draw:
     """Histograms of n * w of right and of wrong labels. title -> mappings {"right": histogram, "wrong": histogram}."""
 
     def draw(figure: Any) -> None:
@@ -137,8 +128,3 @@ def weights(named: dict[str, list[dict]]) -> Callable[[Any], None]:
         panels[0].set_ylabel("% of the kind")
 
     return draw
-
-
-def points(results: Results, x: str, path: str, **settings: Any) -> list[tuple[Any, Spread | None]]:
-    """For `lines`: the number at `path` at each value that the setting `x` takes."""
-    return [(value, results.spread(path, **settings, **{x: value})) for value in results.values(x, **settings)]

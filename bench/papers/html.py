@@ -5,8 +5,8 @@ from __future__ import annotations
 from base64 import b64encode
 from html import escape
 
-from bench.papers.section import Figure, Section, Table
-from bench.papers.telling import GROUPS, VERDICTS, Chapter, conditions, overview
+from bench.papers.chapter import VERDICTS, Chapter, overview
+from bench.papers.experiments.experiment import Block, Figure, Finding
 
 STYLE = """
 :root { color-scheme: light; --ink: #1c1c1c; --soft: #666; --line: #ddd; --good: #00734f; --bad: #a63c00; }
@@ -25,18 +25,20 @@ figcaption, .caption { font-size: .88rem; color: var(--soft); } .small { font-si
 
 
 def page(opening: str, chapters: list[Chapter], pictures: dict[str, bytes]) -> str:
-    headers, rows = overview(chapters)
     body = [f"<h1>The papers' experiments</h1><p>{escape(opening)}</p>", _contents(chapters), "<h2>All findings</h2>"]
+    headers, rows = overview(chapters)
     linked = [
-        [row[0] and f'<a href="#{row[0]}">{row[0]}</a>', escape(row[1]), escape(row[2]), _verdict(row[3])]
-        for row in rows
+        [name and f'<a href="#{name}">{name}</a>', escape(claim), escape(here), _verdict(verdict)]
+        for name, claim, here, verdict in rows
     ]
-    body.append(_table([escape(header) for header in headers], linked, "findings"))
-    for experiment, results, section in chapters:
-        body.append(f'<h2 id="{experiment.name}">{escape(experiment.title)}</h2>')
-        body.append(f'<p class="caption"><b>{experiment.name}</b> · {experiment.paper}, {escape(experiment.shows)}</p>')
-        body.append(_section(section, pictures))
-        body.append(f'<p class="small">{escape(conditions(experiment, results))}</p>')
+    body.append(_table(headers, linked, "findings"))
+    for chapter in chapters:
+        about = chapter.experiment
+        body.append(f'<h2 id="{about.name}">{escape(about.title)}</h2>')
+        body.append(f'<p class="caption"><b>{about.name}</b> · {about.paper}, {escape(about.shows)}</p>')
+        body.append(f"<ul>{''.join(map(finding, chapter.findings))}</ul>")
+        body += [block(each, pictures) for each in chapter.blocks]
+        body.append(f'<p class="small">{escape(chapter.conditions)}</p>')
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>The papers\' experiments</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -45,38 +47,32 @@ def page(opening: str, chapters: list[Chapter], pictures: dict[str, bytes]) -> s
 
 
 def _contents(chapters: list[Chapter]) -> str:
-    parts = []
-    for group in GROUPS:
-        entries = [f'<li><a href="#{e.name}">{escape(e.title)}</a></li>' for e, _, _ in chapters if e.paper == group]
-        if entries:
-            parts.append(f"<div><b>{group}</b><ul>{''.join(entries)}</ul></div>")
+    groups: dict[str, str] = {"L2R": "", "reimplementation": "", "FSR": ""}
+    for about in (chapter.experiment for chapter in chapters):
+        groups[about.paper] += f'<li><a href="#{about.name}">{escape(about.title)}</a></li>'
+    parts = (f"<div><b>{group}</b><ul>{entries}</ul></div>" for group, entries in groups.items() if entries)
     return f"<nav>{''.join(parts)}</nav>"
 
 
-def _section(section: Section, pictures: dict[str, bytes]) -> str:
-    parts = []
-    if section.findings:
-        items = [f"<li>{escape(f.claim)}: {escape(f.here)}. {_verdict(VERDICTS[f.holds])}</li>"
-                 for f in section.findings]  # fmt: skip
-        parts.append(f"<ul>{''.join(items)}</ul>")
-    for block in section.blocks:
-        if isinstance(block, Table):
-            rows = [[escape(cell) for cell in row] for row in block.rows]
-            parts.append(f'<div class="caption">{escape(block.caption)}</div>')
-            parts.append(_table([escape(header) for header in block.headers], rows, "numbers"))
-        elif isinstance(block, Figure):
-            image = b64encode(pictures[block.name]).decode()
-            alt = escape(block.caption, quote=True)
-            parts.append(f'<figure><img src="data:image/png;base64,{image}" alt="{alt}">')
-            parts.append(f"<figcaption>{escape(block.caption)}</figcaption></figure>")
-        else:
-            parts.append(f"<p>{escape(block)}</p>")
-    return "".join(parts)
+def finding(found: Finding) -> str:
+    return f"<li>{escape(found.claim)}: {escape(found.here)}. {_verdict(VERDICTS[found.holds])}</li>"
+
+
+def block(part: Block, pictures: dict[str, bytes]) -> str:
+    if isinstance(part, str):
+        return f"<p>{escape(part)}</p>"
+    caption = escape(part.caption)
+    if isinstance(part, Figure):
+        image = b64encode(pictures[part.name]).decode()
+        shown = f'<img src="data:image/png;base64,{image}" alt="{caption}">'
+        return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
+    rows = [[escape(cell) for cell in row] for row in part.rows]
+    return f'<div class="caption">{caption}</div>' + _table([*map(escape, part.headers)], rows, "numbers")
 
 
 def _verdict(text: str) -> str:
     kind = {VERDICTS[True]: "true", VERDICTS[False]: "false"}.get(text)
-    return f'<span class="{kind}">{text}</span>' if kind else "" if text == VERDICTS[None] else escape(text)
+    return f'<span class="{kind}">{text}</span>' if kind else ""
 
 
 def _table(headers: list[str], rows: list[list[str]], kind: str) -> str:

@@ -9,12 +9,11 @@ import matplotlib
 import matplotlib.figure
 
 from bench.papers import html, markdown
+from bench.papers.chapter import Chapter
 from bench.papers.drawing import STYLE
 from bench.papers.experiments import EXPERIMENTS
+from bench.papers.experiments.experiment import Figure
 from bench.papers.results import Results
-from bench.papers.section import Figure
-from bench.papers.sections import SECTIONS
-from bench.papers.sections.notes import NOTES
 from bench.papers.sources import PapersError
 from bench.record import write_whole
 
@@ -39,22 +38,16 @@ def write_report(folder: Path, markdown_file: Path, html_file: Path) -> list[Pat
     found = {name: Results.load(file) for name in EXPERIMENTS if (file := folder / f"{name}.json").exists()}
     if not found:
         raise PapersError(f"fastrw.papers: --results must be a folder of results, got none in {folder}")
-    chapters = [(EXPERIMENTS[name], results, SECTIONS[name](results)) for name, results in found.items()]
-    for experiment, results, section in chapters:
-        if note := NOTES.get((experiment.name, results.scale)):
-            section.blocks.insert(0, note)
-    pictures = {}
+    chapters = [Chapter.of(EXPERIMENTS[name], results) for name, results in found.items()]
     with matplotlib.rc_context(STYLE):
-        for _, _, section in chapters:
-            for block in section.blocks:
-                if isinstance(block, Figure):
-                    pictures[block.name] = picture(block)
-    plots = markdown_file.parent / "plots"
-    for name, image in pictures.items():
-        write_whole(plots / f"{name}.png", image)
-    write_whole(markdown_file, markdown.page(OPENING, chapters).encode())
-    write_whole(html_file, html.page(OPENING, chapters, pictures).encode())
-    return [markdown_file, html_file, *(plots / f"{name}.png" for name in pictures)]
+        pictures = {block.name: picture(block) for each in chapters for block in each.blocks
+                    if isinstance(block, Figure)}  # fmt: skip
+    pages = {markdown_file: markdown.page(OPENING, chapters), html_file: html.page(OPENING, chapters, pictures)}
+    files = {file: text.encode() for file, text in pages.items()}
+    files |= {markdown_file.parent / "plots" / f"{name}.png": image for name, image in pictures.items()}
+    for file, content in files.items():
+        write_whole(file, content)
+    return [*files]
 
 
 def picture(figure: Figure) -> bytes:

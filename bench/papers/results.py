@@ -1,4 +1,4 @@
-"""The kept trials of an experiment, asked by their settings."""
+"""The kept trials of an experiment, looked up by their settings."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class Spread:
     def mean(self) -> float:
         return statistics.mean(self.values)
 
-    def said(self, scale: float = 100, digits: int = 1) -> str:
-        """Mean ± standard deviation (of one value: that value), times `scale`."""
-        text = f"{scale * self.mean:.{digits}f}"
-        return f"{text} ± {scale * statistics.stdev(self.values):.{digits}f}" if len(self.values) > 1 else text
+    def said(self) -> str:
+        """Mean ± standard deviation (of one value: that value), in per cent."""
+        text = f"{100 * self.mean:.1f}"
+        return f"{text} ± {100 * statistics.stdev(self.values):.1f}" if len(self.values) > 1 else text
 
 
 class Results:
-    """What `run` wrote of one experiment."""
+    """What `run` wrote of one experiment. Settings are asked for by name; `fsr__capacity` is one of FSR's own."""
 
     def __init__(self, document: dict[str, Any]):
         self.name, self.scale, self.header = document["experiment"], document["scale"], document
-        self.trials = [(_flat(_whole(kept["trial"])), kept) for kept in document["trials"]]
+        self.trials = [(_flat(kept["trial"]), kept) for kept in document["trials"]]
 
     @classmethod
     def load(cls, file: Path) -> Results:
@@ -49,18 +49,18 @@ class Results:
             raise PapersError(f"fastrw.papers: {file} must be what a run wrote, got: {error!r}") from error
 
     def of(self, **settings: Any) -> list[dict[str, Any]]:
-        """The results at these settings; `fsr__capacity` asks for FSR's own."""
+        """The results at these settings."""
         return [kept["result"] for _, kept in self._at(settings)]
 
     def spread(self, path: str, **settings: Any) -> Spread | None:
-        """The number at `path` ("accuracy", "fine_tuned.accuracy") over the trials at these settings, or None."""
+        """The number at `path` ("accuracy", "fine_tuned.accuracy"; "error" is 1 - accuracy) over the trials at these
+        settings, or None."""
         found = [value for result in self.of(**settings) if (value := _reach(result, path)) is not None]
         return Spread(tuple(found)) if found else None
 
     def values(self, setting: str, **settings: Any) -> list[Any]:
         """The values that a setting takes, in the order of the trials."""
-        found = [_seen(flat.get(setting.replace("__", "."))) for flat, _ in self._at(settings)]
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(flat.get(setting) for flat, _ in self._at(settings)))
 
     @property
     def images(self) -> str:
@@ -71,30 +71,22 @@ class Results:
         return sum(kept["seconds"] for _, kept in self.trials)
 
     def _at(self, settings: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        wanted = {name.replace("__", "."): _seen(value) for name, value in settings.items()}
         for flat, kept in self.trials:
-            if all(_seen(flat.get(name)) == value for name, value in wanted.items()):
+            if all(flat.get(name) == value for name, value in settings.items()):
                 yield flat, kept
 
 
-def _whole(settings: dict[str, Any]) -> dict[str, Any]:
-    """With the defaults that `Trial.settings` left out."""
-    settings = dict(settings)
-    return {**asdict(KINDS[settings.pop("kind")]()), **settings}
-
-
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    own = settings.get("fsr") or {}
-    return {**settings, **{f"fsr.{name}": value for name, value in own.items()}}
+    """With the defaults that `Trial.settings` left out and FSR's own; JSON's lists are the tuples that they were."""
+    settings = dict(settings)
+    whole = {**asdict(KINDS[settings.pop("kind")]()), **settings}
+    whole |= {f"fsr__{name}": value for name, value in (whole.get("fsr") or {}).items()}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in whole.items()}
 
 
-def _seen(value: Any) -> Any:
-    """Lists of JSON as the tuples that they were."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _reach(result: dict[str, Any], path: str) -> float | None:
+def _reach(result: Any, path: str) -> float | None:
+    if path == "error":
+        return 1 - result["accuracy"]
     for name in path.split("."):
-        if not isinstance(result, dict) or (result := result.get(name)) is None:
-            return None
+        result = result.get(name) if isinstance(result, dict) else None
     return result

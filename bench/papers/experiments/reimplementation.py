@@ -4,49 +4,146 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from bench.papers.drawing import confusions
 from bench.papers.experiments.common import BACKGROUND, BIAS, CIFAR_CPU, LESIONS, LONG_TAIL, grid
-from bench.papers.experiments.experiment import Experiment
-from bench.papers.trial import Trial
+from bench.papers.experiments.experiment import Experiment, Figure, Finding
+from bench.papers.experiments.parts import Axis, Row, above, beats, column, columns, lines, said
+from bench.papers.methods import METHODS
+from bench.papers.results import Results
 
 BIASES = {"cpu": (0.5, 0.7, 0.9), "paper": (0.5, 0.6, 0.7, 0.8, 0.9)}
 PER_CLASS = {"cpu": (1, 3, 10, 30), "paper": (1, 3, 5, 10, 20, 40)}
 EVERY = {"cpu": (1, 2, 5, 20), "paper": (1, 2, 5, 10, 50)}
-
-
-def bias(scale: str) -> list[Trial]:
-    return grid(BIAS[scale], {"cpu": 2, "paper": 5}[scale], ratio=BIASES[scale], method=("plain", "l2r"))
-
-
-def lesions(scale: str) -> list[Trial]:
-    return grid(LESIONS[scale], 3, method=("plain", "resample", "l2r"))
-
-
-def per_class(scale: str) -> list[Trial]:
-    return grid(LESIONS[scale], 2, clean=PER_CLASS[scale], method=("l2r",))
-
-
-def both(scale: str) -> list[Trial]:
-    base = replace(LONG_TAIL[scale], noise="uniform", flip=0.4, ratio=10)
-    return grid(base, 2, method=("plain", "proportion", "resample", "random", "l2r"))
-
-
-def every(scale: str) -> list[Trial]:
-    return grid(BACKGROUND[scale], 2, method=("l2r",), every=EVERY[scale])
-
-
 LESIONS_CPU = (
     "images at 28x28 and our own split by lesion (8,022 training images); 800 steps of Adam at 0.003, a network of "
     "three strided convolutions with GroupNorm"
 )
+
+PLAIN, L2R = Row("plain", "plain"), Row(METHODS["l2r"].name, "l2r")
+RARE = ("proportion", "resample")
+BOTH = {m: Row(METHODS[m].name, m) for m in ("plain", *RARE, "random", "l2r")}
+LESION_ROWS = (  # the paper's numbers: balanced accuracy on HAM10000, in per cent
+    Row("plain", "plain", "balanced_accuracy", "14.07"),
+    Row("weighted sampling", "resample", "balanced_accuracy", "16.69"),
+    Row("L2R", "l2r", "balanced_accuracy", "65.56"),
+)
+EVERY_ROW = Row("L2R", "l2r")
+SHARE = Axis(("ratio",), "{:.0%}", "share of class 0 in the training set")
+SIZE = Axis(("clean",), "{} a class", "clean images of each class", "{}", log=True)
+ONE_IN = Axis(("every",), "one in {}", "N: weights at one step in N", "{}", log=True)
+
+
+def bias_claim(results: Results) -> Finding:
+    levels = sorted(results.values("ratio"))
+    pairs = [(L2R.at(results, ratio=level), PLAIN.at(results, ratio=level)) for level in levels]
+    wins = sum(above(*pair) is True for pair in pairs)
+    here = "at {} of {}; at {:.0%}, {} % against {} %".format(wins, len(levels), levels[-1], *map(said, pairs[-1]))
+    return Finding("reweighting beats SGD at every bias from 50 to 90 %", here, wins == len(levels))
+
+
+def size_claim(results: Results) -> Finding:
+    found = {size: LESION_ROWS[2].at(results, clean=size) for size in sorted(results.values("clean"))}
+    few, best = min(found), max(found, key=lambda size: found[size].mean)
+    return Finding("open: how many clean images does it take? The paper used 3 a class",
+                   f"{said(found[few])} % with {few}, best {said(found[best])} % with {best}", None)  # fmt: skip
+
+
+def both_claims(results: Results) -> list[Finding]:
+    found = {m: row.at(results) for m, row in BOTH.items()}
+    best = max((m for m in found if m != "l2r"), key=lambda m: found[m].mean)
+    return [
+        Finding("open: does it help where labels are wrong and classes rare at once?",
+                f"L2R {said(found['l2r'])} %, the best other ({METHODS[best].name}) {said(found[best])} %, plain "
+                f"{said(found['plain'])} %", None),
+        Finding("rules for imbalance alone (inverse frequency, resampling) fail on noise (L2R, introduction)",
+                ", ".join(f"{METHODS[m].name} {said(found[m])} %" for m in RARE),
+                all(found[m].mean < found["l2r"].mean for m in RARE)),
+    ]  # fmt: skip
+
+
+def every_claim(results: Results) -> Finding:
+    found = {k: EVERY_ROW.at(results, every=k) for k in sorted(results.values("every"))}
+    (first, second, *_), worst = found, min(found, key=lambda k: found[k].mean)
+    return Finding("open: can weights be found at one step in N only (the steps between are plain)?",
+                   f"{said(found[first])} % at every step, {said(found[second])} % at one in {second}, "
+                   f"{said(found[worst])} % at one in {worst}", None)  # fmt: skip
+
+
+def lesion_confusion(results: Results) -> Figure:
+    counts = {METHODS[m].name: results.of(method=m) for m in ("plain", "resample", "l2r")}
+    caption = "Confusion on the test set; classes akiec, bcc, bkl, df, mel, nv, vasc."
+    return Figure("lesions-confusion", caption, confusions(counts), (10.5, 3.4))
+
+
 EXPERIMENTS = (
-    Experiment("bias", "CIFAR-10 with one class at 50 to 90 % of the images", "reimplementation", "its toy problem",
-               "cifar10", bias, differs={"cpu": CIFAR_CPU, "paper": "network and steps are ours: none are told"}),
-    Experiment("lesions", "HAM10000 skin lesions, 7 classes", "reimplementation", "its main result", "ham10000",
-               lesions, differs={"cpu": LESIONS_CPU, "paper": "28x28 images, own split, ResNet-32"}),
-    Experiment("validation-size", "How many clean images a class: 1, 3, 5, ...", "reimplementation",
-               "open question 2, next check 2", "ham10000", per_class, differs={"cpu": LESIONS_CPU}),
-    Experiment("noise-and-imbalance", "Wrong labels and rare classes at once", "reimplementation", "open question 1",
-               "cifar10", both, differs={"cpu": CIFAR_CPU.replace("2,000", "4,100")}),
-    Experiment("every", "Weights at one step in N", "reimplementation", "its third experiment", "cifar10", every,
-               differs={"cpu": CIFAR_CPU}),
+    Experiment(
+        "bias", "CIFAR-10 with one class at 50 to 90 % of the images", "reimplementation", "its toy problem", "cifar10",
+        lambda scale: grid(BIAS[scale], {"cpu": 2, "paper": 5}[scale], ratio=BIASES[scale], method=("plain", "l2r")),
+        claims=(bias_claim,),
+        blocks=(
+            "The text at hand does not tell what the bias is a share of. Here it is the share of the training images "
+            "that are of class 0, the other nine being equally rare; the test set is balanced.",
+            columns("Test accuracy by the share of one class.", (PLAIN, L2R), SHARE),
+            lines("bias", "Test accuracy against the bias.", (PLAIN, L2R), SHARE),
+        ),
+        differs={"cpu": CIFAR_CPU, "paper": "network and steps are ours: none are told"},
+    ),
+    Experiment(
+        "lesions", "HAM10000 skin lesions, 7 classes", "reimplementation", "its main result", "ham10000",
+        lambda scale: grid(LESIONS[scale], 3, method=("plain", "resample", "l2r")),
+        claims=(
+            beats("L2R far exceeds unweighted training in balanced accuracy", LESION_ROWS[2], LESION_ROWS[0]),
+            beats("L2R far exceeds weighted sampling", LESION_ROWS[2], LESION_ROWS[1]),
+        ),
+        blocks=(
+            column("Balanced accuracy (the mean of the classes' recalls) on HAM10000, 3 clean images a class.",
+                   LESION_ROWS),
+            column("Plain accuracy of the same runs: two thirds of the test images are of one class.",
+                   [replace(row, path="accuracy", paper=None) for row in LESION_ROWS]),
+            lesion_confusion,
+        ),
+        differs={"cpu": LESIONS_CPU, "paper": "28x28 images, own split, ResNet-32"},
+        note="The two baselines of the paper, at 14 and 17 %, are at the level of one answer for everything (1/7). "
+             "With the same kind of data and a small network ours reach 45 and 48 %, and L2R with 21 clean images "
+             "stays below them: about 70 % of its weights are 0, and 800 steps are few. So the paper's gap rests on "
+             "its baselines as much as on the method; nothing here says what L2R would reach after its longer training "
+             "on larger images.",
+    ),
+    Experiment(
+        "validation-size", "How many clean images a class: 1, 3, 5, ...", "reimplementation",
+        "open question 2, next check 2", "ham10000",
+        lambda scale: grid(LESIONS[scale], 2, clean=PER_CLASS[scale], method=("l2r",)),
+        claims=(size_claim,),
+        blocks=(
+            columns("Balanced accuracy on HAM10000 by clean images of each class.",
+                    [replace(LESION_ROWS[2], paper=None)], SIZE),
+            lines("validation-size", "Balanced accuracy against the size of the clean set.", LESION_ROWS[2:], SIZE,
+                  "balanced accuracy, %"),
+        ),
+        differs={"cpu": LESIONS_CPU},
+    ),
+    Experiment(
+        "noise-and-imbalance", "Wrong labels and rare classes at once", "reimplementation", "open question 1",
+        "cifar10",
+        lambda scale: grid(replace(LONG_TAIL[scale], noise="uniform", flip=0.4, ratio=10), 2, method=tuple(BOTH)),
+        claims=(both_claims,),
+        blocks=(
+            column("Test accuracy with a long tail of 10:1 and 40 % of the labels flipped to any other class.",
+                   [*BOTH.values()]),
+        ),
+        differs={"cpu": CIFAR_CPU.replace("2,000", "4,100")},
+    ),
+    Experiment(
+        "every", "Weights at one step in N", "reimplementation", "its third experiment", "cifar10",
+        lambda scale: grid(BACKGROUND[scale], 2, method=("l2r",), every=EVERY[scale]),
+        claims=(every_claim,),
+        blocks=(
+            columns("Test accuracy with 40 % of the labels flipped to one class.", [EVERY_ROW], ONE_IN),
+            lines("every", "Test accuracy against the steps between two reweighted ones.", [EVERY_ROW], ONE_IN),
+        ),
+        differs={"cpu": CIFAR_CPU},
+        note="The steps between are plain ones, and the network learns wrong labels in them: with weights at every "
+             "other step almost half of the gain over plain training is lost. Where time must be saved, a cheaper "
+             "exact step (`overhead`) is worth more than a rarer one.",
+    ),
 )  # fmt: skip

@@ -1,22 +1,35 @@
-"""What both forms of the report say in the same words."""
+"""What both forms of the report say of one experiment."""
 
 from __future__ import annotations
 
-from bench.papers.experiments import Experiment
-from bench.papers.results import Results
-from bench.papers.section import Section
+from dataclasses import dataclass
 
-Chapter = tuple[Experiment, Results, Section]
+from bench.papers.experiments.experiment import Block, Experiment, Finding
+from bench.papers.results import Results
+
 VERDICTS = {True: "holds", False: "does not hold", None: "-"}
-GROUPS = ("L2R", "reimplementation", "FSR")
+
+
+@dataclass(frozen=True)
+class Chapter:
+    experiment: Experiment
+    findings: list[Finding]
+    blocks: list[Block]
+    conditions: str
+
+    @classmethod
+    def of(cls, experiment: Experiment, results: Results) -> Chapter:
+        return cls(
+            experiment, experiment.findings(results), experiment.section(results), conditions(experiment, results)
+        )
 
 
 def conditions(experiment: Experiment, results: Results) -> str:
-    """Where the numbers come from and in what they are not the paper's."""
+    """Where the numbers come from and how they differ from the paper's."""
     machine, versions = results.header["machine"], results.header["versions"]
     where = machine.get("gpu") or f"{machine['cpu']}, {machine['threads']} thread(s)"
     differs = experiment.differs.get(results.scale, "")
-    seeds = len({kept["trial"].get("seed", 0) for _, kept in results.trials})
+    seeds = len({trial["seed"] for trial, _ in results.trials})
     text = f"Scale {results.scale}: {len(results.trials)} trials, {seeds} seed(s), {results.seconds / 60:.0f} minutes. "
     text += f"Images: {results.images}. " if experiment.data else ""
     text += f"Differs from the paper: {differs}. " if differs else ""
@@ -26,8 +39,8 @@ def conditions(experiment: Experiment, results: Results) -> str:
 def overview(chapters: list[Chapter]) -> tuple[list[str], list[list[str]]]:
     """Headers and rows of the table of all findings; the first cell is the experiment's name, once."""
     rows = [
-        ["" if index else experiment.name, finding.claim, finding.here, VERDICTS[finding.holds]]
-        for experiment, _, section in chapters
-        for index, finding in enumerate(section.findings)
+        ["" if index else chapter.experiment.name, finding.claim, finding.here, VERDICTS[finding.holds]]
+        for chapter in chapters
+        for index, finding in enumerate(chapter.findings)
     ]
     return ["experiment", "the paper's claim", "found here", ""], rows
