@@ -16,6 +16,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from fastrw.demo.resume import replacing
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -121,14 +123,8 @@ def progress(about: str = "") -> Iterator[Callable[[str], None]]:
 
 def write_whole(path: str | os.PathLike, content: bytes) -> None:
     """Put `content` at `path` in one step: a reader sees the old file or the new one, never a part."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_json(path: str | os.PathLike | None, result: dict) -> None:

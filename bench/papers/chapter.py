@@ -19,9 +19,8 @@ class Chapter:
 
     @classmethod
     def of(cls, experiment: Experiment, results: Results) -> Chapter:
-        return cls(
-            experiment, experiment.findings(results), experiment.section(results), conditions(experiment, results)
-        )
+        said = experiment.findings(results), experiment.section(results), conditions(experiment, results)
+        return cls(experiment, *said)
 
 
 def conditions(experiment: Experiment, results: Results) -> str:

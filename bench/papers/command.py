@@ -61,29 +61,19 @@ def parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    which = argparse.ArgumentParser(add_help=False)
+    which.add_argument("names", nargs="*", metavar="NAME", default=["*"],
+                       help="experiments, by name or pattern (default: all)")  # fmt: skip
+    which.add_argument("--scale", choices=SCALES, default="cpu",
+                       help="cpu: minutes to an hour on two cores (default); paper: a GPU")  # fmt: skip
     each = words.add_subparsers(required=True, metavar="list | run | report")
-    names = {
-        "nargs": "*",
-        "metavar": "NAME",
-        "default": ["*"],
-        "help": "experiments, by name or pattern (default: all)",
-    }
-    scale = {
-        "choices": SCALES,
-        "default": "cpu",
-        "help": "cpu: minutes to an hour on two cores (default); paper: a GPU",
-    }
 
-    listing = each.add_parser("list", help="the experiments, their trials and what they show")
+    listing = each.add_parser("list", parents=[which], help="the experiments, their trials and what they show")
     listing.set_defaults(do=show_list)
-    listing.add_argument("names", **names)
-    listing.add_argument("--scale", **scale)
     listing.add_argument("--json", action="store_true", help="every trial's settings, for programs")
 
-    running = each.add_parser("run", help="run experiments, or go on with them")
+    running = each.add_parser("run", parents=[which], help="run experiments, or go on with them")
     running.set_defaults(do=run)
-    running.add_argument("names", **names)
-    running.add_argument("--scale", **scale)
     running.add_argument("--data", metavar="DIR", help="folder (or file) of images; default: scikit-learn's digits")
     running.add_argument("--download", action="store_true", help="let torchvision fetch what --data lacks")
     running.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"results and state (default: {OUT})")
@@ -124,10 +114,12 @@ def show_list(options: argparse.Namespace, console: Console) -> int:
         count = str(len(each.trials(options.scale)))
         table.add_row(each.name, each.title, f"{each.paper}, {each.shows}", each.data or "-", count)
     console.print(table)
-    for text in dict.fromkeys(each.differs.get(options.scale) for each in experiments):
-        if text:
-            names = ", ".join(each.name for each in experiments if each.differs.get(options.scale) == text)
-            console.print(f"[bold]{names}[/bold] differs from the paper: {text}\n", highlight=False)
+    differs: dict[str, list[str]] = {}
+    for each in experiments:
+        differs.setdefault(each.differs.get(options.scale, ""), []).append(each.name)
+    differs.pop("", None)
+    for text, names in differs.items():
+        console.print(f"[bold]{', '.join(names)}[/bold] differs from the paper: {text}\n", highlight=False)
     return 0
 
 
@@ -147,25 +139,24 @@ def run(options: argparse.Namespace, console: Console) -> int:
         with Progress(*look, console=screen) as progress, ctrl_c() as stopped:
             everything = progress.add_task("all trials", total=sum(len(trials) for _, trials in plan))
             one = progress.add_task("")
+
+            def advance(done: int, total: int) -> None:
+                progress.update(one, completed=done, total=total)
+
             for experiment, trials in plan:
                 kept = []
                 for trial in trials:
                     images = sources.images(trial.data, options.data, options.download) if trial.data else None
-                    what = " ".join(str(word) for word in (experiment.name, getattr(trial, "method", ""), trial.seed))
-
-                    def advance(done: int, total: int, what: str = what) -> None:
-                        progress.update(one, completed=done, total=total, description=what)
-
-                    progress.reset(one, description=what)
+                    words = (experiment.name, getattr(trial, "method", ""), trial.seed)
+                    progress.reset(one, description=" ".join(map(str, words)))
                     kept.append(store.run(trial, images, device=options.device, on_step=advance, stopped=stopped))
                     progress.advance(everything)
                 write(options.out / f"{experiment.name}.json", experiment, options.scale, header, kept)
     except Stopped:
         console.print("stopped and saved: the same command goes on from here", soft_wrap=True)
         return 130
-    console.print(
-        f"written: {options.out}{os.sep}EXPERIMENT.json; python -m bench.papers report --results {options.out}"
-    )
+    done = f"written: {options.out}{os.sep}EXPERIMENT.json"
+    console.print(f"{done}; python -m bench.papers report --results {options.out}")
     return 0
 
 

@@ -81,6 +81,7 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     settings = dict(settings)
     whole = {**asdict(KINDS[settings.pop("kind")]()), **settings}
     whole |= {f"fsr__{name}": value for name, value in (whole.get("fsr") or {}).items()}
+    whole["layers"] = whole.get("fsr__params") or whole.get("params") or "all"  # whose gradients are compared
     return {name: tuple(value) if isinstance(value, list) else value for name, value in whole.items()}
 
 

@@ -63,7 +63,7 @@ class Experiment:
 
     def section(self, results: Results) -> list[Block]:
         note = [self.note] if self.note and results.scale == "cpu" else []
-        return note + [*_made(self.blocks, results)]
+        return [*note, *_made(self.blocks, results)]
 
 
 def _made(parts: Sequence[Any], results: Results) -> Iterator[Any]:

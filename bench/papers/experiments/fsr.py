@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.papers.drawing import COLOURS, bars
 from bench.papers.experiments.common import CIFAR_CPU, LONG_TAIL, UNIFORM, grid
-from bench.papers.experiments.experiment import Experiment, Figure, Finding, Table
-from bench.papers.experiments.parts import Axis, Row, above, beats_along, columns, lines, said
+from bench.papers.experiments.experiment import Experiment, Finding, Table
+from bench.papers.experiments.parts import Axis, Row, above, beats_along, columns, picture, said
 from bench.papers.results import Results
 from bench.papers.training import Options, Training
 from bench.papers.trial import Trial
@@ -73,9 +73,14 @@ TABLE_6 = (
 )
 TABLE_7 = (PLAIN, replace(FSR, paper={(0.2, 10): "85.7", (0.2, 50): "77.4", (0.2, 200): "65.5", (0.4, 10): "81.6",
                                       (0.4, 50): "69.8", (0.4, 200): "49.5"}))  # fmt: skip
-FLIP, RATIO = Axis(("flip",), "{:.0%}"), Axis(("ratio",), "{:g}:1")
-BOTH = Axis(("flip", "ratio"), "{:.0%}, {:g}:1")
-CAPACITY = Axis(("fsr__capacity",), "{}", "examples in the dictionary", log=True)
+FLIP, RATIO = Axis(("flip",), "{:.0%}".format), Axis(("ratio",), "{:g}:1".format)
+BOTH = Axis(("flip", "ratio"), lambda point: "{:.0%}, {:g}:1".format(*point))
+CAPACITY = Axis(("fsr__capacity",), str, "examples in the dictionary", log=True)
+PUSHER = Axis(("fsr__pusher",), lambda name: name.replace("_", " "), tick=lambda name: name.replace("_", "\n"))
+PUSHER_ROWS = Row("test accuracy", "fsr"), Row("purity", "fsr", "purity", shade="fsr_2")
+LAYERS = Axis(("layers",), lambda params: {"last": "last layer", "all": "all layers"}.get(
+    params, f"last layer and {len(params) - 1} below"))  # fmt: skip
+LAYER_ROWS = Row("FSR-Raw", "fsr"), Row("L2R", "l2r")
 SIZE_ROWS = tuple(
     Row(f"{label}, {path}", "fsr", path, settings=settings, shade=shade)
     for label, path, settings, shade in (
@@ -103,81 +108,46 @@ def _tail_rows(results: Results) -> list[Row]:
 
 
 def pusher_claims(results: Results) -> list[Finding]:
-    found, purity = _by_pusher(results, "accuracy"), _by_pusher(results, "purity")
+    found, purity = (row.along(results, PUSHER) for row in PUSHER_ROWS)
     best, worst = (pick(found, key=lambda name: found[name].mean) for pick in (max, min))
     least, most = (100 * pick(p.mean for p in purity.values()) for pick in (min, max))
     return [
         Finding("the meta-margin is the best pusher",
-                f"best: {best} {said(found[best])} %; meta-margin {said(found['meta margin'])} %",
-                best == "meta margin"),
-        Finding("forgetting events are the worst", f"worst: {worst} {said(found[worst])} %",
-                worst == "forgetting events"),
+                f"best: {PUSHER.heading(best)} {said(found[best])} %; meta-margin {said(found['meta_margin'])} %",
+                best == "meta_margin"),
+        Finding("forgetting events are the worst", f"worst: {PUSHER.heading(worst)} {said(found[worst])} %",
+                worst == "forgetting_events"),
         Finding("all of them mostly pick right labels",
                 f"purity from {least:.0f} to {most:.0f} %, where 60 % of the labels are right", least > 70),
     ]  # fmt: skip
 
 
-def pusher_blocks(results: Results) -> list[Table | Figure]:
-    found, purity = _by_pusher(results, "accuracy"), _by_pusher(results, "purity")
-    return [
-        Table("FSR by pusher, 40 % of the labels flipped to any other class (Fig. 5 right).",
-              ["pusher", "test accuracy, %", "purity, %"],
-              [[name, said(found[name]), said(purity[name])] for name in found]),
-        Figure("fsr-pushers", "Accuracy, and purity of the dictionary, by pusher (Fig. 5 right).",
-               bars([name.replace(" ", "\n") for name in found],
-                    {"test accuracy": (COLOURS["fsr"], [*found.values()]),
-                     "purity": (COLOURS["fsr_2"], [*purity.values()])}, "%")),
-    ]  # fmt: skip
+def pusher_table(results: Results) -> Table:
+    found, purity = (row.along(results, PUSHER) for row in PUSHER_ROWS)
+    rows = [[PUSHER.heading(name), said(found[name]), said(purity[name])] for name in found]
+    return Table("FSR by pusher, 40 % of the labels flipped to any other class (Fig. 5 right).",
+                 ["pusher", "test accuracy, %", "purity, %"], rows)  # fmt: skip
 
 
-def _by_pusher(results: Results, path: str) -> dict[str, Any]:
-    return {name.replace("_", " "): results.spread(path, fsr__pusher=name) for name in results.values("fsr__pusher")}
+def within(claim: str, rows: Sequence[Row], axis: Axis, holds: Callable[..., bool]) -> Callable[[Results], Finding]:
+    """How far the accuracies of two methods are apart along the axis, in points."""
+
+    def judge(results: Results) -> Finding:
+        spans = []
+        for row in rows:
+            means = [found.mean for found in row.along(results, axis).values() if found]
+            spans.append(100 * (max(means) - min(means)))
+        names = [row.label.partition(",")[0] for row in rows]
+        here = f"{names[0]} within {spans[0]:.1f} points, {names[1]} within {spans[1]:.1f}"
+        return Finding(claim, here, holds(*spans))
+
+    return judge
 
 
-def size_claim(results: Results) -> Finding:
-    full, raw = (_span([row.at(results, **point) for point in CAPACITY.points(results)])
-                 for row in SIZE_ROWS if row.path == "accuracy")  # fmt: skip
-    return Finding("FSR does not depend much on the dictionary's size, FSR-Raw somewhat more",
-                   f"FSR within {full:.1f} points, FSR-Raw within {raw:.1f}", full < 3 and full <= raw)  # fmt: skip
-
-
-def _span(found: list) -> float:
-    """Points of accuracy between the lowest and the highest."""
-    means = [each.mean for each in found if each]
-    return 100 * (max(means) - min(means))
-
-
-def layer_claims(results: Results) -> list[Finding]:
-    ours, l2r = _by_layers(results)
-    spans = _span([*ours.values()]), _span([*l2r.values()])
-    return [
-        Finding("comparing the gradients of few layers costs no accuracy",
-                f"FSR within {spans[0]:.1f} points, L2R within {spans[1]:.1f}", max(spans) < 3),
-        Finding("for FSR fewer layers are better", ", ".join(f"{label} {said(each)} %" for label, each in ours.items()),
-                above(ours["last layer"], ours["all layers"])),
-    ]  # fmt: skip
-
-
-def layer_blocks(results: Results) -> list[Table | Figure]:
-    ours, l2r = _by_layers(results)
-    rows = [["FSR-Raw", *map(said, ours.values())], ["L2R", *map(said, l2r.values())]]
-    series = {"FSR-Raw": (COLOURS["fsr"], [*ours.values()]), "L2R": (COLOURS["l2r"], [*l2r.values()])}
-    return [
-        Table("Test accuracy by the layers in Θ^meta, 40 % of the labels flipped (Fig. 4 right).", ["%", *ours], rows),
-        Figure("fsr-layers", "Test accuracy by the layers whose gradients are compared (Fig. 4 right).",
-               bars([*ours], series, "test accuracy, %")),
-    ]  # fmt: skip
-
-
-def _by_layers(results: Results) -> tuple[dict[str, Any], dict[str, Any]]:
-    """FSR's and L2R's test accuracy by the layers whose gradients are compared."""
-    ours, l2r = {}, {}
-    for params in results.values("fsr__params", method="fsr"):
-        few = f"last layer and {len(params) - 1} below"
-        label = {"last": "last layer", "all": "all layers"}.get(params, few)
-        ours[label] = results.spread("accuracy", method="fsr", fsr__params=params)
-        l2r[label] = results.spread("accuracy", method="l2r", params=None if params == "all" else params)
-    return ours, l2r
+def fewer_layers_claim(results: Results) -> Finding:
+    found = LAYER_ROWS[0].along(results, LAYERS)
+    here = ", ".join(f"{LAYERS.heading(params)} {said(each)} %" for params, each in found.items())
+    return Finding("for FSR fewer layers are better", here, above(found["last"], found["all"]))
 
 
 _TAIL = CIFAR_CPU.replace("2,000", "1,000 in the largest class, all in all 2,000 to 4,100")
@@ -229,7 +199,12 @@ EXPERIMENTS = (
     Experiment(
         "fsr-pushers", "Which examples should the dictionary hold?", "FSR", "Fig. 5 right", "cifar10",
         lambda scale: _fsr(grid(NOISE[scale], SEEDS[scale]), *(replace(FULL[scale], pusher=each) for each in PUSHERS)),
-        claims=(pusher_claims,), blocks=(pusher_blocks,),
+        claims=(pusher_claims,),
+        blocks=(
+            pusher_table,
+            picture("fsr-pushers", "Accuracy, and purity of the dictionary, by pusher (Fig. 5 right).", PUSHER_ROWS,
+                 PUSHER, "%", bars=True),
+        ),
         differs={"cpu": CIFAR_CPU + "; the paper's was CIFAR-100", "paper": "the paper's was CIFAR-100"},
         note="The pushers that prefer what is already well recognised fill the dictionary with right labels; "
              "meta-margin prefers what a step helps most, and that is wrong labels as long as the network learns them. "
@@ -239,17 +214,31 @@ EXPERIMENTS = (
         "fsr-dictionary", "Size and purity of the dictionary", "FSR", "Fig. 5 middle, Fig. 7", "cifar10",
         lambda scale: _fsr(grid(NOISE[scale], SEEDS[scale]),
                            *(replace(kind[scale], capacity=size) for kind in (RAW, FULL) for size in SIZES[scale])),
-        claims=(size_claim,),
+        claims=(
+            within("FSR does not depend much on the dictionary's size, FSR-Raw somewhat more",
+                   [SIZE_ROWS[0], SIZE_ROWS[2]], CAPACITY, lambda full, raw: full < 3 and full <= raw),
+        ),
         blocks=(
             columns("Test accuracy and purity by dictionary size, 40 % of the labels flipped (Fig. 5 middle, Fig. 7).",
                     SIZE_ROWS, CAPACITY),
-            lines("fsr-dictionary", "Accuracy and purity against the size of the dictionary.", SIZE_ROWS, CAPACITY,
+            picture("fsr-dictionary", "Accuracy and purity against the size of the dictionary.", SIZE_ROWS, CAPACITY,
                   "%"),
         ),
         differs={"cpu": CIFAR_CPU},
     ),
     Experiment(
         "fsr-layers", "Which layers are looked at", "FSR", "Fig. 4 right", "cifar10", layers,
-        claims=(layer_claims,), blocks=(layer_blocks,), differs={"cpu": CIFAR_CPU},
+        claims=(
+            within("comparing the gradients of few layers costs no accuracy", [replace(LAYER_ROWS[0], label="FSR"),
+                   LAYER_ROWS[1]], LAYERS, lambda fsr, l2r: max(fsr, l2r) < 3),
+            fewer_layers_claim,
+        ),
+        blocks=(
+            columns("Test accuracy by the layers in Θ^meta, 40 % of the labels flipped (Fig. 4 right).", LAYER_ROWS,
+                    LAYERS),
+            picture("fsr-layers", "Test accuracy by the layers whose gradients are compared (Fig. 4 right).",
+                    LAYER_ROWS, LAYERS, bars=True),
+        ),
+        differs={"cpu": CIFAR_CPU},
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import replace
 from bench.papers.drawing import COLOURS, confusions, curves, weights
 from bench.papers.experiments.common import BACKGROUND, CIFAR_CPU, UNIFORM, grid
 from bench.papers.experiments.experiment import Experiment, Figure, Finding, Table
-from bench.papers.experiments.parts import Axis, Row, above, beats, column, columns, lines, said
+from bench.papers.experiments.parts import Axis, Row, above, beats, column, columns, picture, said
 from bench.papers.methods import METHODS
 from bench.papers.results import Results
 from bench.papers.training import Training
@@ -42,8 +42,8 @@ TABLE_2 = (
     row("baseline + ES + FT", "85.19 ± 0.46"), row("weighted + FT", "85.98 ± 0.47"), row("L2R", "86.73 ± 0.48"),
 )  # fmt: skip
 BASELINE, TUNED, L2R = row("baseline"), row("baseline + FT"), row("L2R")
-FLIP = Axis(("flip",), "{:.0%}", "share of labels flipped to one class")
-SIZE = Axis(("clean",), "{} a class", "clean images of each class", "{}", log=True)
+FLIP = Axis(("flip",), "{:.0%}".format, "share of labels flipped to one class")
+SIZE = Axis(("clean",), "{} a class".format, "clean images of each class", str, log=True)
 
 
 def mechanism(name: str) -> Callable[[Results], list[Figure]]:
@@ -70,7 +70,7 @@ CALM = replace(_IMBALANCE, steps=600, lr=0.05, momentum=0.0, schedule="cosine", 
 HASTY = replace(_IMBALANCE, steps=300, lr=0.01, momentum=0.9, schedule="constant", points=6)
 ERRORS = {m: Row(METHODS[m].name, m, "error")
           for m in ("plain", "proportion", "resample", "hard_mining", "random", "l2r")}  # fmt: skip
-RATIO = Axis(("ratio",), "{:g}:1", "nines for each four in the training set", log=True)
+RATIO = Axis(("ratio",), "{:g}:1".format, "nines for each four in the training set", log=True)
 
 
 def imbalance(scale: str) -> list[Trial]:
@@ -113,7 +113,7 @@ def imbalance_blocks(results: Results) -> list[Table | Figure]:
             made.append(columns(f"Test error {how}.{more}", rows, RATIO, **at)(results))
         if len(ratios) > 1 or (momentum and ratios):
             caption = f"Test error against the imbalance, {how}; bars reach from the best seed to the worst."
-            made.append(lines(name, caption, rows, RATIO, "test error, %", **at)(results))
+            made.append(picture(name, caption, rows, RATIO, "test error, %", **at)(results))
     return made
 
 
@@ -145,30 +145,29 @@ def _probes(results: Results) -> list[dict]:
 
 
 def level_claims(results: Results) -> list[Finding]:
-    flips = sorted(results.values("flip"))
-    (none, most), (none_plain, most_plain) = ([row.at(results, flip=flip) for flip in (flips[0], flips[-1])]
-                                              for row in (L2R, BASELINE))  # fmt: skip
-    drop, drop_plain = 100 * (none.mean - most.mean), 100 * (none_plain.mean - most_plain.mean)
+    ours, plain = (row.along(results, FLIP) for row in (L2R, BASELINE))
+    low, high = min(ours), max(ours)
+    drops = [100 * (found[low].mean - found[high].mean) for found in (ours, plain)]
     return [
-        Finding(f"from {flips[0]:.0%} to {flips[-1]:.0%} noise L2R drops by 6 points, the baseline by over 40",
-                f"L2R by {drop:.1f}, the baseline by {drop_plain:.1f}", drop < drop_plain),
+        Finding(f"from {low:.0%} to {high:.0%} noise L2R drops by 6 points, the baseline by over 40",
+                f"L2R by {drops[0]:.1f}, the baseline by {drops[1]:.1f}", drops[0] < drops[1]),
         Finding("without noise L2R loses only a little to the baseline",
-                f"{said(none)} % against {said(none_plain)} %", none.mean > none_plain.mean - 0.03),
+                f"{said(ours[low])} % against {said(plain[low])} %", ours[low].mean > plain[low].mean - 0.03),
     ]  # fmt: skip
 
 
 def clean_set_claims(results: Results) -> list[Finding]:
-    sizes = sorted(results.values("clean"))
-    ours, tuned = ([row.at(results, clean=size) for size in sizes] for row in (L2R, TUNED))
-    cost = max(each.mean for each in ours) - ours[0].mean
+    ours, tuned = (row.along(results, SIZE) for row in (L2R, TUNED))
+    few, many = min(ours), max(ours)
+    cost = max(each.mean for each in ours.values()) - ours[few].mean
     return [
         Finding("L2R needs few clean images: 15 in all cost 2 points",
-                f"{sizes[0]} a class cost {100 * cost:.1f} points", cost < 0.03),
+                f"{few} a class cost {100 * cost:.1f} points", cost < 0.03),
         Finding("with few clean images fine-tuning is far behind L2R",
-                f"at {sizes[0]} a class {said(tuned[0])} % against {said(ours[0])} %", above(ours[0], tuned[0])),
+                f"at {few} a class {said(tuned[few])} % against {said(ours[few])} %", above(ours[few], tuned[few])),
         Finding("with many, fine-tuning catches up",
-                f"at {sizes[-1]} a class {said(tuned[-1])} % against {said(ours[-1])} %",
-                tuned[-1].mean > ours[-1].mean - 0.02),
+                f"at {many} a class {said(tuned[many])} % against {said(ours[many])} %",
+                tuned[many].mean > ours[many].mean - 0.02),
     ]  # fmt: skip
 
 
@@ -233,7 +232,7 @@ EXPERIMENTS = (
         blocks=(
             columns("Test accuracy by the share of the other labels that are flipped to one class (Fig. 5).",
                     (BASELINE, TUNED, row("baseline + ES + FT"), L2R), FLIP),
-            lines("l2r-noise-level", "Test accuracy against the noise level.",
+            picture("l2r-noise-level", "Test accuracy against the noise level.",
                   (BASELINE, row("baseline + ES + FT"), L2R), FLIP),
         ),
         differs={"cpu": CIFAR_CPU},
@@ -246,7 +245,7 @@ EXPERIMENTS = (
         blocks=(
             columns("Test accuracy by clean images of each class; 40 % of the labels flipped to class 3 (Fig. 4).",
                     (TUNED, L2R), SIZE),
-            lines("l2r-clean-set", "Test accuracy against the size of the clean set.", (TUNED, L2R), SIZE),
+            picture("l2r-clean-set", "Test accuracy against the size of the clean set.", (TUNED, L2R), SIZE),
         ),
         differs={"cpu": CIFAR_CPU},
     ),

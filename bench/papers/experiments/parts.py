@@ -13,37 +13,47 @@ from bench.papers.results import Results, Spread
 
 
 @dataclass(frozen=True)
+class Axis:
+    """The settings that a table's columns or a picture's x axis run over: every combination of their values. A point
+    is a value, of several settings a tuple."""
+
+    names: tuple[str, ...]
+    heading: Callable[[Any], str]  # of a column, from the point
+    label: str = ""  # of the x axis
+    tick: Callable[[Any], str] | None = None  # on the x axis, where it is not the heading
+    log: bool = False
+
+    def points(self, results: Results, **settings: Any) -> dict[Any, dict[str, Any]]:
+        """Point -> its settings: numbers in ascending order, all else in the order of the trials."""
+        values = [results.values(name, **settings) for name in self.names]
+        values = [sorted(each) if isinstance(each[0], int | float) else each for each in values]
+        return {
+            point if len(point) > 1 else point[0]: dict(zip(self.names, point, strict=True))
+            for point in product(*values)
+        }
+
+
+@dataclass(frozen=True)
 class Row:
     """A number that tables, pictures and claims show: its label, whose it is, and where a result keeps it."""
 
     label: str
     method: str
     path: str = "accuracy"
-    paper: Any = None  # the paper's number, or a mapping from the axis's values to numbers
+    paper: Any = None  # the paper's number, or a mapping from the axis's points to numbers
     settings: dict[str, Any] = field(default_factory=dict)
     shade: str = ""  # of drawing.COLOURS, where it is not the method
 
     def at(self, results: Results, **settings: Any) -> Spread | None:
         return results.spread(self.path, method=self.method, **self.settings, **settings)
 
+    def along(self, results: Results, axis: Axis, **settings: Any) -> dict[Any, Spread | None]:
+        points = axis.points(results, **settings)
+        return {point: self.at(results, **own, **settings) for point, own in points.items()}
+
     @property
     def colour(self) -> str:
         return drawing.COLOURS[self.shade or self.method]
-
-
-@dataclass(frozen=True)
-class Axis:
-    """The settings that a table's columns or a picture's x axis run over: every combination of their values."""
-
-    names: tuple[str, ...]
-    heading: str  # format of a column's heading
-    label: str = ""  # of the x axis
-    tick: str = ""  # format on the x axis, where it is not the heading
-    log: bool = False
-
-    def points(self, results: Results, **settings: Any) -> list[dict[str, Any]]:
-        values = product(*(sorted(results.values(name, **settings)) for name in self.names))
-        return [dict(zip(self.names, point, strict=True)) for point in values]
 
 
 def said(value: Spread | None) -> str:
@@ -69,7 +79,7 @@ def beats_along(
     """It holds where the first is above the second at every point of the axis; `here` is told how many there are."""
 
     def judge(results: Results) -> Finding:
-        pairs = [[row.at(results, **point) for row in (first, second)] for point in axis.points(results)]
+        pairs = [*zip(first.along(results, axis).values(), second.along(results, axis).values(), strict=True)]
         wins = [above(*pair) is True for pair in pairs]
         gaps = ", ".join(f"{100 * (a.mean - b.mean):+.1f}" for a, b in pairs if a and b)
         return Finding(claim, here.format(sum(wins), len(wins), gaps), all(wins))
@@ -93,25 +103,26 @@ def columns(caption: str, rows: Sequence[Row], axis: Axis, **settings: Any) -> C
     def make(results: Results) -> Table:
         points, shown = axis.points(results, **settings), []
         for row in rows:
-            shown.append([row.label, *(said(row.at(results, **point, **settings)) for point in points)])
+            shown.append([row.label, *map(said, row.along(results, axis, **settings).values())])
             if row.paper:
-                keys = [tuple(point.values()) if len(point) > 1 else [*point.values()][0] for point in points]
-                shown.append([f"{row.label}, paper", *(row.paper.get(key, "-") for key in keys)])
-        return Table(caption, ["%", *(axis.heading.format(*point.values()) for point in points)], shown)
+                shown.append([f"{row.label}, paper", *(row.paper.get(point, "-") for point in points)])
+        return Table(caption, ["%", *map(axis.heading, points)], shown)
 
     return make
 
 
-def lines(
-    name: str, caption: str, rows: Sequence[Row], axis: Axis, ylabel: str = "test accuracy, %", **settings: Any
-) -> Callable[[Results], Figure]:
-    """A line per method over the axis (of one setting)."""
+def picture(
+    name: str, caption: str, rows: Sequence[Row], axis: Axis, ylabel: str = "test accuracy, %", bars: bool = False,
+    **settings: Any,
+) -> Callable[[Results], Figure]:  # fmt: skip
+    """A line per method over the axis, or a group of bars per point."""
 
     def make(results: Results) -> Figure:
-        points = axis.points(results, **settings)
-        places = [[*point.values()][0] for point in points]
-        series = {row.label: (row.colour, [row.at(results, **point, **settings) for point in points]) for row in rows}
-        ticks = [(axis.tick or axis.heading).format(place) for place in places]
-        return Figure(name, caption, drawing.lines(places, series, axis.label, ylabel, log=axis.log, ticks=ticks))
+        points = [*axis.points(results, **settings)]
+        ticks = [*map(axis.tick or axis.heading, points)]
+        series = {row.label: (row.colour, [*row.along(results, axis, **settings).values()]) for row in rows}
+        if bars:
+            return Figure(name, caption, drawing.bars(ticks, series, ylabel))
+        return Figure(name, caption, drawing.lines(points, series, axis.label, ylabel, log=axis.log, ticks=ticks))
 
     return make

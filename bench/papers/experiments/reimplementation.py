@@ -7,7 +7,8 @@ from dataclasses import replace
 from bench.papers.drawing import confusions
 from bench.papers.experiments.common import BACKGROUND, BIAS, CIFAR_CPU, LESIONS, LONG_TAIL, grid
 from bench.papers.experiments.experiment import Experiment, Figure, Finding
-from bench.papers.experiments.parts import Axis, Row, above, beats, column, columns, lines, said
+from bench.papers.experiments.l2r import SIZE
+from bench.papers.experiments.parts import Axis, Row, above, beats, column, columns, picture, said
 from bench.papers.methods import METHODS
 from bench.papers.results import Results
 
@@ -28,21 +29,19 @@ LESION_ROWS = (  # the paper's numbers: balanced accuracy on HAM10000, in per ce
     Row("L2R", "l2r", "balanced_accuracy", "65.56"),
 )
 EVERY_ROW = Row("L2R", "l2r")
-SHARE = Axis(("ratio",), "{:.0%}", "share of class 0 in the training set")
-SIZE = Axis(("clean",), "{} a class", "clean images of each class", "{}", log=True)
-ONE_IN = Axis(("every",), "one in {}", "N: weights at one step in N", "{}", log=True)
+SHARE = Axis(("ratio",), "{:.0%}".format, "share of class 0 in the training set")
+ONE_IN = Axis(("every",), "one in {}".format, "N: weights at one step in N", str, log=True)
 
 
 def bias_claim(results: Results) -> Finding:
-    levels = sorted(results.values("ratio"))
-    pairs = [(L2R.at(results, ratio=level), PLAIN.at(results, ratio=level)) for level in levels]
-    wins = sum(above(*pair) is True for pair in pairs)
-    here = "at {} of {}; at {:.0%}, {} % against {} %".format(wins, len(levels), levels[-1], *map(said, pairs[-1]))
-    return Finding("reweighting beats SGD at every bias from 50 to 90 %", here, wins == len(levels))
+    ours, plain = (row.along(results, SHARE) for row in (L2R, PLAIN))
+    wins, top = sum(above(ours[share], plain[share]) is True for share in ours), max(ours)
+    here = f"at {wins} of {len(ours)}; at {top:.0%}, {said(ours[top])} % against {said(plain[top])} %"
+    return Finding("reweighting beats SGD at every bias from 50 to 90 %", here, wins == len(ours))
 
 
 def size_claim(results: Results) -> Finding:
-    found = {size: LESION_ROWS[2].at(results, clean=size) for size in sorted(results.values("clean"))}
+    found = LESION_ROWS[2].along(results, SIZE)
     few, best = min(found), max(found, key=lambda size: found[size].mean)
     return Finding("open: how many clean images does it take? The paper used 3 a class",
                    f"{said(found[few])} % with {few}, best {said(found[best])} % with {best}", None)  # fmt: skip
@@ -62,7 +61,7 @@ def both_claims(results: Results) -> list[Finding]:
 
 
 def every_claim(results: Results) -> Finding:
-    found = {k: EVERY_ROW.at(results, every=k) for k in sorted(results.values("every"))}
+    found = EVERY_ROW.along(results, ONE_IN)
     (first, second, *_), worst = found, min(found, key=lambda k: found[k].mean)
     return Finding("open: can weights be found at one step in N only (the steps between are plain)?",
                    f"{said(found[first])} % at every step, {said(found[second])} % at one in {second}, "
@@ -84,7 +83,7 @@ EXPERIMENTS = (
             "The text at hand does not tell what the bias is a share of. Here it is the share of the training images "
             "that are of class 0, the other nine being equally rare; the test set is balanced.",
             columns("Test accuracy by the share of one class.", (PLAIN, L2R), SHARE),
-            lines("bias", "Test accuracy against the bias.", (PLAIN, L2R), SHARE),
+            picture("bias", "Test accuracy against the bias.", (PLAIN, L2R), SHARE),
         ),
         differs={"cpu": CIFAR_CPU, "paper": "network and steps are ours: none are told"},
     ),
@@ -117,7 +116,7 @@ EXPERIMENTS = (
         blocks=(
             columns("Balanced accuracy on HAM10000 by clean images of each class.",
                     [replace(LESION_ROWS[2], paper=None)], SIZE),
-            lines("validation-size", "Balanced accuracy against the size of the clean set.", LESION_ROWS[2:], SIZE,
+            picture("validation-size", "Balanced accuracy against the size of the clean set.", LESION_ROWS[2:], SIZE,
                   "balanced accuracy, %"),
         ),
         differs={"cpu": LESIONS_CPU},
@@ -139,7 +138,7 @@ EXPERIMENTS = (
         claims=(every_claim,),
         blocks=(
             columns("Test accuracy with 40 % of the labels flipped to one class.", [EVERY_ROW], ONE_IN),
-            lines("every", "Test accuracy against the steps between two reweighted ones.", [EVERY_ROW], ONE_IN),
+            picture("every", "Test accuracy against the steps between two reweighted ones.", [EVERY_ROW], ONE_IN),
         ),
         differs={"cpu": CIFAR_CPU},
         note="The steps between are plain ones, and the network learns wrong labels in them: with weights at every "
