@@ -15,91 +15,79 @@ import fastrw
 from fastrw.demo.data import Images
 from fastrw.demo.settings import Settings
 from fastrw.demo.timing import ALGORITHM_1
-from fastrw.demo.train import FSR_METHODS, METHODS
+from fastrw.demo.train import METHODS
 
+ACCURACY = "accuracy: test images classified rightly"
+SPREAD = "mean ± standard deviation over the seeds"
 AUC = (
     "AUC: the chance that a rightly labelled training example has more weight than a flipped one, by its mean weight "
     "over the second half of the steps"
 )
+NO_ONE_SEES = "none sees which labels are flipped. Settings were chosen on seed 0."
 CAPTION = (
     "clean set: every method but one trains on the clean examples together with the spoilt ones, clean only on them "
-    "alone; fastrw also weighs by them. accuracy: test images classified rightly, mean ± standard deviation over the "
-    f"seeds. {AUC} (1 = all found, 0.5 = guessing). step: median time of a whole training "
-    "step, as a ratio to plain's and to that of the paper's Algorithm 1 by double backward, taken in turns in this "
-    "process. All methods have the same network, optimizer and number of steps; none sees which labels are flipped. "
-    "Settings were chosen on seed 0."
+    f"alone; fastrw also weighs by them. {ACCURACY}, {SPREAD}. {AUC} (1 = all found, 0.5 = guessing). step: median "
+    "time of a whole training step, as a ratio to plain's and to that of the paper's Algorithm 1 by double backward, "
+    "taken in turns in this process. All methods have the same network, optimizer and number of steps; " + NO_ONE_SEES
 )
 BALANCED = " balanced: the mean of the classes' accuracies, shown because it differs by a point or more."
 FSR_CAPTION = (
-    "No label is known to be right. accuracy: test images classified rightly at the end, mean ± standard deviation "
-    "over the seeds; best: the highest on the way, which only a clean test set can tell. purity: rightly labelled "
-    f"examples in the dictionary that stands in for a clean set, at the end. {AUC}. "
-    "weights of 0: in the last epoch. step: median time of a whole training step over plain's, taken in turns in this"
-    " process. All methods have the same network, optimizer and steps; none sees which labels are flipped. Settings "
-    "were chosen on seed 0."
+    f"No label is known to be right. {ACCURACY} at the end, {SPREAD}; best: the highest on the way, which only a clean "
+    "test set can tell. purity: rightly labelled examples in the dictionary that stands in for a clean set, at the "
+    f"end. {AUC}. weights of 0: in the last epoch. step: median time of a whole training step over plain's, taken in "
+    "turns in this process. All methods have the same network, optimizer and steps; " + NO_ONE_SEES
 )
 Results = list[dict[str, Any]]
 Rows = list[dict[str, Any]]
-Column = tuple[str, str, float, int]  # heading, key of a row, factor and digits of the number shown
-STEP = ("step ÷\nplain", "step_to_plain", 1, 2)
+
+# key in results and rows -> heading, factor and digits in the table
+COLUMNS = {
+    "accuracy": ("accuracy\n%", 100, 1), "balanced_accuracy": ("balanced\n%", 100, 1), "auc": ("AUC", 1, 2),
+    "step_to_plain": ("step ÷\nplain", 1, 2), "step_to_algorithm_1": ("step ÷\nAlg. 1", 1, 2),
+}  # fmt: skip
+FSR_COLUMNS = {
+    "accuracy": ("accuracy\n%", 100, 1), "best": ("best\n%", 100, 1), "purity": ("purity\n%", 100, 1),
+    "auc": ("AUC", 1, 2), "zero_share": ("weights\nof 0, %", 100, 0), "step_to_plain": ("step ÷\nplain", 1, 2),
+}  # fmt: skip
 
 
 def summary(settings: Settings, results: Results, times: dict[str, float]) -> Rows:
     """One row per method: lists over the seeds, and its step time as a ratio to plain (and to Algorithm 1)."""
     rows = []
     for name, seconds in times.items():
-        mine = [result for result in results if result["method"] == name]
-        cost = {"step_seconds": seconds, "step_to_plain": seconds / times["plain"]}
-        found = _without_clean(name, mine) | cost if settings.fsr else _with_clean(name, mine) | cost
+        row = {"method": name}
         if not settings.fsr:
-            found["step_to_algorithm_1"] = seconds / times[ALGORITHM_1]
-        rows.append({"method": name, **found})
+            row["use_of_clean"] = METHODS[name].use_of_clean if name in METHODS else "timed only"
+        for key in FSR_COLUMNS if settings.fsr else COLUMNS:
+            if not key.startswith("step"):
+                row[key] = [r[key] for r in results if r["method"] == name and r[key] is not None]
+        row |= {"step_seconds": seconds, "step_to_plain": seconds / times["plain"]}
+        if not settings.fsr:
+            row["step_to_algorithm_1"] = seconds / times[ALGORITHM_1]
+        rows.append(row)
     return rows
-
-
-def _with_clean(name: str, mine: Results) -> dict[str, Any]:
-    return {
-        "use_of_clean": METHODS[name].use_of_clean if name in METHODS else "timed only",
-        **{key: [r[key] for r in mine if r[key] is not None] for key in ("accuracy", "balanced_accuracy", "auc")},
-    }
-
-
-def _without_clean(name: str, mine: Results) -> dict[str, Any]:
-    ends = [result["dictionary"][-1] for result in mine if result["dictionary"]]
-    weighs = FSR_METHODS[name].rule is None
-    return {
-        "accuracy": [result["accuracy"] for result in mine],
-        "best": [max(accuracy for _, accuracy in result["curve"]) for result in mine],
-        "purity": [end[1] for end in ends],
-        "auc": [result["auc"] for result in mine if weighs and result["auc"] is not None],
-        "zero_share": [end[2] for end in ends if end[2] is not None],
-    }
 
 
 def table(images: Images, settings: Settings, rows: Rows) -> Table:
     measured = [row for row in rows if row["accuracy"]]
     best = max(measured, key=lambda row: statistics.mean(row["accuracy"]))
-    columns: list[Column] = [("accuracy\n%", "accuracy", 100, 1)]
-    caption = FSR_CAPTION
-    if settings.fsr:
-        columns += [("best\n%", "best", 100, 1), ("purity\n%", "purity", 100, 1), ("AUC", "auc", 1, 2),
-                    ("weights\nof 0, %", "zero_share", 100, 0), STEP]  # fmt: skip
-    else:
+    columns, caption = (FSR_COLUMNS, FSR_CAPTION) if settings.fsr else (dict(COLUMNS), CAPTION)
+    if not settings.fsr:
         gaps = [abs(a - b) for row in measured for a, b in zip(row["accuracy"], row["balanced_accuracy"], strict=True)]
-        balanced = max(gaps) >= 0.01
-        caption = CAPTION + BALANCED * balanced
-        columns += [("balanced\n%", "balanced_accuracy", 100, 1)] * balanced
-        columns += [("AUC", "auc", 1, 2), STEP, ("step ÷\nAlg. 1", "step_to_algorithm_1", 1, 2)]
+        if max(gaps) >= 0.01:
+            caption += BALANCED
+        else:
+            del columns["balanced_accuracy"]
     made = Table(title=title(images, settings), caption=caption, title_justify="left", caption_justify="left",
                  box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
     made.add_column("method", no_wrap=True)
     if not settings.fsr:
         made.add_column("clean set", min_width=6)
-    for heading, *_ in columns:
+    for heading, _, _ in columns.values():
         made.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         words = [row["method"]] if settings.fsr else [row["method"], row["use_of_clean"]]
-        cells = [spread(row[key], factor, digits) for _, key, factor, digits in columns]
+        cells = [spread(row[key], factor, digits) for key, (_, factor, digits) in columns.items()]
         made.add_row(*words, *cells, style="bold" if row is best else None)
     return made
 

@@ -153,4 +153,8 @@ class FSRRun(Run):
         return index, task.x[index], task.y[index], (task.x_clean, task.y_clean)
 
     def result(self) -> dict[str, Any]:
-        return super().result() | {"dictionary": getattr(self.learner, "epochs", [])}
+        """Also the best accuracy on the way, and FSR's dictionary by epoch (see `FSRLearner`) and at the end."""
+        found, epochs = super().result(), getattr(self.learner, "epochs", [])
+        _, purity, zero_share, _ = epochs[-1] if epochs else (None,) * 4
+        own = {"best": max(share for _, share in self.curve), "purity": purity, "zero_share": zero_share}
+        return found | own | {"auc": found["auc"] if self.method.rule is None else None, "dictionary": epochs}
