@@ -124,7 +124,7 @@ def test_thin_reaches_the_imbalance():
 
 
 def test_task_keeps_train_clean_and_test_apart(digits):
-    """Every image is told by its pixels: none is both in training and in the test set, none is there twice."""
+    """Images are identified by their pixels: none is both in the training and in the test set, none appears twice."""
     task = noise.make_task(digits, Settings(), 3)
     raw = digits.x.reshape(len(digits.x), -1)
     whole = {row.tobytes(): label for row, label in zip(raw, digits.y, strict=True)}
@@ -309,7 +309,7 @@ def test_ctrl_c_saves_and_resume_ends_as_if_never_stopped(tmp_path, capsys, monk
 
 
 def visited(result: dict) -> list:
-    """Which runs a result tells of, and the steps after which each was looked at."""
+    """Which runs a result contains, and the steps after which each was evaluated."""
     return [[curve["method"], curve["seed"], [step for step, _ in curve["curve"]]] for curve in result["curves"]]
 
 

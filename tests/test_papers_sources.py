@@ -1,4 +1,4 @@
-"""The papers' experiments: the images of a folder are found in every format, and a folder without them is told so."""
+"""The papers' experiments: the images of a folder are found in every format, and a folder without them is refused."""
 
 import builtins
 

@@ -1,4 +1,4 @@
-"""python -m bench.papers: the experiments of three papers on example weights, run again and held against the papers."""
+"""python -m bench.papers: three papers' experiments on example weights, run again and compared with the papers."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def wanted(experiment: Experiment, options: argparse.Namespace) -> list[Trial]:
 
 
 def command(options: argparse.Namespace) -> str:
-    """As one would type it; where a user's images and results lie is nobody else's business."""
+    """As one would type it, without the user's own paths."""
     words = ["python -m bench.papers run", *(name for name in options.names if name != "*"), f"--scale {options.scale}"]
     words += ["--data DIR"] if options.data else []
     words += [f"--device {options.device}", f"--threads {options.threads}"]

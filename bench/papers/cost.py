@@ -1,4 +1,4 @@
-"""What a training step costs beside a plain one: ways take turns, ratios turn by turn, peak memory of one call."""
+"""What a training step costs compared with a plain one: interleaved rounds, ratios within a round, peak memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Cost(Trial):
     model: str = "lenet"  # of bench.models
     n: int = 100
     m: int = 10
-    ways: tuple[str, ...] = ("Reweighter", "double_backward")  # of bench.steps, or "FSR"
+    ways: tuple[str, ...] = ("Reweighter", "double_backward")  # names of bench.steps, or "FSR"
     rounds: int = 7
 
     def start(self, images: Images | None, device: str = "cpu") -> Turns:
@@ -32,7 +32,7 @@ class Cost(Trial):
 
 
 class Turns(Work):
-    """One turn of every way a step. On one thread of a CPU its CPU seconds are taken, elsewhere the time."""
+    """Each step times every method once. On one thread of a CPU CPU seconds are measured, elsewhere wall time."""
 
     kept = ("done", "samples")
 

@@ -1,4 +1,4 @@
-"""The report as Markdown; pictures lie in plots/ beside it."""
+"""The report as Markdown; pictures are in plots/ beside it."""
 
 from __future__ import annotations
 

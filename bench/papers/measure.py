@@ -1,4 +1,4 @@
-"""What is looked at during and after a training: curves, and the weights of right and of wrong labels."""
+"""What is measured during and after a training: curves, and the weights of right and of wrong labels."""
 
 from __future__ import annotations
 

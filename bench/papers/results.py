@@ -35,7 +35,7 @@ class Spread:
 
 
 class Results:
-    """What `run` wrote of one experiment. Settings are asked for by name; `fsr__capacity` is one of FSR's own."""
+    """What `run` wrote of one experiment. Settings are looked up by name; FSR's own as `fsr__capacity`."""
 
     def __init__(self, document: dict[str, Any]):
         self.name, self.scale, self.header = document["experiment"], document["scale"], document
@@ -81,7 +81,7 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     settings = dict(settings)
     whole = {**asdict(KINDS[settings.pop("kind")]()), **settings}
     whole |= {f"fsr__{name}": value for name, value in (whole.get("fsr") or {}).items()}
-    whole["layers"] = whole.get("fsr__params") or whole.get("params") or "all"  # whose gradients are compared
+    whole["layers"] = whole.get("fsr__params") or whole.get("params") or "all"  # that are compared by their gradients
     return {name: tuple(value) if isinstance(value, list) else value for name, value in whole.items()}
 
 

@@ -1,4 +1,4 @@
-"""Where an experiment's images come from: a folder of the user's, torchvision's download, or scikit-learn's digits."""
+"""Where an experiment's images come from: a given folder, torchvision's download, or scikit-learn's digits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STAND_IN_TAIL = 50  # how many times rarer the digits' last class is made than t
 
 
 class PapersError(ValueError):
-    """A word or a file of the user's is not as it must be. The text says the rule and what was got."""
+    """An argument or a file breaks a rule. The text states the rule and what was got."""
 
 
 @lru_cache(maxsize=2)  # CIFAR-10 decoded is 180 MB

@@ -52,10 +52,10 @@ class Training(Data):
     milestones: tuple[float, ...] = (0.5, 0.75)  # as shares of the steps
     augment: bool = False  # crops of the image padded by 4, and flips
     every: int = 1  # L2R: weights at one step in so many
-    params: str | tuple[str, ...] | None = None  # L2R: whose gradients are compared
+    params: str | tuple[str, ...] | None = None  # L2R: parameters whose gradients are compared
     fine_tune: int = 0  # further steps on the clean set alone
     fine_tune_lr: float = 0.01
-    # what is looked at
+    # what is measured
     points: int = 12  # of the curve
     probe: bool = False  # the weights of held-out examples at half of the steps
     fsr: Options | None = None
@@ -72,7 +72,7 @@ class Training(Data):
 
 
 class Run(Work):
-    """One training under way. Every step draws from a random state made of seed and step alone, so that a stopped run
+    """One training in progress. Every step draws from a random state made of seed and step alone, so that a stopped run
     needs no random state to go on as if never stopped."""
 
     kept = ("done", "model", "optimizer", "learner", "watch", "found")

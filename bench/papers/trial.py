@@ -15,7 +15,7 @@ Result = dict[str, Any]  # plain numbers, texts, lists and mappings: what JSON c
 
 
 class Work(Resumable):
-    """A trial under way. `step` until `done` is `total`; between steps its state can be saved and taken up again."""
+    """A trial in progress. Call `step` until `done` is `total`; between steps its state can be saved and resumed."""
 
     total: int
     done = 0

@@ -1,4 +1,4 @@
-"""What one demo runs, with its defaults; and the error that every part of the demo raises at a user's mistake."""
+"""What one demo runs, with its defaults; and the error that every part of the demo raises for a user's mistake."""
 
 import math
 import shlex
@@ -11,7 +11,7 @@ FSR_DEFAULTS = {"imbalance": 1.0, "clean_per_class": 0, "steps": 390}  # where t
 
 
 class DemoError(ValueError):
-    """A setting or a file of the user's is not as it must be. The text says the rule and what was got."""
+    """A setting or a file breaks a rule. The text states the rule and what was got."""
 
 
 @dataclass(frozen=True)

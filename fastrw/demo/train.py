@@ -1,4 +1,4 @@
-"""One method trained on one task from one seed, step by step, with a state that can be saved and taken up again."""
+"""One method trained on one task from one seed, step by step, with a state that can be saved and resumed."""
 
 import math
 from dataclasses import dataclass

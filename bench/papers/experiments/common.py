@@ -29,7 +29,7 @@ LONG_TAIL = {  # Zhang & Pfister 2021, Table 6: as Cui et al. 2019, 200 epochs, 
     "paper": replace(_PAPER, data="cifar10", clean=10, imbalance="long_tail", weight_decay=2e-4, model="resnet32",
                      steps=40_000, milestones=(0.8, 0.9)),
 }  # fmt: skip
-BIAS = {  # the reimplementation's toy problem; its network and length are not told
+BIAS = {  # the reimplementation's toy problem; its network and length are not reported
     "cpu": replace(_CPU, data="cifar10", clean=10, imbalance="bias"),
     "paper": replace(_PAPER, data="cifar10", clean=10, imbalance="bias", train=5000, model="resnet32", steps=20_000),
 }

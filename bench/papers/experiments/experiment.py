@@ -1,4 +1,4 @@
-"""An experiment: what a paper claims, the trials that test it, and how their results are told and judged."""
+"""An experiment: what a paper claims, the trials that test it, and how their results are shown and judged."""
 
 from __future__ import annotations
 

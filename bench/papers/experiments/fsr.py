@@ -101,7 +101,7 @@ def tail_table(results: Results) -> Table:
 
 
 def _tail_rows(results: Results) -> list[Row]:
-    """FSR is told from FSR, deferred, by its shorter warm-up."""
+    """FSR differs from FSR, deferred, by its shorter warm-up."""
     warmups = sorted(results.values("fsr__warmup", method="fsr"))
     fsr = [replace(row, settings={"fsr__warmup": warmup}) for row, warmup in zip(TABLE_6[2:], warmups, strict=True)]
     return [*TABLE_6[:2], *fsr]

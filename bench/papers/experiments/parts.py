@@ -35,7 +35,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Row:
-    """A number that tables, pictures and claims show: its label, whose it is, and where a result keeps it."""
+    """A number that tables, pictures and claims show: its label, its method, and its path in a result."""
 
     label: str
     method: str
@@ -76,7 +76,7 @@ def beats(claim: str, first: Row, second: Row) -> Callable[[Results], Finding]:
 def beats_along(
     claim: str, first: Row, second: Row, axis: Axis, here: str = "at {} of {} settings (points: {})"
 ) -> Callable[[Results], Finding]:
-    """It holds where the first is above the second at every point of the axis; `here` is told how many there are."""
+    """Holds if the first is above the second at every point of the axis; `here` takes the counts and the gaps."""
 
     def judge(results: Results) -> Finding:
         pairs = [*zip(first.along(results, axis).values(), second.along(results, axis).values(), strict=True)]

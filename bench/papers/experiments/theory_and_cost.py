@@ -90,7 +90,7 @@ def _descent(named: dict[str, dict]) -> Draw:
     return draw
 
 
-# What a step costs. `ways` are kept by these names in results; the colours are theirs in pictures
+# What a step costs. Key in results -> name and colour in pictures
 
 WAYS = {"Reweighter": ("fastrw", "l2r"), "double_backward": ("Algorithm 1 by double backward", "plain"),
         "FSR": ("FSR (fastrw)", "fsr")}  # fmt: skip
@@ -158,7 +158,7 @@ def fsr_cost_blocks(results: Results) -> list[str | Table | Figure]:
 
 
 def _steps(results: Results) -> dict[tuple[str, int], dict]:
-    """By network and batch: way -> its seconds, and its time and memory as ratios to a plain step."""
+    """(network, batch) -> method -> its seconds, and its time and memory as ratios to a plain step."""
     return {(trial["model"], trial["n"]): kept["result"]["rows"] for trial, kept in results.trials}
 
 
