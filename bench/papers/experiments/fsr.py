@@ -96,7 +96,7 @@ def tail_claims(results: Results) -> list[Finding]:
             beats_along(OVER_L2R, now, l2r, RATIO)(results)]  # fmt: skip
 
 
-def tail_table(results: Results) -> Table:
+def tail_table(results: Results) -> list[Table]:
     return columns("Test accuracy by imbalance (Table 6).", _tail_rows(results), RATIO)(results)
 
 

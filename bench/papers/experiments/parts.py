@@ -26,7 +26,7 @@ class Axis:
     def points(self, results: Results, **settings: Any) -> dict[Any, dict[str, Any]]:
         """Point -> its settings: numbers in ascending order, all else in the order of the trials."""
         values = [results.values(name, **settings) for name in self.names]
-        values = [sorted(each) if isinstance(each[0], int | float) else each for each in values]
+        values = [sorted(each) if all(isinstance(v, int | float) for v in each) else each for each in values]
         return {
             point if len(point) > 1 else point[0]: dict(zip(self.names, point, strict=True))
             for point in product(*values)
@@ -97,32 +97,33 @@ def column(caption: str, rows: Sequence[Row]) -> Callable[[Results], Table]:
     return make
 
 
-def columns(caption: str, rows: Sequence[Row], axis: Axis, **settings: Any) -> Callable[[Results], Table]:
-    """A row per method, a column per point of the axis; the paper's numbers in rows below ours."""
+def columns(caption: str, rows: Sequence[Row], axis: Axis, **settings: Any) -> Callable[[Results], list[Table]]:
+    """A row per method, a column per point of the axis; the paper's numbers in rows below ours. None without points."""
 
-    def make(results: Results) -> Table:
+    def make(results: Results) -> list[Table]:
         points, shown = axis.points(results, **settings), []
         for row in rows:
             shown.append([row.label, *map(said, row.along(results, axis, **settings).values())])
             if row.paper:
                 shown.append([f"{row.label}, paper", *(row.paper.get(point, "-") for point in points)])
-        return Table(caption, ["%", *map(axis.heading, points)], shown)
+        return [Table(caption, ["%", *map(axis.heading, points)], shown)] if points else []
 
     return make
 
 
 def picture(
     name: str, caption: str, rows: Sequence[Row], axis: Axis, ylabel: str = "test accuracy, %", bars: bool = False,
-    **settings: Any,
-) -> Callable[[Results], Figure]:  # fmt: skip
-    """A line per method over the axis, or a group of bars per point."""
+    least: int = 1, **settings: Any,
+) -> Callable[[Results], list[Figure]]:  # fmt: skip
+    """A line per method over the axis, or a group of bars per point; nothing if there are fewer than `least` points."""
 
-    def make(results: Results) -> Figure:
+    def make(results: Results) -> list[Figure]:
         points = [*axis.points(results, **settings)]
         ticks = [*map(axis.tick or axis.heading, points)]
         series = {row.label: (row.colour, [*row.along(results, axis, **settings).values()]) for row in rows}
+        draw = drawing.lines(points, series, axis.label, ylabel, log=axis.log, ticks=ticks)
         if bars:
-            return Figure(name, caption, drawing.bars(ticks, series, ylabel))
-        return Figure(name, caption, drawing.lines(points, series, axis.label, ylabel, log=axis.log, ticks=ticks))
+            draw = drawing.bars(ticks, series, ylabel)
+        return [Figure(name, caption, draw)] if len(points) >= least else []
 
     return make
