@@ -1,18 +1,31 @@
 """Argument checks. Each error names the caller, the rule and what was passed."""
 
 from collections.abc import Sequence
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor
 
+# The rules for arguments, by name. INTEGERS: the smallest value. NUMBERS: above 0 for "(", 0 or more for "[", and below
+# the limit. OPTIONAL: None is accepted too.
+INTEGERS = {"dataset_size": 1, "num_classes": 2, "capacity": 1, "q": 1, "refresh": 1, "warmup": 0}
+NUMBERS = {
+    "eta": ("(", inf), "alpha": ("(", inf), "temperature": ("(", inf), "weight_decay": ("[", inf), "p": ("[", inf),
+    "label_smoothing": ("[", 1), "beta": ("[", 1), "momentum": ("[", 1),
+}  # fmt: skip
+CHOICES = {
+    "lookahead": (None, "momentum", "plain"), "normalize": ("rectify", "shift"), "variant": ("code", "paper"),
+}  # fmt: skip
+OPTIONAL = {"eta", "weight_decay"}
+
 
 def indices(caller: str, index: Tensor | Sequence[int], size: int) -> Tensor:
     """index as [n] int64; TypeError or ValueError unless it holds distinct positions in a dataset of `size`."""
     index = _integers(caller, "index", index, size, "from")
-    ordered = index.sort().values
-    if bool((same := ordered[1:] == ordered[:-1]).any()):
-        raise ValueError(f"fastrw.{caller}: index must not repeat an example, got {int(ordered[1:][same][0])} twice")
+    values, times = index.unique(return_counts=True)
+    if len(repeated := values[times > 1]):
+        raise ValueError(f"fastrw.{caller}: index must not repeat an example, got {int(repeated[0])} twice")
     return index
 
 
@@ -35,21 +48,19 @@ def _integers(caller: str, name: str, value: Tensor | Sequence[int], limit: int,
     return value
 
 
-def count(caller: str, name: str, value: int, least: int = 1) -> None:
-    """ValueError unless value is an integer of `least` or more."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"fastrw.{caller}: {name} must be an integer of {least} or more, got {value!r}")
-
-
-def number(
-    caller: str, name: str, value: float, low: float, high: float = float("inf"), open_low: bool = False
-) -> None:
-    """ValueError unless value is a number from low (excluded if open_low) to high (always excluded)."""
-    good = isinstance(value, int | float) and not isinstance(value, bool) and low <= value < high
-    if not good or (open_low and value == low):
-        raise ValueError(
-            f"fastrw.{caller}: {name} must be a number in {'(' if open_low else '['}{low:g}, {high:g}), got {value!r}"
-        )
+def arguments(caller: str, **values: Any) -> None:
+    """ValueError unless each value satisfies the rule for its name in the tables above."""
+    for name, value in values.items():
+        if name in CHOICES:
+            good, rule = value in CHOICES[name], f"one of {', '.join(map(repr, CHOICES[name]))}"
+        elif name in INTEGERS:
+            good, rule = isinstance(value, int) and value >= INTEGERS[name], f"an integer of {INTEGERS[name]} or more"
+        else:
+            bracket, limit = NUMBERS[name]
+            good = isinstance(value, int | float) and 0 <= value < limit and (value > 0 or bracket == "[")
+            rule = f"a number in {bracket}0, {limit})"
+        if isinstance(value, bool) or not (good or (value is None and name in OPTIONAL)):
+            raise ValueError(f"fastrw.{caller}: {name} must be {rule}, got {value!r}")
 
 
 def restore(caller: str, own: dict[str, Tensor], state: Any) -> None:

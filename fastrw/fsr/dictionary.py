@@ -32,9 +32,8 @@ class ProxyDictionary:
 
     def __init__(self, labels: Tensor, num_classes: int, *, capacity: int = 2000, pusher: Pusher | None = None,
                  seed: int = 0, dtype: torch.dtype = torch.float32, device: Any = "cpu"):  # fmt: skip
-        checks.count("ProxyDictionary", "num_classes", num_classes, 2)
+        checks.arguments("ProxyDictionary", num_classes=num_classes, capacity=capacity)
         self.labels = checks.labels("ProxyDictionary", labels, num_classes, name="labels").cpu()
-        checks.count("ProxyDictionary", "capacity", capacity)
         if capacity < num_classes:
             raise ValueError(
                 f"fastrw.ProxyDictionary: capacity must be at least the number of classes, {num_classes}, "
@@ -90,7 +89,7 @@ class ProxyDictionary:
     def fetch(self, q: int) -> Tensor:
         """[q] int64 on the CPU: indices drawn at random from the dictionary, q // C of each class; the remaining q % C
         come from as many classes drawn at random. No example is drawn twice before its whole class has been."""
-        checks.count("ProxyDictionary.fetch", "q", q)
+        checks.arguments("ProxyDictionary.fetch", q=q)
         keys = torch.rand(self._places.shape, generator=self.generator)
         keys[self._places < 0] = 2.0
         shuffled = self._places.gather(1, keys.argsort(1))
@@ -111,7 +110,7 @@ class ProxyDictionary:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything a resumed run needs except the labels, which come from the dataset."""
-        return {name: t.clone() for name, t in self._tensors().items()} | {"generator": self.generator.get_state()}
+        return {name: t.clone() for name, t in self._tensors().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Resumes from `state_dict()`, bit for bit. ValueError if data, classes, capacity or pusher differ."""
@@ -119,7 +118,8 @@ class ProxyDictionary:
         self.generator.set_state(state["generator"])
 
     def _tensors(self) -> dict[str, Tensor]:
-        return {"places": self._places, "history": self.history, "seen": self.seen}
+        generator = self.generator.get_state()
+        return {"places": self._places, "history": self.history, "seen": self.seen, "generator": generator}
 
     def _top(self, scores: Tensor) -> Tensor:
         """scores [N] -> [C, k] the indices of each class's highest scores, highest first, then -1 for empty places."""

@@ -14,12 +14,12 @@ from fastrw.engine.accumulate import backward
 from fastrw.fsr import checks
 from fastrw.fsr.dictionary import ProxyDictionary
 from fastrw.fsr.indexed import Indexed, examples, labels_of
-from fastrw.fsr.lookahead import LOOKAHEADS, Lookahead
+from fastrw.fsr.lookahead import Lookahead
 from fastrw.fsr.paths import AnyLayer, Inputs, LastLayer, Outputs
 from fastrw.fsr.pushers import Pusher, Visit
 from fastrw.fsr.soft_labels import MixUp, Relabel
 from fastrw.fsr.statistics import EpochReport, FSRStep, Totals
-from fastrw.fsr.weights import VARIANTS, weights
+from fastrw.fsr.weights import weights
 from fastrw.state.snapshot import State
 
 
@@ -99,23 +99,11 @@ class FSR:
     ):  # fmt: skip
         if not isinstance(model, nn.Module):
             raise TypeError(f"fastrw.FSR: model must be a torch.nn.Module, got {type(model).__name__}")
-        checks.count("FSR", "dataset_size", dataset_size)
-        checks.count("FSR", "num_classes", num_classes, 2)
-        checks.count("FSR", "q", q)
-        checks.count("FSR", "refresh", refresh)
-        checks.count("FSR", "warmup", warmup, 0)
-        if eta is not None:
-            checks.number("FSR", "eta", eta, 0, open_low=True)
-        if weight_decay is not None:
-            checks.number("FSR", "weight_decay", weight_decay, 0)
-        checks.number("FSR", "alpha", alpha, 0, open_low=True)
-        checks.number("FSR", "label_smoothing", label_smoothing, 0, 1)
-        for name, value, known in (
-            ("lookahead", lookahead, (None, *LOOKAHEADS)), ("normalize", normalize, ("rectify", "shift")),
-            ("variant", variant, VARIANTS),
-        ):  # fmt: skip
-            if value not in known:
-                raise ValueError(f"fastrw.FSR: {name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+        checks.arguments(
+            "FSR", dataset_size=dataset_size, num_classes=num_classes, q=q, refresh=refresh, warmup=warmup, eta=eta,
+            weight_decay=weight_decay, alpha=alpha, label_smoothing=label_smoothing, lookahead=lookahead,
+            normalize=normalize, variant=variant,
+        )  # fmt: skip
         for name, value, kind in (("relabel", relabel, Relabel), ("mixup", mixup, MixUp)):
             if value is not None and not isinstance(value, kind):
                 raise TypeError(f"fastrw.FSR: {name} must be a fastrw.fsr.{kind.__name__}, got {type(value).__name__}")

@@ -46,7 +46,7 @@ class _Average(Pusher):
     momentum: float = 0.9
 
     def __post_init__(self):
-        checks.number(type(self).__name__, "momentum", self.momentum, 0, 1)
+        checks.arguments(type(self).__name__, momentum=self.momentum)
 
     def move(self, history: Tensor, visit: Visit) -> Tensor:
         pushed = self.push(visit).to(history.dtype)[:, None]

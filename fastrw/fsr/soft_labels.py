@@ -21,8 +21,7 @@ class MixUp:
     """
 
     def __init__(self, num_classes: int, *, alpha: float = 0.5):
-        checks.count("MixUp", "num_classes", num_classes, 2)
-        checks.number("MixUp", "alpha", alpha, 0, open_low=True)
+        checks.arguments("MixUp", num_classes=num_classes, alpha=alpha)
         self.num_classes, self.alpha = num_classes, alpha
         a = torch.tensor(alpha, dtype=torch.float64)
         self._beta = torch.distributions.Beta(a, a)
@@ -65,11 +64,8 @@ class Relabel:
 
     def __init__(self, dataset_size: int, num_classes: int, *, beta: float = 0.1, p: float = 2.0,
                  temperature: float = 1.0, dtype: torch.dtype = torch.float32, device: Any = "cpu"):  # fmt: skip
-        checks.count("Relabel", "dataset_size", dataset_size)
-        checks.count("Relabel", "num_classes", num_classes, 2)
-        checks.number("Relabel", "beta", beta, 0, 1)
-        checks.number("Relabel", "p", p, 0)
-        checks.number("Relabel", "temperature", temperature, 0, open_low=True)
+        checks.arguments("Relabel", dataset_size=dataset_size, num_classes=num_classes, beta=beta, p=p,
+                         temperature=temperature)  # fmt: skip
         self.beta, self.p, self.temperature = beta, p, temperature
         self.predictions = torch.zeros(dataset_size, num_classes, dtype=dtype, device=device)
         self.seen = torch.zeros(dataset_size, dtype=torch.bool, device=device)

@@ -3,8 +3,6 @@
 import torch
 from torch import Tensor
 
-VARIANTS = ("code", "paper")
-
 
 def weights(s: Tensor, alpha: float, normalize: str, variant: str) -> Tensor:
     """ω* = ω₀ + α s with ω₀ = 1/b (Eq. 3), made non-negative, then normalised to sum to 1.
