@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,8 +11,6 @@ from torch.optim import Optimizer
 
 from fastrw.api.problem import select
 from fastrw.nodes.base import wide
-
-LOOKAHEADS = ("momentum", "plain")
 
 
 class Lookahead:
@@ -36,7 +35,7 @@ class Lookahead:
         if optimizer is not None and (missing := [name for name, p in self.params.items() if p not in home]):
             raise ValueError(f"fastrw.FSR: optimizer must train every parameter of params, got none of {missing[0]!r}")
         self._group_numbers = [home.get(p) for p in self.params.values()]
-        has_momentum = optimizer is not None and all(group.get("momentum") for group in self._groups())
+        has_momentum = all(mu for _, _, mu in self._settings())
         if how == "momentum" and not has_momentum:
             got = "no optimizer" if optimizer is None else f"{type(optimizer).__name__} without momentum"
             raise ValueError(f'fastrw.FSR: lookahead="momentum" needs an optimizer that has momentum, got {got}')
@@ -46,33 +45,32 @@ class Lookahead:
     def ahead(self, gradients: list[Tensor | None]) -> list[Tensor]:
         """Θ̂ from g, both in the order of `params`; None is a gradient of 0. No graph, in the scores' precision."""
         found = []
-        for p, g, group in zip(self.params.values(), gradients, self._groups(), strict=True):
+        for p, g, (eta, wd, mu) in zip(self.params.values(), gradients, self._settings(), strict=True):
             theta = wide(p.detach())
             step = torch.zeros_like(theta) if g is None else wide(g).clone()
-            if wd := self._decay(group):
+            if wd:
                 step.add_(theta, alpha=wd)
             if self.how == "momentum" and (m := self._optimizer.state.get(p, {}).get("momentum_buffer")) is not None:
-                step.add_(wide(m), alpha=group["momentum"])
-            found.append(theta.sub(step, alpha=self._rate(group)))
+                step.add_(wide(m), alpha=mu)
+            found.append(theta.sub(step, alpha=eta))
         return found
 
     @torch.no_grad()
     def direction(self, gradients: list[Tensor | None], ahead: list[Tensor]) -> list[Tensor]:
         """η (V + wd Θ̂), V the gradient of the reward loss at Θ̂: its product with ∇f_i is -∂L^R/∂ω_i."""
         found = []
-        for v, hat, group in zip(gradients, ahead, self._groups(), strict=True):
+        for v, hat, (eta, wd, _) in zip(gradients, ahead, self._settings(), strict=True):
             v = torch.zeros_like(hat) if v is None else wide(v)
-            found.append(v.add(hat, alpha=self._decay(group)).mul_(self._rate(group)))
+            found.append(v.add(hat, alpha=wd).mul_(eta))
         return found
 
-    def _groups(self) -> list[dict]:
-        """The optimizer's group of each parameter, by number: loading a state replaces the groups."""
-        return [{} if k is None else self._optimizer.param_groups[k] for k in self._group_numbers]
-
-    def _rate(self, group: dict) -> float:
-        return float(group["lr"]) if self._eta is None else self._eta
-
-    def _decay(self, group: dict) -> float:
-        if self._weight_decay is not None:
-            return self._weight_decay
-        return 0.0 if group.get("decoupled_weight_decay") else float(group.get("weight_decay", 0.0))
+    def _settings(self) -> Iterator[tuple[float, float, float]]:
+        """η, wd and μ for each parameter. Groups are found by number, since loading a state replaces them."""
+        for k in self._group_numbers:
+            group = {} if k is None else self._optimizer.param_groups[k]
+            decay = 0.0 if group.get("decoupled_weight_decay") else float(group.get("weight_decay", 0.0))
+            yield (
+                float(group["lr"]) if self._eta is None else self._eta,
+                decay if self._weight_decay is None else self._weight_decay,
+                group.get("momentum", 0.0),
+            )
