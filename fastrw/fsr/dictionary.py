@@ -40,10 +40,8 @@ class ProxyDictionary:
                 f"got {capacity}"
             )
         counts = torch.bincount(self.labels, minlength=num_classes)
-        if bool((empty := counts == 0).any()):
-            raise ValueError(
-                f"fastrw.ProxyDictionary: every class needs an example, got none of class {int(empty.int().argmax())}"
-            )
+        if len(empty := (counts == 0).nonzero()):
+            raise ValueError(f"fastrw.ProxyDictionary: every class needs an example, got none of class {int(empty[0])}")
         self.capacity, self.num_classes = capacity, num_classes
         self.pusher = MetaMargin() if pusher is None else pusher
         self.generator = torch.Generator().manual_seed(seed)

@@ -153,8 +153,8 @@ class FSR:
         if len(index) != len(y):
             raise ValueError(f"fastrw.FSR.step: index and y must have one length, got {len(index)} and {len(y)}")
         known = self.dictionary.labels[index.cpu()]
-        if bool((wrong := known != y.cpu()).any()):
-            i = int(wrong.int().argmax())
+        if len(wrong := (known != y.cpu()).nonzero()):
+            i = int(wrong[0])
             raise ValueError(
                 f"fastrw.FSR.step: y must be the dataset's labels at index, got {int(y[i])} for example "
                 f"{int(index[i])}, whose label is {int(known[i])}"
@@ -234,15 +234,13 @@ class FSR:
         f = outputs.losses
         if bad := int((~f.isfinite()).sum()):
             raise ValueError(f"fastrw.FSR.step: losses must be finite, got {bad} of {len(f)} that are not")
-        if outputs.scores is None:
-            w = torch.full_like(f, 1 / len(f)).detach()
-        else:
-            w = weights(outputs.scores, self.alpha, self.normalize, self.variant)
+        s = outputs.scores
+        w = torch.full_like(f, 1 / len(f)) if s is None else weights(s, self.alpha, self.normalize, self.variant)
         total = torch.where(w == 0, 0, w.to(f.dtype) * f).sum()
         if relabels:
             total = total + self.relabel.loss(index, self._relabelled(outputs))
         backward(total if self._scaler is None else self._scaler.scale(total))
-        return FSRStep(w, f.detach(), outputs.scores, outputs.reward_loss, served_by), outputs
+        return FSRStep(w, f.detach(), s, outputs.reward_loss, served_by), outputs
 
     def _reward(self) -> tuple[Any, Tensor]:
         """q examples of the dictionary, read from the dataset."""

@@ -16,11 +16,8 @@ from fastrw.nodes.base import wide
 class Lookahead:
     """Θ̂ = Θ - η (μ m + g + wd Θ) for every parameter Θ of Θ^meta, g = (1/b) Σ_i ∇f_i(Θ)           (Algorithm 1)
 
-    "plain": μ = 0, Algorithm 1 as printed. "momentum": μ and the buffer m are the optimizer's own, read at each step
-    (m = 0 before its first): the authors' code. Dampening and Nesterov momentum are not modelled.
-
-    Args:
-        model, params, optimizer, how (= lookahead), eta, weight_decay: see `FSR`.
+    `FSR` describes the arguments; `how` is its `lookahead`. The buffer m is read at each step, and is 0 before the
+    optimizer's first. Dampening and Nesterov momentum are not modelled.
     """
 
     def __init__(self, model: nn.Module, params: Any, optimizer: Optimizer | None, how: str | None,

@@ -4,7 +4,7 @@ for the last layer."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,22 +55,20 @@ class Path:
     def _forward(self, x: Any) -> tuple[Tensor, Tensor | None]:
         """Logits [n, C] and the layer's input [n, p]: None unless the layer ran once, on a matrix, and its output is
         the logits."""
-        seen: list[tuple[tuple, Any]] = []
-        hook = self.layer and self.layer.register_forward_hook(lambda _, args, output: seen.append((args, output)))
-        try:
+        seen: list[tuple[tuple, Any]] = []  # (arguments, output) of each call of the layer
+        with self.layer.register_forward_hook(lambda _, *call: seen.append(call)) if self.layer else nullcontext():
             if isinstance(x, Mapping):
                 output = self.model(**x)
             else:
                 output = self.model(*x) if isinstance(x, tuple | list) else self.model(x)
-        finally:
-            if hook:
-                hook.remove()
         logits = getattr(output, "logits", output)
         if not isinstance(logits, Tensor) or logits.ndim != 2 or logits.shape[1] != self.classes:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"fastrw.FSR: the model must return logits [n, C] with C = {self.classes}, got {got}")
-        served = len(seen) == 1 and seen[0][1] is output and len(seen[0][0]) == 1 and seen[0][0][0].ndim == 2
-        return logits, seen[0][0][0].detach() if served else None
+        match seen:
+            case [((h,), z)] if z is output and h.ndim == 2:
+                return logits, h.detach()
+        return logits, None
 
     def _forwards(self, inputs: Inputs, start: State) -> tuple[Outputs, Tensor | None, Tensor | None]:
         """What the forwards at Θ give, and the layer's inputs for `mixed` and for `x`. Leaves the state as a forward of

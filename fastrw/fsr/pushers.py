@@ -57,7 +57,6 @@ class _Average(Pusher):
 
     def push(self, visit: Visit) -> Tensor:
         """P [n]."""
-        raise NotImplementedError
 
 
 class MetaMargin(_Average):
