@@ -151,7 +151,7 @@ def test_a_score_that_is_not_finite_gets_no_weight(normalize, variant):
 
 
 class Listed(Dataset):
-    """A dataset of one's own, without any of the conveniences."""
+    """A plain dataset, without `targets` or `__getitems__`."""
 
     def __init__(self, x, y):
         self.x, self.y = x, y

@@ -1,5 +1,5 @@
 """FSR: learning to reweight without clean data (Zhang & Pfister 2021, "Learning Fast Sample Re-weighting Without
-Reward Data"). Training examples that learn well, equally many of each class, stand in for the clean set.
+Reward Data"). Training examples that are learned well, equally many of each class, stand in for the clean set.
 
 May import api and whatever api may import; only demo and cli may import it."""
 

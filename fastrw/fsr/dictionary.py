@@ -12,8 +12,8 @@ from fastrw.fsr.pushers import MetaMargin, Pusher, Visit
 class ProxyDictionary:
     """R = argmax_R sum over x in R of P̂(x), |R| / C examples of each class (Zhang & Pfister 2021, Eq. 4-5).
 
-    It stores indices into the dataset, never the examples: in memory are the labels, a few numbers for each training
-    example (`pusher.columns` and a flag), and capacity indices. At first it holds a balanced random choice.
+    It stores indices into the dataset, never the examples: its memory is the labels, a few numbers per training example
+    (`pusher.columns` and a flag), and `capacity` indices. It starts with a balanced random selection.
 
     Each class has k = capacity // C places, of which min(k, examples of the class) are always filled. An example that
     has not been trained on yet, or whose score is not finite, enters only if no other is left. Ties go to the lower
@@ -27,7 +27,7 @@ class ProxyDictionary:
         seed: for the initial choice and `fetch`, which draw from the dictionary's own CPU generator.
         dtype, device: of the history that scores are computed from: float32 or float64.
     Raises:
-        TypeError, ValueError: a label out of range, a class without example, a capacity below the number of classes.
+        TypeError, ValueError: a label out of range, a class without an example, a capacity below the number of classes.
     """
 
     def __init__(self, labels: Tensor, num_classes: int, *, capacity: int = 2000, pusher: Pusher | None = None,
@@ -69,10 +69,10 @@ class ProxyDictionary:
     @torch.no_grad()
     def observe(self, index: Tensor, visit: Visit) -> None:
         """Updates P̂ of the examples at index [n] from their labels, logits and losses."""
-        home, dtype = self.history.device, self.history.dtype
-        floats = (None if t is None else t.to(home, dtype) for t in (visit.z, visit.ahead, visit.losses))
-        index = index.to(home)
-        self.history[index] = self.pusher.move(self.history[index], Visit(visit.y.to(home), *floats))
+        device, dtype = self.history.device, self.history.dtype
+        floats = (None if t is None else t.to(device, dtype) for t in (visit.z, visit.ahead, visit.losses))
+        index = index.to(device)
+        self.history[index] = self.pusher.move(self.history[index], Visit(visit.y.to(device), *floats))
         self.seen[index] = True
 
     def update(self) -> float:

@@ -24,7 +24,7 @@ from fastrw.state.snapshot import State
 
 
 class FSR:
-    """Example weights without clean data: the reward examples are training examples that learn well.
+    """Example weights without clean data: the reward examples are training examples that are learned well.
 
         s_i = -∂L^R(Θ̂)/∂ω_i at ω = 1/b,   Θ̂ = Θ - η (μ m + Σ_i ω_i ∇f_i(Θ) + wd Θ)           (Algorithm 1, Eq. 3)
         w   = 1/b + α s, normalised;   .grad += Σ_i w_i ∇f_i  (+ the gradient of the second loss, with relabel)
@@ -179,7 +179,7 @@ class FSR:
             EpochReport; `print` it for a one-line summary.
         """
         if true_labels is not None:
-            self.dictionary.purity(true_labels)  # refuses bad labels before anything changes
+            self.dictionary.purity(true_labels)  # rejects bad labels before anything changes
         entered = self.dictionary.update()
         purity = None if true_labels is None else self.dictionary.purity(true_labels)
         report = self._totals.report(self.epoch, entered, purity)

@@ -1,5 +1,5 @@
-"""What a step needs of the model at Θ and at Θ̂, computed by either of two paths: one for any Θ^meta, one, much cheaper,
-for the last layer."""
+"""What a step needs from the model at Θ and at Θ̂, by one of two paths: one for any Θ^meta, and a much cheaper one for
+the last layer."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ class AnyLayer(Path):
 
     @contextmanager
     def _at(self, values: dict[nn.Parameter, Tensor]) -> Iterator[None]:
-        """Inside, the modules hold these tensors instead of their parameters, under every name that a parameter has.
+        """In this context the modules hold these tensors instead of their parameters, under all names of a parameter.
         (torch.func.functional_call does not restore the parameter in a module that is registered under two names.)"""
         before = [(m._parameters, dict(m._parameters)) for m in self.lookahead.modules.values()]
         try:
@@ -167,8 +167,8 @@ class LastLayer(Path):
         return None
 
     def run(self, inputs: Inputs, start: State) -> Outputs | None:
-        """Every forward starts from `start`. None if the layer does not make the model's logits; the caller then has to
-        rewind to `start`."""
+        """Every forward starts from `start`. None if the layer does not produce the model's logits; the caller then
+        rewinds to `start`."""
         reward = inputs.reward
         if reward is not None and not inputs.reuses:  # first, while no graph is alive
             with torch.no_grad():
@@ -214,7 +214,7 @@ class LastLayer(Path):
         return F.linear(h, *values)
 
     def _verify(self, f: Tensor, G: Tensor, h: Tensor) -> bool:
-        """Are the products above autograd's gradients? Not if the layer's weight is used twice. A success is kept."""
+        """Do the products above equal autograd's gradients? Not if the layer's weight is used twice. Kept once true."""
         if not self.verified:
             params = list(self.lookahead.params.values())
             truth = torch.autograd.grad(f.sum(), params, retain_graph=True, allow_unused=True)

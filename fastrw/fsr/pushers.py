@@ -7,6 +7,7 @@ computes a score from them: examples with the highest scores enter the dictionar
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -14,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastrw.fsr import checks
+
+_loss = partial(F.cross_entropy, reduction="none")  # L(z, y) [n]
 
 
 @dataclass(frozen=True)
@@ -115,10 +118,6 @@ class ForgettingEvents(Pusher):
 
     def score(self, history: Tensor) -> Tensor:
         return torch.where(history[:, 2] > 0, -history[:, 0], -torch.inf)
-
-
-def _loss(z: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(z, y, reduction="none")
 
 
 PUSHERS = {
