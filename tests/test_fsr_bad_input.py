@@ -141,6 +141,16 @@ def test_a_state_of_another_run_is_refused():
         mine.load_state_dict(made(relabel=fsr.Relabel(60, 4)).state_dict())
 
 
+def test_a_refused_state_changes_nothing():
+    mine, other = (made(relabel=fsr.Relabel(60, 4), warmup=0) for _ in range(2))
+    other.dictionary.history += 1
+    before, state = mine.dictionary.history.clone(), other.state_dict()
+    state["relabel"]["predictions"] = torch.zeros(60, 5)
+    with pytest.raises(ValueError, match=r"^fastrw.Relabel: a state must hold predictions"):
+        mine.load_state_dict(state)
+    assert torch.equal(mine.dictionary.history, before)
+
+
 def test_the_momentum_of_the_optimizer_is_the_default():
     assert made(optimizer=MOMENTUM).lookahead.how == "momentum"
     assert made(optimizer=MOMENTUM, lookahead="plain").lookahead.how == "plain"

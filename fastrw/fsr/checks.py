@@ -63,11 +63,16 @@ def arguments(caller: str, **values: Any) -> None:
             raise ValueError(f"fastrw.{caller}: {name} must be {rule}, got {value!r}")
 
 
-def restore(caller: str, own: dict[str, Tensor], state: Any) -> None:
-    """Copies a state's tensors into `own`; ValueError, before anything changes, unless it has each, of its shape."""
+def fits(caller: str, own: dict[str, Tensor], state: Any) -> None:
+    """ValueError unless a state has each of these tensors, of its shape."""
     for name, tensor in own.items():
         got = tuple(state[name].shape) if isinstance(state, dict) and name in state else "nothing"
         if got != tuple(tensor.shape):
             raise ValueError(f"fastrw.{caller}: a state must hold {name} of shape {tuple(tensor.shape)}, got {got}")
+
+
+def restore(caller: str, own: dict[str, Tensor], state: Any) -> None:
+    """Copies a state's tensors into `own`; ValueError, before anything changes, where it does not fit."""
+    fits(caller, own, state)
     for name, tensor in own.items():
         tensor.copy_(state[name])

@@ -205,6 +205,8 @@ class FSR:
             raise ValueError(f"fastrw.FSR: a state must hold {', '.join(wanted)}, got {got or 'nothing'}")
         if (state["relabel"] is None) != (self.relabel is None):
             raise ValueError("fastrw.FSR: a state must have re-labels where FSR does, got one without the other")
+        if self.relabel is not None:  # before the dictionary is written to
+            checks.fits("Relabel", self.relabel.tensors(), state["relabel"])
         self.dictionary.load_state_dict(state["dictionary"])
         if self.relabel is not None:
             self.relabel.load_state_dict(state["relabel"])

@@ -91,7 +91,11 @@ class Relabel:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Resumes from `state_dict()`, bit for bit. ValueError if it belongs to another dataset."""
-        checks.restore("Relabel", {"predictions": self.predictions, "seen": self.seen}, state)
+        checks.restore("Relabel", self.tensors(), state)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a state holds, not copied."""
+        return {"predictions": self.predictions, "seen": self.seen}
 
     def _checked(self, index: Tensor, logits: Tensor) -> Tensor:
         index = checks.indices("Relabel", index, len(self.predictions))
