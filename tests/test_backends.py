@@ -14,8 +14,8 @@ def plant(monkeypatch, run, can=lambda *tensors: None):
     """gram_dot with one more backend, "planted", that auto would take first."""
     served = backends.get("gram_dot")
     planted = {**served.backends, "planted": backends.Backend("planted", can, run)}
-    order = lambda *args: ("planted", *served.order(*args))  # noqa: E731
-    op = replace(served, backends=planted, order=order, steady=False, chosen={})
+    order = {"cpu": ("planted", *served.order["cpu"])}
+    op = replace(served, backends=planted, order=order, chosen={})
     monkeypatch.setitem(backends._ops, "gram_dot", op)
     return op
 
@@ -70,7 +70,7 @@ def test_the_self_test_draws_no_random_number(monkeypatch):
 def test_the_sample_is_exact_in_every_dtype(name):
     op, results = backends.get(name), {}
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
-        outputs = self_test.as_tuple(op.backends["reference"].run(*op.sample(torch.device("cpu"), dtype)))
+        outputs = self_test.as_tuple(op.backends["reference"].run(*op.draw(torch.device("cpu"), dtype)))
         results[dtype] = torch.cat([x.double().flatten() for x in outputs])
     assert all(torch.equal(s, results[torch.float64]) for s in results.values())
     assert results[torch.float64].unique().numel() > (20 if name == "gram_dot" else 3)
@@ -86,7 +86,7 @@ def test_the_self_test_waits_for_the_end_of_a_capture(monkeypatch):
 
 def test_auto_falls_to_the_reference_when_nothing_faster_can(monkeypatch):
     op = plant(monkeypatch, right, can=lambda *tensors: "is closed")
-    closed = replace(op, order=lambda *args: ("planted",), chosen={})
+    closed = replace(op, order={"cpu": ("planted",)}, chosen={})
     monkeypatch.setitem(backends._ops, "gram_dot", closed)
     assert backends.choose("gram_dot", "auto", *matrices(2, 2, 2, 2)).name == "reference"
     with pytest.raises(Refused, match="got 'planted', which is closed"):

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from fastrw.nodes.owned import Owned
-from fastrw.ops import backends
-from fastrw.ops.call import run
+from fastrw.ops.call import served as run_op
 
 ByInput = dict[int, Tensor]
 
@@ -92,14 +91,6 @@ class Part:
         """One of fastrw.ops, by the backend that serves it."""
         found, self.backend = run_op(name, products.backend, *args)
         return found
-
-
-def run_op(name: str, backend: str, *args) -> tuple[Any, str]:
-    """One of fastrw.ops below autograd, and the backend that served it."""
-    if torch.compiler.is_dynamo_compiling():
-        return run(name, backend, *args), backend
-    chosen = backends.choose(name, backend, *args)
-    return chosen.run(*args), chosen.name
 
 
 def by_calls(s, use: Use, g: Tensor, products: Products) -> Part | None:

@@ -1,16 +1,20 @@
 """The ops of fastrw, one file each: what it takes and returns, its checks, its backends.
 
-May import errors and the kernels alone: an op knows tensors, no graph and no model. The letters are those of the
-equations:
-n train examples, m validation examples, r train rows, k validation rows, p in-features, q out-features,
-a inputs, g output-gradients, V validation gradient.
+May import errors and the kernels alone: an op knows tensors, no graph and no model. The equations are those of
+"Learning to Reweight Examples for Robust Deep Learning" (Ren et al. 2018), in these letters: n train examples,
+m validation examples, r train rows, k validation rows, p in-features, q out-features, C and O channels, a and x inputs,
+g output-gradients, V validation gradient, w weights of examples, s scores.
 
 What holds for every op, where its own docstring says nothing else:
 
-    Tensors are float32, float64, bfloat16 or float16, on one device, with any strides, and share one dtype. "Of the
-    dtype of the sums": may also be float32 where the others have 16 bits. Any size may be 0: an empty sum is 0.
+    Tensors are float32, float64, bfloat16 or float16, on one device, with any strides, and share one dtype. Beside
+        those of 16 bits, what is no input, output or output-gradient (V, w, statistics, directions) may be float32, the
+        dtype of the sums. Any size may be 0: an empty sum is 0.
+    Convolutions have 1 to 3 dimensions after the channels. stride, padding and dilation are an integer a dimension and
+        groups divides C and O, as in torch.nn.functional.conv2d. "cpp" serves 1 and 2 dimensions.
     backend: "auto" is the fastest that can serve, by measurement, else "reference". A backend asked for by name serves
-        or raises. float64 is served by reference and cpp only. See `fastrw.ops.backends`.
+        or raises; `python -m fastrw info` lists those of every op. float64 is served by reference and cpp only. See
+        `fastrw.ops.backends`.
     Returns: tensors on the same device in the dtype in which sums are kept, float32 (float64 for float64 tensors).
         Differentiable in every floating point tensor, to any order, in reverse and forward mode, and under vmap.
     Raises:

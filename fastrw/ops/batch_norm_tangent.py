@@ -8,38 +8,32 @@ from fastrw.kernels.dense import dense
 from . import checks
 from .backends import register
 from .call import lean
-from .sample import Whole
+from .self_test import Whole
 
 _CHANNELS = ("mean", "rstd", "weight", "d_weight", "d_bias")
 
 
 def batch_norm_tangent(
     x: Tensor,  # [n, C, ...] input of the BatchNorm
-    t: Tensor | None,  # its tangent, like x
+    t: Tensor | None,  # like x: its tangent; None: x is constant
     mean: Tensor,  # [C] of x over examples and positions
     rstd: Tensor,  # [C] 1 / sqrt(variance + eps)
-    weight: Tensor | None,  # [C]
-    d_weight: Tensor | None,  # [C] the tangent of weight
-    d_bias: Tensor | None,  # [C] the tangent of bias
-    residual: Tensor | None,  # the tangent of what is added to the BatchNorm's output, like x
-    output: Tensor | None,  # what the ReLU after that gave, like x
-    sums: Tensor | None,  # [2, C] sum of t and of t x over examples and positions, where they are known
+    weight: Tensor | None,  # [C]; None: it is 1
+    d_weight: Tensor | None,  # [C] the tangent of weight; None: it is 0
+    d_bias: Tensor | None,  # [C] the tangent of bias; None: it is 0
+    residual: Tensor | None,  # like x: the tangent of what is added to the BatchNorm's output
+    output: Tensor | None,  # like x: what the ReLU after that gave; None: no ReLU follows
+    sums: Tensor | None,  # [2, C] of t and of t x over examples and positions; None: computed in a separate pass
     *,
     backend: str = "auto",
 ) -> Tensor:  # like x
     """weight rstd (t - mean(t) - x_hat mean(x_hat t)) + d_weight x_hat + d_bias + residual, 0 where output <= 0
 
     with x_hat = (x - mean) rstd and means over examples and positions: the tangent of
-    ReLU(weight x_hat + bias + r) where the statistics move with x. It is the score of "Learning to Reweight Examples
-    for Robust Deep Learning" (Ren et al. 2018, Eq. 7) carried through BatchNorm (Ioffe and Szegedy 2015), which
-    couples examples. Sums of 0 keep the statistics fixed: BatchNorm in evaluation.
-
-    Args:
-        x, t, residual, output: one shape [n, C, ...]; contiguous and channels-last memory is read in place where all
-            are laid out as x is. No t: x is constant. No residual: nothing is added. No output: no ReLU follows.
-        mean, rstd, weight, d_weight, d_bias, sums: [C], sums [2, C], of the dtype of x or of the sums. No weight: it
-            is 1. No tangent of weight or bias: it is 0. No sums: they are computed here, in a separate pass.
-        backend: "reference", "cpp" or "triton". Dtypes, derivatives and errors: see `fastrw.ops`.
+    ReLU(weight x_hat + bias + r) where the statistics move with x. It is the score of Eq. 7 of Ren et al. 2018 carried
+    through BatchNorm (Ioffe and Szegedy 2015), which couples examples. Sums of 0 keep the statistics fixed: BatchNorm
+    in evaluation. Tensors like x share its dtype; contiguous and channels-last memory is read in place where all are
+    laid out as x is.
 
     Returns:
         The tangent, in the dtype of x, contiguous or channels-last as x is. Not differentiable in output.
@@ -61,7 +55,7 @@ def _sample(whole: Whole) -> tuple:
 
 
 register(
-    "batch_norm_tangent",
+    batch_norm_tangent,
     letters=dict.fromkeys(("x", "t", "residual", "output"), "nC*") | dict.fromkeys(_CHANNELS, "C") | {"sums": "2C"},
     wide=(*_CHANNELS, "sums"),
     rules=_rules,
@@ -69,7 +63,7 @@ register(
     sample=_sample,
     order={
         "cpu": ("cpp",),  # 0.2 of the reference's time with sums, 0.3 to 0.6 without
-        "cuda": ("triton",),  # by the roofline: one pass over memory instead of five; not measured yet
+        "cuda": ("triton",),  # one pass over memory instead of five
     },
     triton=True,
 )

@@ -5,12 +5,10 @@ from torch import Tensor
 
 from . import backends, function
 
-COMPILED = ("cpp", "cuda")
-
 
 def call(op: str, backend: str, *args):
     """The op on the backend that serves it, differentiable in each of its tensors."""
-    backends.get(op).description.check(*args)
+    backends.get(op).check(*args)
     return run(op, backend, *args)
 
 
@@ -20,10 +18,10 @@ def lean(op: str, backend: str, *args):
     if isinstance(args[0], Tensor) and not torch.compiler.is_dynamo_compiling() and not function.wanted(args):
         try:
             chosen = backends.choose(op, backend, *args)
-            if chosen.name in COMPILED:
+            if chosen.name in ("cpp", "cuda"):
                 return chosen.run(*args)
         except Exception:
-            backends.get(op).description.check(*args)  # what is wrong with the arguments, if they are wrong
+            backends.get(op).check(*args)  # what is wrong with the arguments, if they are wrong
             raise
     return call(op, backend, *args)
 
@@ -35,3 +33,11 @@ def run(op: str, backend: str, *args):
 
         return apply(op, backend, *args)
     return function.apply(op, backend, *args)
+
+
+def served(op: str, backend: str, *args) -> tuple:
+    """The op below autograd on arguments that have been checked, and the backend that served it."""
+    if torch.compiler.is_dynamo_compiling():
+        return run(op, backend, *args), backend
+    chosen = backends.choose(op, backend, *args)
+    return chosen.run(*args), chosen.name

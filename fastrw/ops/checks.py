@@ -10,24 +10,26 @@ INDICES = (torch.int64, torch.int32)
 
 
 def tensors(
-    op: str, spelled: Mapping[str, str], *, wide: Collection[str] = (), index: Collection[str] = (), **given
+    op: str,
+    letters: Mapping[str, str],
+    given: Mapping[str, Tensor],
+    wide: Collection[str] = (),
+    index: Collection[str] = (),
 ) -> None:
-    """Tensors on one device whose letters agree: {"a": "rp", "g": "rq"} is a [r, p], g [r, q]; "nC*" has any further
-    dimensions, "2C" is [2, C]. None is an argument left out.
+    """Tensors on one device whose letters, those of `op.Op`, agree.
 
     All have the dtype of the first that is no index; those of `wide` may have that of its sums instead, those of
     `index` are int64 or int32.
     """
-    here = {name: x for name, x in given.items() if x is not None}
-    for name, x in here.items():
+    for name, x in given.items():
         if not isinstance(x, Tensor):
             raise TypeError(f"fastrw.{op}: {name} must be a tensor, got {type(x).__name__}")
-    lead, first = next((name, x) for name, x in here.items() if name not in index)
+    lead, first = next((name, x) for name, x in given.items() if name not in index)
     seen: dict[str, tuple[str, int]] = {}
-    for name, x in here.items():
-        letters = spelled[name].rstrip("*")
-        if x.dim() < len(letters) or (x.dim() > len(letters) and letters == spelled[name]):
-            raise ValueError(f"fastrw.{op}: {name} must be {shape(spelled[name])}, got shape {tuple(x.shape)}")
+    for name, x in given.items():
+        least = len(letters[name].rstrip("*"))
+        if x.dim() < least or (x.dim() > least and letters[name][-1] != "*"):
+            raise ValueError(f"fastrw.{op}: {name} must be {shape(letters[name])}, got shape {tuple(x.shape)}")
         if name in index:
             if x.dtype not in INDICES:
                 raise ValueError(f"fastrw.{op}: {name} must be int64 or int32, got {x.dtype}")
@@ -37,13 +39,13 @@ def tensors(
             raise ValueError(f"fastrw.{op}: {name} must be on the device of {lead}, got {x.device} and {first.device}")
     if first.dtype not in DTYPES:
         raise ValueError(f"fastrw.{op}: the dtype must be float32, float64, bfloat16 or float16, got {first.dtype}")
-    for name, x in here.items():
-        for letter, size in zip(spelled[name].rstrip("*"), x.shape, strict=False):
+    for name, x in given.items():
+        for letter, size in zip(letters[name].rstrip("*"), x.shape, strict=False):
             if letter.isdigit() and size != int(letter):
-                raise ValueError(f"fastrw.{op}: {name} must be {shape(spelled[name])}, got shape {tuple(x.shape)}")
+                raise ValueError(f"fastrw.{op}: {name} must be {shape(letters[name])}, got shape {tuple(x.shape)}")
             owner, expected = seen.setdefault(letter, (name, size))
             if size != expected:
-                both = f"{owner} {shape(spelled[owner])} and {name} {shape(spelled[name])}"
+                both = f"{owner} {shape(letters[owner])} and {name} {shape(letters[name])}"
                 raise ValueError(f"fastrw.{op}: {both} must have the same {letter}, got {expected} and {size}")
 
 

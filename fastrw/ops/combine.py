@@ -7,34 +7,25 @@ from .call import lean
 
 
 def combine(
-    G: Tensor,  # [n, ...] a gradient an example
+    G: Tensor,  # [n, ...] a gradient an example, read in place where an example is dense in memory
     w: Tensor,  # [n] weights
     *,
     backend: str = "auto",
 ) -> Tensor:  # [...]
     """sum_i w_i G_i
 
-    The step sum_i w_i grad f_i that Eq. 8-9 of "Learning to Reweight Examples for Robust Deep Learning" (Ren et al.
-    2018) weight, from gradients that conv_instance kept. An example of weight 0 adds nothing, whatever it holds: the
-    C++ kernel does not read it.
-
-    Args:
-        G: [n, ...], read in place where an example is dense in memory.
-        w: [n], of the dtype of G or of the sums.
-        backend: "reference", "cpp" or "triton". Dtypes, results, derivatives and errors: see `fastrw.ops`.
-
-    Returns:
-        [...]
+    The step sum_i w_i grad f_i that Eq. 8-9 of Ren et al. 2018 weight, from gradients that conv_instance kept. An
+    example of weight 0 adds nothing, whatever it holds: the C++ kernel does not read it.
     """
     return lean("combine", backend, G, w)
 
 
 register(
-    "combine",
+    combine,
     letters={"G": "n*", "w": "n"},
     wide=("w",),
     outputs=("*",),
     sample=lambda whole: (whole(5, 7, 9).transpose(1, 2), whole(5)),
-    order={"cpu": ("cpp",), "cuda": ("triton",)},  # cuda: by the roofline; not measured yet
+    order={"cpu": ("cpp",), "cuda": ("triton",)},
     triton=True,
 )

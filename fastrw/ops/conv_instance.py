@@ -6,16 +6,16 @@ from . import checks, convolution
 from .backends import launcher, register
 from .call import call
 from .convolution import Ints
-from .sample import Whole
+from .self_test import Whole
 
 _OP = "conv_instance"
 
 
 def conv_instance(
     x: Tensor,  # [n + m, C, *size] inputs, validation last
-    g: Tensor,  # [n + m, O, *size out] output-gradients
-    n: int,
-    V: Tensor | None,  # [O, C / groups, *kernel] validation gradient of the weight
+    g: Tensor,  # [n + m, O, *size out] output-gradients; of the mean over validation for a validation example
+    n: int,  # how many of the examples are train examples
+    V: Tensor | None,  # [O, C / groups, *kernel] validation gradient of the weight; None: from the examples from n on
     kernel: Ints,
     stride: Ints,
     padding: Ints,
@@ -23,27 +23,16 @@ def conv_instance(
     groups: int,
     *,
     backend: str = "auto",
-) -> tuple[Tensor, Tensor, Tensor]:  # [n], [n, O, C / groups, *kernel], [O, C / groups, *kernel]
+) -> tuple[Tensor, Tensor, Tensor]:  # s [n], G [n, O, C / groups, *kernel], V [O, C / groups, *kernel]
     """G_i, the gradient of the weight from example i < n alone, s_i = <G_i, V>, and V = sum_{j >= n} G_j
 
-    Eq. 7 of "Learning to Reweight Examples for Robust Deep Learning" (Ren et al. 2018) at eps = 0, for one convolution
-    in instance form: G serves the update too, by `combine(G, w)`. Worth its memory where G_i is no larger than x_i and
-    g_i: early convolutions.
-
-    Args:
-        x, g: [n + m, C, *size] and [n + m, O, *size out], of 1 to 3 dimensions after the channels. g_j of a validation
-            example is the gradient of the mean over validation. n and m may be 0.
-        n: how many of the examples are train examples.
-        V: [O, C / groups, *kernel], of the dtype of x or of the sums; None: it is taken from the examples from n on.
-            They are not read where V is given.
-        kernel, stride, padding, dilation: an integer a dimension, as torch.nn.functional.conv2d takes them.
-        groups: divides C and O.
-        backend: "reference", "cpp" (1 and 2 dimensions) or "triton". Dtypes, results, derivatives and errors: see
-            `fastrw.ops`.
+    Eq. 7 of Ren et al. 2018 at eps = 0, for one convolution in instance form: G serves the update too, by
+    `combine(G, w)`. Worth its memory where G_i is no larger than x_i and g_i: early convolutions. n and m may be 0;
+    validation examples are not read where V is given.
 
     Returns:
-        s [n], G [n, O, C / groups, *kernel] and V. The strides of G are those in which the backend makes it: on the CPU
-        output channels are adjacent, and padded.
+        s, G and V. The strides of G are those in which the backend makes it: on the CPU output channels are adjacent,
+        and padded.
     """
     return call(_OP, backend, x, g, n, V, kernel, stride, padding, dilation, groups)
 
@@ -78,13 +67,13 @@ def _sample(whole: Whole) -> tuple:
 
 
 register(
-    _OP,
+    conv_instance,
     letters={"x": "NC*", "g": "NO*", "V": "O*"},  # N = n + m: train and validation examples
     wide=("V",),
     rules=_rules,
     outputs=_outputs,
     sample=_sample,
-    order={"cpu": ("cpp",), "cuda": ("triton",)},  # cuda: by the roofline; not measured yet
+    order={"cpu": ("cpp",), "cuda": ("triton",)},
     triton=_triton,
     cpp_refusal=convolution.cpp_refusal,
 )

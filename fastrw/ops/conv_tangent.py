@@ -7,7 +7,7 @@ from . import checks, convolution
 from .backends import register
 from .call import call
 from .convolution import Ints
-from .sample import Whole
+from .self_test import Whole
 
 _OP = "conv_tangent"
 
@@ -15,9 +15,9 @@ _OP = "conv_tangent"
 def conv_tangent(
     x: Tensor,  # [n, C, *size] inputs
     V: Tensor,  # [O, C / groups, *kernel] direction of the weight
-    v_b: Tensor | None,  # [O] direction of the bias
-    t: Tensor | None,  # [n, C, *size] tangent of x; None: 0
-    W: Tensor | None,  # [O, C / groups, *kernel] the weight; needed where t is given
+    v_b: Tensor | None,  # [O] direction of the bias; None: 0
+    t: Tensor | None,  # [n, C, *size] tangent of x, of its dtype or that of the sums; None: 0
+    W: Tensor | None,  # [O, C / groups, *kernel] the weight; given where t is, and only there
     y: Tensor,  # [n, O, *size out] the convolution's output
     stride: Ints,
     padding: Ints,
@@ -25,23 +25,12 @@ def conv_tangent(
     groups: int,
     *,
     backend: str = "auto",
-) -> tuple[Tensor, Tensor]:  # [n, O, *size out], [2, O]
+) -> tuple[Tensor, Tensor]:  # t_y [n, O, *size out], sums [2, O]
     """t_y = conv(x, V) + v_b + conv(t, W), and the sums of t_y and of t_y y over examples and positions
 
-    The tangent of y = conv(x, W) along (V, v_b): one layer of the derivative that Eq. 7 of "Learning to Reweight
-    Examples for Robust Deep Learning" (Ren et al. 2018) takes, where examples are coupled and rows will not do. The
-    C++ kernel computes both convolutions in one accumulation, and the sums as it writes t_y: `batch_norm_tangent` then
-    needs no separate pass for its means.
-
-    Args:
-        x, y: [n, C, *size] and [n, O, *size out], of 1 to 3 dimensions after the channels.
-        V, v_b, t, W: as above, each of the dtype of x or of the sums; t and W are given together, or neither.
-        stride, padding, dilation: an integer a dimension, as torch.nn.functional.conv2d takes them.
-        groups: divides C and O.
-        backend: "reference" or "cpp" (1 and 2 dimensions). Dtypes, results, derivatives and errors: see `fastrw.ops`.
-
-    Returns:
-        t_y [n, O, *size out] and sums [2, O]
+    The tangent of y = conv(x, W) along (V, v_b): one layer of the derivative that Eq. 7 of Ren et al. 2018 takes, where
+    examples are coupled and rows will not do. The C++ kernel computes both convolutions in one accumulation, and the
+    sums as it writes t_y: `batch_norm_tangent` then needs no separate pass for its means.
     """
     return call(_OP, backend, x, V, v_b, t, W, y, stride, padding, dilation, groups)
 
@@ -68,18 +57,14 @@ def _sample(whole: Whole) -> tuple:
     return x, V, V.flatten(1).sum(1), x.flip(0), V.flip(0), y, *options
 
 
-def _order(x, V, v_b, t, W, y, *rest) -> tuple[str, ...]:
-    # 0.3 to 0.95 of torch's time, but 1.1 where many weights meet few positions
-    return () if x.device.type != "cpu" or convolution.crowded(V, y, 1000) else ("cpp",)
-
-
 register(
-    _OP,
+    conv_tangent,
     letters={"x": "nC*", "V": "O*", "v_b": "O", "t": "nC*", "W": "O*", "y": "nO*"},
     wide=("V", "v_b", "t", "W"),
     rules=_rules,
     outputs=_outputs,
     sample=_sample,
-    order=_order,
+    order={"cpu": ("cpp",)},  # 0.3 to 0.95 of torch's time, but 1.1 where many weights meet few positions
+    reference_wins=lambda x, V, v_b, t, W, y, *rest: convolution.crowded(V, y, 1000),
     cpp_refusal=convolution.cpp_refusal,
 )

@@ -8,7 +8,7 @@ from torch import Tensor
 from . import checks, reference
 from .backends import register
 from .call import run
-from .sample import Whole
+from .self_test import Whole
 
 _LETTERS = {"a": "rp", "g": "rq", "a_val": "kp", "g_val": "kq"}
 _OP = "grouped_gram_dot"
@@ -19,27 +19,17 @@ def grouped_gram_dot(
     g: Sequence[Tensor],  # [r, q] output-gradients of the train rows
     a_val: Sequence[Tensor],  # [k, p] inputs of the validation rows
     g_val: Sequence[Tensor],  # [k, q] output-gradients of the validation rows
-    bias: Sequence[float],
-    n: int,
+    bias: Sequence[float],  # 1 for a use that has a bias, else 0
+    n: int,  # examples
     *,
     backend: str = "auto",
 ) -> Tensor:  # [n]
     """s_i = sum_uses sum_{r of example i} sum_k (a_r . a_k + bias)(g_r . g_k)
 
-    Eq. 12 of "Learning to Reweight Examples for Robust Deep Learning" (Ren et al. 2018) summed over all linear uses of
-    a model. The rows of one example are adjacent: of the r rows of a use, example i has those from i r / n on. On a GPU
-    two launches serve 45 uses; every further 45 take one more.
-
-    Args:
-        a, g, a_val, g_val: as many matrices each as there are uses, at least one. r, k, p and q may differ from use to
-            use; r is a multiple of n.
-        bias: a number a use, added to every product of inputs: 1 where it has a bias, else 0.
-        n: examples.
-        backend: "reference", "cpp" or "cuda"; on a GPU float32 products are TF32 where `torch.backends.cuda.matmul`
-            allows it. Dtypes, results, derivatives and errors: see `fastrw.ops`.
-
-    Returns:
-        s [n]
+    Eq. 12 of Ren et al. 2018 summed over all linear uses of a model, at least one. r, k, p and q may differ from use to
+    use. The rows of one example are adjacent, and r is a multiple of n: example i has those from i r / n on. On a GPU
+    two launches serve 45 uses, every further 45 take one more; float32 products are TF32 where
+    `torch.backends.cuda.matmul` allows it.
     """
     _check(a, g, a_val, g_val, bias, n)
     return run(_OP, backend, *_flat(a, g, a_val, g_val, bias, n))
@@ -59,7 +49,7 @@ def _check(a, g, a_val, g_val, bias, n) -> None:
     for i in range(len(a)):
         checks.number(_OP, f"bias[{i}]", bias[i])
         letters = {f"{name}[{i}]": spelled for name, spelled in _LETTERS.items()}
-        checks.tensors(_OP, letters, **{f"{name}[{i}]": given[name][i] for name in _LETTERS})
+        checks.tensors(_OP, letters, {f"{name}[{i}]": given[name][i] for name in _LETTERS})
         if a[i].dtype != a[0].dtype:
             raise ValueError(f"fastrw.{_OP}: a[{i}] must have the dtype of a[0], got {a[i].dtype} and {a[0].dtype}")
         if a[i].device != a[0].device:
@@ -92,7 +82,7 @@ def _sample(whole: Whole) -> tuple:
 
 
 register(
-    _OP,
+    grouped_gram_dot,
     letters={},
     outputs=_outputs,
     sample=_sample,

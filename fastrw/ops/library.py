@@ -21,10 +21,11 @@ def define(name: str, schema: str, run: Callable[..., Tensor]) -> None:
         _fragment.impl(name, run, device)
 
 
-def schema_of(run: Callable) -> str:
-    """The schema of a function of tensors, numbers and lists of integers. Its sizes are no symbols, and it has no
-    defaults: a trailing argument that equals its default would not arrive."""
-    return re.sub("=[^,)]*", "", torch.library.infer_schema(run, mutates_args=())).replace("SymInt", "int")
+def schema_of(public: Callable) -> str:
+    """The schema of the public function of an op, without its choice of a backend. Its sizes are no symbols, and it has
+    no defaults: a trailing argument that equals its default would not arrive."""
+    schema = torch.library.infer_schema(public, mutates_args=()).replace("SymInt", "int")
+    return re.sub(r", \*, str backend|=[^,)]*", "", schema)
 
 
 def complete(name: str, fake: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from .backends import register
 from .call import lean
-from .sample import Whole
+from .self_test import Whole
 
 STATISTICS = {"x": "nSC", "g": "nSC", "mean": "nSG", "rstd": "nSG"}
 
@@ -12,37 +12,27 @@ STATISTICS = {"x": "nSC", "g": "nSC", "mean": "nSG", "rstd": "nSG"}
 def norm_dot(
     x: Tensor,  # [n, S, C] inputs
     g: Tensor,  # [n, S, C] output-gradients
-    mean: Tensor | None,  # [n, S, G] what was subtracted
-    rstd: Tensor,  # [n, S, G] what it was multiplied by
+    mean: Tensor | None,  # [n, S, G] what was subtracted; None: nothing (RMS norm)
+    rstd: Tensor,  # [n, S, G] what it was multiplied by; G divides C
     V_gamma: Tensor | None,  # [C] validation gradient of the scale
-    V_beta: Tensor | None,  # [C] validation gradient of the shift
+    V_beta: Tensor | None,  # [C] validation gradient of the shift; one of the two may be None
     *,
     backend: str = "auto",
 ) -> Tensor:  # [n]
     """s_i = sum_S sum_C g (x_hat V_gamma + V_beta), x_hat = (x - mean) rstd
 
-    <dL_i/dgamma, V_gamma> + <dL_i/dbeta, V_beta> for a layer, RMS, group, instance or (in eval) batch norm; x_hat is
-    formed in registers and never written. n are examples, S positions of a sequence or an image, C the channels that
-    gamma and beta run over, in G groups of C / G adjacent channels:
+    <dL_i/dgamma, V_gamma> + <dL_i/dbeta, V_beta>, Eq. 7 of Ren et al. 2018 at eps = 0 for the parameters of a layer,
+    RMS, group, instance or (in eval) batch norm; x_hat is formed in registers and never written. n are examples, S
+    positions of a sequence or an image, C the channels that gamma and beta run over, in G groups of C / G adjacent
+    channels:
 
-        layer norm, RMS norm    x [n, S, C], mean and rstd [n, S, 1]; mean None where nothing is subtracted
+        layer norm, RMS norm    x [n, S, C], mean and rstd [n, S, 1]
         group norm              x [n, C, S] transposed to [n, S, C], mean and rstd [n, 1, G] expanded along S
         instance norm           the same with G = C
         batch norm in eval      the same with G = C, mean and rstd [1, 1, C] expanded along n and S
 
     With S = 1 there is one score a row. Two layouts are read in place, in one pass: channels adjacent in memory, and
-    positions adjacent.
-
-    Args:
-        mean: [n, S, G] or None, rstd: [n, S, G], G a divisor of C; strides of 0 where they do not vary.
-        V_gamma, V_beta: [C]; either may be None. Without V_gamma, x is not read. These four may have the dtype of x or
-            of the sums.
-        backend: "reference", "cpp", "cuda" or "triton". Dtypes, results, derivatives and errors: see `fastrw.ops`.
-
-    Returns:
-        s [n]
-
-    Source: Ren et al. 2018, Eq. 7 at eps = 0 for the parameters of one norm.
+    positions adjacent. Without V_gamma, x is not read.
     """
     return lean("norm_dot", backend, x, g, mean, rstd, V_gamma, V_beta)
 
@@ -69,7 +59,7 @@ def _rules(x, g, mean, rstd, V_gamma, V_beta) -> None:
 
 
 register(
-    "norm_dot",
+    norm_dot,
     letters=STATISTICS | {"V_gamma": "C", "V_beta": "C"},
     wide=("mean", "rstd", "V_gamma", "V_beta"),
     rules=_rules,
@@ -77,7 +67,7 @@ register(
     sample=sample,
     order={
         "cpu": ("cpp",),  # 0.05 to 0.3 of the time of forming x_hat and the product
-        "cuda": ("triton", "cuda"),  # bound by bytes: x and g once; not measured yet
+        "cuda": ("triton", "cuda"),  # bound by bytes: x and g once
     },
     triton=True,
 )

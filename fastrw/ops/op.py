@@ -1,16 +1,25 @@
-"""What an op takes and returns, in letters. The check, the fake and the tiny input of the self-test follow from it."""
+"""An op: its arguments and results in letters, from which follow its check, fake and self-test input; its backends."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
-from . import checks
-from .sample import Whole
+from . import checks, self_test
+
+
+class Backend(NamedTuple):
+    """One implementation of an op."""
+
+    name: str
+    can: Callable[..., str | None]  # why it cannot serve these arguments; None when it can
+    run: Callable
 
 
 @dataclass(frozen=True, eq=False)
-class Description:
+class Op:
     """letters: name of a tensor -> a letter a dimension: {"a": "rp", "g": "rq"} is a [r, p], g [r, q]; "nC*" has any
     further dimensions, "2C" is [2, C]. wide: those that may have the dtype of the sums instead of that of the first
     tensor. index: those of integers. rules: raises where the arguments break a rule that no letter says.
@@ -18,21 +27,27 @@ class Description:
     a function that makes them, empty, from the arguments.
     sample: the input of the self-test. A size for each letter, and the value of each argument that is no tensor; or a
     function that draws all arguments.
+    order: device type -> what "auto" tries, fastest first. reference_wins: for which arguments it tries nothing, as the
+    reference is the fastest; cheap, for it runs at every call.
     """
 
-    op: str
+    name: str
     names: tuple[str, ...]  # of all arguments, in order
     letters: Mapping[str, str]
     outputs: Sequence[str] | Callable
-    sample: Mapping[str, object] | Callable[[Whole], tuple]
+    sample: Mapping[str, object] | Callable[[self_test.Whole], tuple]
+    order: Mapping[str, tuple[str, ...]]
     wide: Collection[str] = ()
     index: Collection[str] = ()
     rules: Callable[..., None] | None = None
+    reference_wins: Callable[..., bool] | None = None
+    backends: dict[str, Backend] = field(default_factory=dict)
+    chosen: dict[tuple, Backend] = field(default_factory=dict)
 
     def check(self, *args) -> None:
         """Raises ValueError or TypeError where an argument breaks a rule."""
         if self.letters:
-            checks.tensors(self.op, self.letters, wide=self.wide, index=self.index, **self._tensors(args))
+            checks.tensors(self.name, self.letters, self._tensors(args), self.wide, self.index)
         if self.rules is not None:
             self.rules(*args)
 
@@ -41,7 +56,7 @@ class Description:
         self.check(*args)
         if callable(self.outputs):
             return self.outputs(*args)
-        given = {name: x for name, x in self._tensors(args).items() if x is not None}
+        given = self._tensors(args)
         lead = next(x for name, x in given.items() if name not in self.index)
         sizes = {"*": lead.shape[1:]}
         for name, x in given.items():
@@ -51,12 +66,30 @@ class Description:
         return found if len(found) > 1 else found[0]
 
     def draw(self, device: torch.device, dtype: torch.dtype) -> tuple:
-        """The arguments of the self-test."""
-        whole = Whole(device, dtype)
+        """Tiny inputs on which every backend must equal the reference, bit for bit."""
+        whole = self_test.Whole(device, dtype)
         if callable(self.sample):
             return self.sample(whole)
         sized = {name: [self.sample[letter] for letter in letters] for name, letters in self.letters.items()}
         return tuple(whole(*sized[name]) if name in sized else self.sample[name] for name in self.names)
 
-    def _tensors(self, args: tuple) -> dict:
-        return {name: x for name, x in zip(self.names, args, strict=True) if name in self.letters}
+    def refusal(self, backend: Backend, *args) -> str | None:
+        """Why the backend cannot serve these arguments; None when it can and has proved itself."""
+        reason = backend.can(*args)
+        if reason is None and backend.name != "reference":
+            lead = leading(args)
+            reason = self_test.verdict(self, backend, lead.device, lead.dtype)
+        return reason
+
+    def _tensors(self, args: tuple) -> dict[str, Tensor]:
+        """Those that are given, by name."""
+        named = zip(self.names, args, strict=True)
+        return {name: x for name, x in named if name in self.letters and x is not None}
+
+
+def leading(args: tuple) -> Tensor:
+    """The first floating point tensor: its device and dtype are those of the call."""
+    first = args[0]
+    if isinstance(first, Tensor) and first.dtype.is_floating_point:
+        return first
+    return next(x for x in args if isinstance(x, Tensor) and x.dtype.is_floating_point)
