@@ -9,26 +9,15 @@ Widths arrive in units of UNIT elements, 16 bytes where every row allows it: thi
 16 bytes at a time, whatever the width.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import sm_count
-from fastrw.kernels.dense import channels_last, dense, laid_out_as, unit
+from fastrw.kernels.common import config_type, launch, sm_count, unit
+from fastrw.kernels.dense import channels_last, dense, laid_out_as
 
-
-class Config(NamedTuple):
-    """A tile and how it runs; tests compile every one and check its registers and spills."""
-
-    BLOCK_R: int
-    BLOCK_K: int
-    num_warps: int
-    num_stages: int
-
-
+Config = config_type("BLOCK_R", "BLOCK_K")
 CONFIGS = tuple(Config(2048 // columns, columns, 8, 1) for columns in (512, 128, 32, 8))  # widest first
 
 
@@ -160,15 +149,13 @@ def _batch_norm_tangent_kernel(
 def run_batch_norm_sums(x: Tensor, t: Tensor, mean: Tensor, partial: Tensor, chunk: int, config: Config) -> None:
     """Fill partial [splits, 2, C], one row per `chunk` rows. x and t are dense, with the same strides."""
     columns, planes = _columns(x)
-    C, size = x.shape[1], unit(columns, x, t)
-    with torch.cuda.device_of(x):
-        _batch_norm_sums_kernel[(C if planes else triton.cdiv(C, config.BLOCK_K), len(partial))](
-            *(x, t, mean, partial),
-            *(x.shape[0] if planes else x.numel() // C, columns // size, C, chunk),
-            *(size, planes, config.BLOCK_R, config.BLOCK_K),
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-        )
+    C, size = x.shape[1], _unit(x, t)
+    launch(
+        *(_batch_norm_sums_kernel, (C if planes else triton.cdiv(C, config.BLOCK_K), len(partial)), config),
+        *(x, t, mean, partial),
+        *(x.shape[0] if planes else x.numel() // C, columns // size, C, chunk),
+        *(size, planes),
+    )
 
 
 def run_batch_norm_tangent(
@@ -184,16 +171,13 @@ def run_batch_norm_tangent(
 ) -> None:
     """Tensors of the shape of x are dense, with its strides."""
     columns, planes = _columns(x)
-    C, size = x.shape[1], unit(columns, *(a for a in (x, t, residual, output, out) if a is not None))
-    rows = x.numel() // columns
-    with torch.cuda.device_of(x):
-        _batch_norm_tangent_kernel[(triton.cdiv(rows, config.BLOCK_R) * triton.cdiv(columns, config.BLOCK_K),)](
-            *(x, t, *channels, residual, output, sums, out),
-            *(rows, columns // size, C, x.numel() // C),
-            *(size, planes, centred, config.BLOCK_R, config.BLOCK_K),
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-        )
+    C, size, rows = x.shape[1], _unit(x, t, residual, output, out), x.numel() // columns
+    launch(
+        *(_batch_norm_tangent_kernel, (triton.cdiv(rows, config.BLOCK_R) * triton.cdiv(columns, config.BLOCK_K),)),
+        *(config, x, t, *channels, residual, output, sums, out),
+        *(rows, columns // size, C, x.numel() // C),
+        *(size, planes, centred),
+    )
 
 
 def launch_batch_norm_tangent(
@@ -234,3 +218,8 @@ def launch_batch_norm_tangent(
 def _columns(x: Tensor) -> tuple[int, bool]:
     """The width of the matrix that x is, and whether its rows are planes."""
     return (x.shape[1], False) if channels_last(x) else (x[0, 0].numel(), True)
+
+
+def _unit(*tensors: Tensor | None) -> int:
+    """`unit` of those that are given, as matrices."""
+    return unit(*(x.movedim(1, -1) if channels_last(x) else x.flatten(2) for x in tensors if x is not None))

@@ -5,23 +5,15 @@ program owns BLOCK_E elements and a chunk of the examples; chunks are added in a
 """
 
 from math import prod
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import sm_count, steps_per_program, unit
+from fastrw.kernels.common import config_type, launch, sm_count, steps_per_program, unit
 
-
-class Config(NamedTuple):
-    BLOCK_N: int
-    BLOCK_E: int
-    num_warps: int
-    num_stages: int
-
-
+Config = config_type("BLOCK_N", "BLOCK_E")
 CONFIG = Config(8, 512, 4, 3)
 
 
@@ -65,12 +57,8 @@ def run_combine(
 ) -> None:
     """Fill partial: its row i holds the sum over examples [i * chunk, (i + 1) * chunk)."""
     (n, size), u = G.shape, unit(G)
-    with torch.cuda.device_of(G):
-        _combine_kernel[(triton.cdiv(size, config.BLOCK_E), partial.shape[0])](
-            *(G, w, partial, n, size // u, G.stride(0) // u, chunk, u, config.BLOCK_N, config.BLOCK_E),
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-        )
+    grid = (triton.cdiv(size, config.BLOCK_E), partial.shape[0])
+    launch(_combine_kernel, grid, config, G, w, partial, n, size // u, G.stride(0) // u, chunk, u)
 
 
 def launch_combine(G: Tensor, w: Tensor) -> Tensor:

@@ -5,13 +5,26 @@ A family is a set of configs: "half" is bfloat16 and float16; float32 is "ieee",
 tiles spill there.
 """
 
-from collections.abc import Sequence
+from collections import namedtuple
+from collections.abc import Callable, Sequence
 
 import torch
 import triton
 from torch import Tensor
 
 MAX_STRIDE = 2**24  # a tile of 128 rows of this stride is the most that 32-bit offsets reach
+
+
+def config_type(*blocks: str) -> type:
+    """The type of a kernel's configs, a tile and how it runs. Tests compile every config and check its registers,
+    spills and matrix instructions."""
+    return namedtuple("Config", (*blocks, "num_warps", "num_stages"))
+
+
+def launch(kernel: Callable, grid: tuple[int, ...], config: tuple, *args, **constants) -> None:
+    """Run the kernel on the device of its first argument; it names its blocks as the config does."""
+    with torch.cuda.device_of(args[0]):
+        kernel[grid](*args, **constants, **config._asdict())
 
 
 def rows(x: Tensor) -> Tensor:

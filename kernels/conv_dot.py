@@ -9,14 +9,13 @@ Addressing as in gram_dot.py: one 64-bit base a tile, that of its first row's ex
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, family, precision, sm_count
+from fastrw.kernels.common import choose, config_type, family, launch, precision, sm_count
 from fastrw.kernels.convolution import (
     INTEGERS,
     Convolution,
@@ -29,15 +28,7 @@ from fastrw.kernels.convolution import (
 )
 from fastrw.kernels.products import dot
 
-
-class Config(NamedTuple):
-    BLOCK_M: int  # positions
-    BLOCK_O: int  # output channels
-    BLOCK_K: int  # taps and channels a step
-    num_warps: int
-    num_stages: int
-
-
+Config = config_type("BLOCK_M", "BLOCK_O", "BLOCK_K")  # positions, output channels, taps and channels a step
 # By family, see common.py; largest first. "narrow" serves channels that are not contiguous, too.
 CONFIGS = {
     "half": (Config(128, 128, 64, 8, 3), Config(128, 64, 64, 4, 3), Config(128, 16, 64, 4, 3)),
@@ -116,7 +107,8 @@ def _conv_dot_kernel(
     row_here, o_here, k_here = tl.arange(0, BLOCK_M), tl.arange(0, BLOCK_O), tl.arange(0, BLOCK_K)
     position = (row_start - example * S).to(tl.int32) + tl.minimum(row_here, (rows - 1 - row_start).to(tl.int32))
     i, position = position // S, position % S
-    d, h, w = corner(position, out_hw, out_w, stride_d, stride_h, stride_w, padding_d, padding_h, padding_w)
+    stride, padding = (stride_d, stride_h, stride_w), (padding_d, padding_h, padding_w)
+    d, h, w = corner(position, (out_hw, out_w), stride, padding)
     x_ptr += example * x_n + (group * C).to(tl.int64) * x_c
     V_ptr += (group * O + o_start).to(tl.int64) * V_o
     o_near = tl.minimum(o_here, O - 1 - o_start)
@@ -127,14 +119,14 @@ def _conv_dot_kernel(
     for step in range(0, tl.cdiv(taps, TAPS) * blocks_c):
         c = step % blocks_c * BLOCK_C + k_here % BLOCK_C
         tap = step // blocks_c * TAPS + k_here // BLOCK_C
-        dd, dh, dw = step_of(tap, kernel_hw, kernel_w, dilation_d, dilation_h, dilation_w)
+        dd, dh, dw = step_of(tap, (kernel_hw, kernel_w), (dilation_d, dilation_h, dilation_w))
         x_columns = dd * x_d + dh * x_h + dw * x_w + c * x_c
         mask_k = (c < C) & (tap < taps)
         if UNIT > 1:
-            here = inside(d[:, None] + dd[None, :], h[:, None] + dh[None, :], w[:, None] + dw[None, :], D, H, W)
+            here = inside(d[:, None] + dd[None, :], h[:, None] + dh[None, :], w[:, None] + dw[None, :], (D, H, W))
             x = tl.load(x_ptr + (x_rows[:, None] + x_columns[None, :]), mask=here & mask_k[None, :], other=0.0)
         else:
-            here = inside(d[None, :] + dd[:, None], h[None, :] + dh[:, None], w[None, :] + dw[:, None], D, H, W)
+            here = inside(d[None, :] + dd[:, None], h[None, :] + dh[:, None], w[None, :] + dw[:, None], (D, H, W))
             x = tl.load(x_ptr + (x_rows[None, :] + x_columns[:, None]), mask=here & mask_k[:, None], other=0.0)
             x = tl.trans(x)
         V_columns = tap * V_tap + c * V_c
@@ -161,15 +153,13 @@ def run_conv_dot(
     """Fill partial: its row i holds the sums over the output channels of tile i."""
     rows, u = partial.shape[1], it.unit
     V_o, V_c, V_tap = V.stride()
-    with torch.cuda.device_of(V):
-        _conv_dot_kernel[(triton.cdiv(rows, config.BLOCK_M) * partial.shape[0],)](
-            *(it.x, it.g, V, v_b, partial),
-            *(rows, it.groups, *it.arguments(), V_o // u, V_c, V_tap // u),
-            *(u, v_b is not None, block_of_channels(it.channels[0], config.BLOCK_K)),
-            *(config.BLOCK_M, config.BLOCK_O, config.BLOCK_K, precision),
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-        )
+    launch(
+        *(_conv_dot_kernel, (triton.cdiv(rows, config.BLOCK_M) * partial.shape[0],), config),
+        *(it.x, it.g, V, v_b, partial),
+        *(rows, it.groups, *it.arguments(), V_o // u, V_c, V_tap // u),
+        *(u, v_b is not None, block_of_channels(it.channels[0], config.BLOCK_K)),
+        PRECISION=precision,
+    )
 
 
 def launch_conv_dot(

@@ -11,25 +11,16 @@ multiplied by a g of 0.
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, family, precision, sm_count, steps_per_program
+from fastrw.kernels.common import choose, config_type, family, launch, precision, sm_count, steps_per_program
 from fastrw.kernels.convolution import INTEGERS, Convolution, block_of_channels, convolution, corner, inside, step_of
 
-
-class Config(NamedTuple):
-    BLOCK_O: int  # output channels
-    BLOCK_N: int  # taps and channels
-    BLOCK_S: int  # positions a step
-    num_warps: int
-    num_stages: int
-
-
+Config = config_type("BLOCK_O", "BLOCK_N", "BLOCK_S")  # output channels, taps and channels, positions a step
 # By family, see common.py; largest first. "narrow" serves channels that are not contiguous, too.
 CONFIGS = {
     "half": (Config(64, 128, 64, 8, 4), Config(16, 64, 64, 4, 4)),
@@ -63,49 +54,34 @@ def _add_example(
     c,
     tap,
     mask_n,
-    S,
-    D,
-    H,
-    W,
-    out_hw,
-    out_w,
-    kernel_hw,
-    kernel_w,
-    stride_d,
-    stride_h,
-    stride_w,
-    padding_d,
-    padding_h,
-    padding_w,
-    dilation_d,
-    dilation_h,
-    dilation_w,
-    x_c,
-    x_d,
-    x_h,
-    x_w,
-    g_o,
-    g_s,
+    shape,
+    kernel,
+    stride,
+    padding,
+    dilation,
+    strides,
     LAST: tl.constexpr,
     BLOCK_S: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """G + sum_s g_s x_s^T of one example, for one tile."""
     o_here, s_here = tl.arange(0, G.shape[0]), tl.arange(0, BLOCK_S)
-    dd, dh, dw = step_of(tap, kernel_hw, kernel_w, dilation_d, dilation_h, dilation_w)
+    S, D, H, W, out_hw, out_w = shape
+    x_c, x_d, x_h, x_w, g_o, g_s = strides
+    dd, dh, dw = step_of(tap, kernel, dilation)
     x_columns = dd * x_d + dh * x_h + dw * x_w + c * x_c
     for start in range(0, S, BLOCK_S):
         s = start + tl.minimum(s_here, S - 1 - start)
         mask_s = s_here < S - start
-        d, h, w = corner(s, out_hw, out_w, stride_d, stride_h, stride_w, padding_d, padding_h, padding_w)
+        d, h, w = corner(s, (out_hw, out_w), stride, padding)
         x_rows = d * x_d + h * x_h + w * x_w
         if LAST:
-            here = inside(d[:, None] + dd[None, :], h[:, None] + dh[None, :], w[:, None] + dw[None, :], D, H, W)
+            here = inside(d[:, None] + dd[None, :], h[:, None] + dh[None, :], w[:, None] + dw[None, :], (D, H, W))
             x = tl.load(x_ptr + (x_rows[:, None] + x_columns[None, :]), mask=here & mask_n[None, :], other=0.0)
             mask_g = mask_s[:, None] & mask_o[None, :]
             g = tl.trans(tl.load(g_ptr + ((s * g_s)[:, None] + o_here[None, :]), mask=mask_g, other=0.0))
         else:
-            here = inside(d[None, :] + dd[:, None], h[None, :] + dh[:, None], w[None, :] + dw[:, None], D, H, W)
+            here = inside(d[None, :] + dd[:, None], h[None, :] + dh[:, None], w[None, :] + dw[:, None], (D, H, W))
             x = tl.load(x_ptr + (x_rows[None, :] + x_columns[:, None]), mask=here & mask_n[:, None], other=0.0)
             x = tl.trans(x)
             mask_g = mask_o[:, None] & mask_s[None, :]
@@ -180,18 +156,19 @@ def _conv_instance_kernel(
     x_ptr += first * x_n + (group * C).to(tl.int64) * x_c
     g_ptr += first * g_n + o_first.to(tl.int64) * g_o
     G = tl.zeros((BLOCK_O, BLOCK_N), tl.float32)
+    shape, kernel = (S, D, H, W, out_hw, out_w), (kernel_hw, kernel_w)
+    stride, padding = (stride_d, stride_h, stride_w), (padding_d, padding_h, padding_w)
+    dilation, strides = (dilation_d, dilation_h, dilation_w), (x_c, x_d, x_h, x_w, g_o, g_s)
     if SUM:
         for j in range(i * chunk, tl.minimum(i * chunk + chunk, n)):
             G = _add_example(
-                *(G, x_ptr + j * x_n, g_ptr + j * g_n, mask_o, c, tap, mask_n, S, D, H, W, out_hw, out_w),
-                *(kernel_hw, kernel_w, stride_d, stride_h, stride_w, padding_d, padding_h, padding_w),
-                *(dilation_d, dilation_h, dilation_w, x_c, x_d, x_h, x_w, g_o, g_s, UNIT > 1, BLOCK_S, PRECISION),
+                *(G, x_ptr + j * x_n, g_ptr + j * g_n, mask_o, c, tap, mask_n),
+                *(shape, kernel, stride, padding, dilation, strides, UNIT > 1, BLOCK_S, PRECISION),
             )
     else:
         G = _add_example(
-            *(G, x_ptr + i * x_n, g_ptr + i * g_n, mask_o, c, tap, mask_n, S, D, H, W, out_hw, out_w),
-            *(kernel_hw, kernel_w, stride_d, stride_h, stride_w, padding_d, padding_h, padding_w),
-            *(dilation_d, dilation_h, dilation_w, x_c, x_d, x_h, x_w, g_o, g_s, UNIT > 1, BLOCK_S, PRECISION),
+            *(G, x_ptr + i * x_n, g_ptr + i * g_n, mask_o, c, tap, mask_n),
+            *(shape, kernel, stride, padding, dilation, strides, UNIT > 1, BLOCK_S, PRECISION),
         )
     mask = mask_o[:, None] & mask_n[None, :]
     if not SUM:
@@ -214,23 +191,15 @@ def run_conv_instance(
     """Fill G, and partial with the share of each tile in each s_i."""
     first, n = examples[0], examples[1] - examples[0]
     (C, O), parts = it.channels, G.shape[0]
-    block_c = block_of_channels(C, config.BLOCK_N)
     tiles = it.groups * triton.cdiv(O, config.BLOCK_O) * _tiles(C, it.taps, config)
-    with torch.cuda.device_of(G):
-        _conv_instance_kernel[(tiles * parts,)](
-            *(it.x, it.g, V, partial, G),
-            *(
-                n,
-                first,
-                triton.cdiv(n, max(parts, 1)),
-                it.groups,
-                *it.arguments(),
-                *((0, 0, 0) if V is None else V.stride()),
-            ),
-            *(it.unit, V is None, block_c, config.BLOCK_O, config.BLOCK_N, config.BLOCK_S, precision),
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-        )
+    launch(
+        *(_conv_instance_kernel, (tiles * parts,), config),
+        *(it.x, it.g, V, partial, G),
+        *(n, first, triton.cdiv(n, max(parts, 1)), it.groups, *it.arguments()),
+        *((0, 0, 0) if V is None else V.stride()),
+        *(it.unit, V is None, block_of_channels(C, config.BLOCK_N)),
+        PRECISION=precision,
+    )
 
 
 def _tiles(C: int, taps: int, config: Config) -> int:

@@ -101,26 +101,29 @@ def block_of_channels(channels: int, block: int) -> int:
 
 
 @triton.jit
-def corner(position, out_hw, out_w, stride_d, stride_h, stride_w, padding_d, padding_h, padding_w):
-    """The place in x of the first tap of a position."""
-    d = position // out_hw * stride_d - padding_d
-    h = position % out_hw // out_w * stride_h - padding_h
-    w = position % out_w * stride_w - padding_w
+def corner(position, out, stride, padding):
+    """The place in x of the first tap of a position; out: the elements of a plane and of a row of the output."""
+    out_hw, out_w = out
+    d = position // out_hw * stride[0] - padding[0]
+    h = position % out_hw // out_w * stride[1] - padding[1]
+    w = position % out_w * stride[2] - padding[2]
     return d, h, w
 
 
 @triton.jit
-def step_of(tap, kernel_hw, kernel_w, dilation_d, dilation_h, dilation_w):
-    """The offset of a tap from the first one."""
-    d = tap // kernel_hw * dilation_d
-    h = tap % kernel_hw // kernel_w * dilation_h
-    w = tap % kernel_w * dilation_w
+def step_of(tap, kernel, dilation):
+    """The offset of a tap from the first one; kernel: the taps of a plane and of a row."""
+    kernel_hw, kernel_w = kernel
+    d = tap // kernel_hw * dilation[0]
+    h = tap % kernel_hw // kernel_w * dilation[1]
+    w = tap % kernel_w * dilation[2]
     return d, h, w
 
 
 @triton.jit
-def inside(d, h, w, D, H, W):
+def inside(d, h, w, size):
     """Whether a place is in x. One comparison a dimension: a negative number is large as an unsigned one."""
+    D, H, W = size
     return (
         (d.to(tl.uint32) < D.to(tl.uint32)) & (h.to(tl.uint32) < H.to(tl.uint32)) & (w.to(tl.uint32) < W.to(tl.uint32))
     )

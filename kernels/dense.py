@@ -18,9 +18,3 @@ def laid_out_as(x: Tensor, t: Tensor | None) -> Tensor | None:
     """t laid out as x, which is dense and of its shape."""
     same = t is None or all(s == u or size == 1 for size, s, u in zip(x.shape, x.stride(), t.stride(), strict=True))
     return t if same else torch.empty_like(x).copy_(t)
-
-
-def unit(width: int, *tensors: Tensor) -> int:
-    """Elements in 16 bytes where the width of their rows and every address is a multiple of 16 bytes, else 1."""
-    size = 16 // tensors[0].element_size()
-    return size if width % size == 0 and all(t.data_ptr() % 16 == 0 for t in tensors) else 1

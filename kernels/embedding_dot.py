@@ -4,23 +4,14 @@ A program owns BLOCK_R rows and walks their columns. Rows of V are found by 64-b
 index outside the table reads nothing and gives nan. Widths and strides in units of 16 bytes as in gram_dot.py.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import rows, unit
+from fastrw.kernels.common import config_type, launch, rows, unit
 
-
-class Config(NamedTuple):
-    BLOCK_R: int
-    BLOCK_C: int  # columns a step
-    num_warps: int
-    num_stages: int
-
-
+Config = config_type("BLOCK_R", "BLOCK_C")  # BLOCK_C: columns a step
 # widest first
 CONFIGS = (Config(2, 1024, 4, 3), Config(4, 256, 4, 3), Config(32, 64, 4, 3))
 
@@ -81,15 +72,12 @@ def run_embedding_dot(
 ) -> None:
     """Fill s."""
     (r, q), unit_g, unit_V = g.shape, unit(g), unit(V)
-    with torch.cuda.device_of(g):
-        _embedding_dot_kernel[(triton.cdiv(r, config.BLOCK_R),)](
-            *(idx, g, V, s),
-            *(r, q // max(unit_g, unit_V), V.shape[0], idx.stride(0), g.stride(0) // unit_g, V.stride(0) // unit_V),
-            *(padding_idx, max(unit_g, unit_V), unit_g, unit_V),
-            *(config.BLOCK_R, config.BLOCK_C),
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-        )
+    launch(
+        *(_embedding_dot_kernel, (triton.cdiv(r, config.BLOCK_R),), config),
+        *(idx, g, V, s),
+        *(r, q // max(unit_g, unit_V), V.shape[0], idx.stride(0), g.stride(0) // unit_g, V.stride(0) // unit_V),
+        *(padding_idx, max(unit_g, unit_V), unit_g, unit_V),
+    )
 
 
 def launch_embedding_dot(idx: Tensor, g: Tensor, V: Tensor, padding_idx: int) -> Tensor:

@@ -10,26 +10,24 @@ once, in the product. Widths and strides arrive in units of UNIT elements, 16 by
 tells the compiler that it may load 16 bytes at a time, whatever the width.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, family, precision, rows, sm_count, steps_per_program, unit
+from fastrw.kernels.common import (
+    choose,
+    config_type,
+    family,
+    launch,
+    precision,
+    rows,
+    sm_count,
+    steps_per_program,
+    unit,
+)
 
-
-class Config(NamedTuple):
-    """A tile and how it runs; tests compile every one and check its registers, spills and matrix instructions."""
-
-    BLOCK_R: int
-    BLOCK_K: int
-    BLOCK_C: int  # columns of p or q a step
-    num_warps: int
-    num_stages: int
-
-
+Config = config_type("BLOCK_R", "BLOCK_K", "BLOCK_C")  # BLOCK_C: columns of p or q a step
 # By family, see common.py; largest first.
 CONFIGS = {
     "half": (Config(128, 64, 64, 8, 3), Config(64, 64, 64, 4, 3), Config(64, 16, 64, 4, 2)),
@@ -141,16 +139,14 @@ def run_gram_dot(
     """Fill partial: its row i holds the sums over validation rows [i * chunk, (i + 1) * chunk)."""
     (r, p), (k, q) = a.shape, g_val.shape
     unit_p, unit_q = unit(a, a_val), unit(g, g_val)
-    with torch.cuda.device_of(a):
-        _gram_dot_kernel[(triton.cdiv(r, config.BLOCK_R), partial.shape[0])](
-            *(a, g, a_val, g_val, partial),
-            *(r, k, p // unit_p, q // unit_q),
-            *(a.stride(0) // unit_p, g.stride(0) // unit_q, a_val.stride(0) // unit_p, g_val.stride(0) // unit_q),
-            *(chunk, bias, unit_p, unit_q),
-            *(config.BLOCK_R, config.BLOCK_K, config.BLOCK_C, precision),
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-        )
+    launch(
+        *(_gram_dot_kernel, (triton.cdiv(r, config.BLOCK_R), partial.shape[0]), config),
+        *(a, g, a_val, g_val, partial),
+        *(r, k, p // unit_p, q // unit_q),
+        *(a.stride(0) // unit_p, g.stride(0) // unit_q, a_val.stride(0) // unit_p, g_val.stride(0) // unit_q),
+        *(chunk, bias, unit_p, unit_q),
+        PRECISION=precision,
+    )
 
 
 def launch_gram_dot(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float) -> Tensor:

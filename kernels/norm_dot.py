@@ -16,16 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import rows, sm_count, steps_per_program, unit
+from fastrw.kernels.common import config_type, launch, rows, sm_count, steps_per_program, unit
 
-
-class Config(NamedTuple):
-    BLOCK_A: int
-    BLOCK_B: int
-    num_warps: int
-    num_stages: int
-
-
+Config = config_type("BLOCK_A", "BLOCK_B")
 # Widest first. "half" is bfloat16 and float16 in rows aligned to 16 bytes; "other" is float32, and rows that are not:
 # larger tiles spill there.
 CONFIGS = {
@@ -178,18 +171,15 @@ def run_norm_dot(
     """Fill partial: its row i holds the sums over a in [i * chunk, (i + 1) * chunk); or one sum for each a."""
     (e, a, b), size = g.shape, unit(x, g)
     splits = triton.cdiv(a, chunk)
-    with torch.cuda.device_of(g):
-        _norm_dot_kernel[(e * splits,)](
-            *(x, g, statistics.mean, statistics.rstd, V_gamma, V_beta, partial),
-            *(a, b // size, statistics.width_a, statistics.width_b, chunk, splits),
-            *(stride // size for t in (x, g) for stride in t.stride()[:2]),
-            *(*statistics.strides(statistics.mean), *statistics.strides(statistics.rstd)),
-            *(statistics.mean is not None, V_gamma is not None, V_beta is not None),
-            *(statistics.along(1), statistics.along(2), along_a, each, size),
-            *(config.BLOCK_A, config.BLOCK_B),
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-        )
+    launch(
+        *(_norm_dot_kernel, (e * splits,), config),
+        *(x, g, statistics.mean, statistics.rstd, V_gamma, V_beta, partial),
+        *(a, b // size, statistics.width_a, statistics.width_b, chunk, splits),
+        *(stride // size for t in (x, g) for stride in t.stride()[:2]),
+        *(*statistics.strides(statistics.mean), *statistics.strides(statistics.rstd)),
+        *(statistics.mean is not None, V_gamma is not None, V_beta is not None),
+        *(statistics.along(1), statistics.along(2), along_a, each, size),
+    )
 
 
 def launch_norm_dot(

@@ -7,25 +7,15 @@ are adjacent: a is read from memory once, V stays in L2. A loop over tiles insid
 Addressing as in gram_dot.py. Columns past q repeat the last one of V and v_b, and are multiplied by a g of 0.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, family, hopper, precision, rows, sm_count, unit
+from fastrw.kernels.common import choose, config_type, family, hopper, launch, precision, rows, sm_count, unit
 from fastrw.kernels.products import dot
 
-
-class Config(NamedTuple):
-    BLOCK_R: int
-    BLOCK_Q: int
-    BLOCK_C: int  # columns of p a step
-    num_warps: int
-    num_stages: int
-
-
+Config = config_type("BLOCK_R", "BLOCK_Q", "BLOCK_C")  # BLOCK_C: columns of p a step
 # By family, see common.py; largest first. "hopper" adds a tile to "half" where the capability is 9.0 or later.
 HALF = (Config(128, 128, 64, 8, 3), Config(64, 64, 64, 4, 3), Config(64, 16, 64, 4, 3))
 CONFIGS = {
@@ -116,16 +106,14 @@ def run_project_dot(
     """Fill partial: its row i holds the sums over the columns of tile i."""
     (r, p), q = a.shape, g.shape[1]
     unit_p, unit_q = unit(a, V), unit(g)
-    with torch.cuda.device_of(a):
-        _project_dot_kernel[(triton.cdiv(r, config.BLOCK_R) * partial.shape[0],)](
-            *(a, g, V, v_b, partial),
-            *(r, p // unit_p, q // unit_q),
-            *(a.stride(0) // unit_p, g.stride(0) // unit_q, V.stride(0) // unit_p),
-            *(unit_p, unit_q, v_b is not None),
-            *(config.BLOCK_R, config.BLOCK_Q, config.BLOCK_C, precision),
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-        )
+    launch(
+        *(_project_dot_kernel, (triton.cdiv(r, config.BLOCK_R) * partial.shape[0],), config),
+        *(a, g, V, v_b, partial),
+        *(r, p // unit_p, q // unit_q),
+        *(a.stride(0) // unit_p, g.stride(0) // unit_q, V.stride(0) // unit_p),
+        *(unit_p, unit_q, v_b is not None),
+        PRECISION=precision,
+    )
 
 
 def launch_project_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None) -> Tensor:

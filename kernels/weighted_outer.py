@@ -10,25 +10,25 @@ their offsets have 64 bits; else addressing is as in gram_dot.py. A list shorter
 with an a of 0; a's columns past p are 0.
 """
 
-from typing import NamedTuple
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, family, precision, rows, sm_count, steps_per_program, unit
+from fastrw.kernels.common import (
+    choose,
+    config_type,
+    family,
+    launch,
+    precision,
+    rows,
+    sm_count,
+    steps_per_program,
+    unit,
+)
 from fastrw.kernels.products import dot
 
-
-class Config(NamedTuple):
-    BLOCK_P: int
-    BLOCK_Q: int
-    BLOCK_R: int  # rows a step
-    num_warps: int
-    num_stages: int
-
-
+Config = config_type("BLOCK_P", "BLOCK_Q", "BLOCK_R")  # BLOCK_R: rows a step
 # By family, see common.py; largest first. "half" is for no weights, "wide" for half rows with weights.
 CONFIGS = {
     "half": (Config(128, 128, 64, 8, 3), Config(64, 64, 64, 4, 3), Config(64, 16, 64, 4, 3)),
@@ -145,15 +145,13 @@ def run_weighted_outer(
     (r, p), q, splits = a.shape, g.shape[1], W.shape[0]
     unit_p, unit_q = unit(a), unit(g)
     tiles = max(triton.cdiv(p, config.BLOCK_P), 1) * triton.cdiv(q, config.BLOCK_Q)
-    with torch.cuda.device_of(a):
-        _weighted_outer_kernel[(tiles, splits)](
-            *(a, g, *(listed or (None, None, None)), W, b),
-            *(r, p // unit_p, q // unit_q, a.stride(0) // unit_p, g.stride(0) // unit_q, splits),
-            *(unit_p, unit_q, listed is not None),
-            *(config.BLOCK_P, config.BLOCK_Q, config.BLOCK_R, precision),
-            num_warps=config.num_warps,
-            num_stages=config.num_stages,
-        )
+    launch(
+        *(_weighted_outer_kernel, (tiles, splits), config),
+        *(a, g, *(listed or (None, None, None)), W, b),
+        *(r, p // unit_p, q // unit_q, a.stride(0) // unit_p, g.stride(0) // unit_q, splits),
+        *(unit_p, unit_q, listed is not None),
+        PRECISION=precision,
+    )
 
 
 def list_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
