@@ -8,8 +8,6 @@ examples: a tile is full whatever the size of the output.
 Addressing as in gram_dot.py: one 64-bit base a tile, that of its first row's example.
 """
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
@@ -19,6 +17,7 @@ from fastrw.kernels.common import choose, config_type, family, launch, precision
 from fastrw.kernels.convolution import (
     INTEGERS,
     Convolution,
+    Ints,
     block_of_channels,
     convolution,
     corner,
@@ -163,14 +162,7 @@ def run_conv_dot(
 
 
 def launch_conv_dot(
-    x: Tensor,
-    g: Tensor,
-    V: Tensor,
-    v_b: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    x: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int
 ) -> Tensor:
     """s [n] float32 of float32, bfloat16 or float16 x and g; V and v_b of the same dtype or float32."""
     n, available = x.shape[0], sm_count(x.device)

@@ -209,20 +209,16 @@ def _tiles(C: int, taps: int, config: Config) -> int:
 
 
 def launch_conv_instance(
-    x: Tensor,
-    g: Tensor,
-    n: int,
-    V: Tensor | None,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    x: Tensor, g: Tensor, n: int, V: Tensor | None, kernel: Sequence[int], *options
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """s [n], G [n, O, C / groups, *kernel] and V, float32, of float32, bfloat16 or float16 x and g."""
+    """s [n], G [n, O, C / groups, *kernel] and V, float32, of float32, bfloat16 or float16 x and g.
+
+    options: stride, padding and dilation, a number a dimension, and groups.
+    """
+    groups = options[-1]
     N, O, C, taps, available = x.shape[0], g.shape[1], x.shape[1] // groups, prod(kernel), sm_count(x.device)
     G = x.new_empty(n, O, taps, C, dtype=torch.float32)
-    it = convolution(x, g, kernel, stride, padding, dilation, groups)
+    it = convolution(x, g, kernel, *options)
     kind = family(x, aligned=it.unit > 1)
 
     def tiles(config: Config) -> int:

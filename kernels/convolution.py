@@ -15,6 +15,8 @@ from torch import Tensor
 
 from fastrw.kernels.common import unit
 
+Ints = Sequence[int]
+
 
 class Convolution(NamedTuple):
     """x, g and the numbers of one convolution."""
@@ -56,17 +58,11 @@ INTEGERS = [
 
 
 def convolution(
-    x: Tensor,
-    g: Tensor,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    x: Tensor, g: Tensor, kernel: Ints, stride: Ints, padding: Ints, dilation: Ints, groups: int
 ) -> Convolution:
     """The convolution in three dimensions, copied only where a tile of it is out of the reach of 32-bit offsets."""
 
-    def three(ints: Sequence[int], fill: int) -> tuple[int, int, int]:
+    def three(ints: Ints, fill: int) -> tuple[int, int, int]:
         return (*[fill] * (3 - len(ints)), *ints)
 
     out = three(g.shape[2:], 1)

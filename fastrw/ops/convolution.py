@@ -32,12 +32,10 @@ def geometry(
     _dimensions(op, x, name, g)
     if not isinstance(kernel, torch.Size):  # that of a weight: its sizes are symbols where torch.compile traces
         checks.integers(op, 1, x.ndim - 2, kernel=kernel)
-    checks.integers(op, 1, x.ndim - 2, stride=stride)
+    checks.integers(op, 1, x.ndim - 2, stride=stride, dilation=dilation)
     checks.integers(op, 0, x.ndim - 2, padding=padding)
-    checks.integers(op, 1, x.ndim - 2, dilation=dilation)
     checks.integer(op, 1, groups=groups)
-    _divides(op, groups, x=x)
-    _divides(op, groups, **output)
+    _divides(op, groups, x=x, **output)
     sizes = []
     for size, k, s, p, d in zip(x.shape[2:], kernel, stride, padding, dilation, strict=True):
         room = size + 2 * p - d * (k - 1) - 1
