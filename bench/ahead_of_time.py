@@ -22,7 +22,9 @@ from rich.text import Text
 from bench import record, tables
 from bench.cases import CASES
 
-TESTED = ("wanted_load_bytes", "tensor_rows", "num_warps")  # what tests/ check of a build
+FIGURES = {"capability": ">sm", "registers": ">registers", "spilled_bytes": ">spilled B", "shared_bytes": ">shared B",
+           "matrix": "matrix unit"}  # fmt: skip
+TESTED = ("wanted_load_bytes", "tensor_rows", "num_warps", "load_bytes", "copy_bytes")  # what tests/ check of a build
 MATRIX = r"\b(U?TC\w*MMA|HGMMA|IGMMA|HMMA|IMMA|DMMA)\b"
 
 
@@ -65,35 +67,32 @@ def cuda(chosen: list[str], console: Console) -> Iterator[dict]:
         return
     from fastrw import _C
 
-    matrix = None
     said = run(tools["cuobjdump"], "-res-usage", _C.__file__)
     if "Fatbin elf code:" not in said:
         console.print("the compiled extension holds no CUDA kernels: it was built without a toolkit")
     for part in said.split("Fatbin elf code:")[1:]:
         target, source = (re.search(f"{word} = (.*)", part)[1] for word in ("arch", "identifier"))
+        if (op := Path(source).stem) not in chosen and op in CASES:
+            continue
         for name, usage in re.findall(r"Function (\S+):\n\s+(.*)", part):
-            if (op := Path(source).stem) in chosen or op not in CASES:
-                if matrix is None:
-                    matrix = matrix_instructions(tools, _C.__file__)
-                count = dict(re.findall(r"(\w+)(?:\[\d\])?:(\d+)", usage))
-                yield {
-                    "op": op,
-                    "kernel": readable(name),
-                    "capability": int(target.removeprefix("sm_").rstrip("af")),
-                    "registers": int(count["REG"]),
-                    "spilled_bytes": int(count["STACK"]) + int(count["LOCAL"]),
-                    "shared_bytes": int(count["SHARED"]),
-                    "matrix": sorted(matrix.get((target, name), ())),
-                }
+            count = {key: int(figure) for key, figure in re.findall(r"(\w+)(?:\[\d\])?:(\d+)", usage)}
+            yield {
+                "op": op,
+                "kernel": readable(name),
+                "capability": int(target.removeprefix("sm_").rstrip("af")),
+                "registers": count["REG"],
+                "spilled_bytes": count["STACK"] + count["LOCAL"],
+                "shared_bytes": count["SHARED"],
+                "matrix": sorted(matrix_instructions(_C.__file__).get((target, name), ())),
+            }
 
 
-def matrix_instructions(tools: dict[str, str], library: str) -> dict[tuple[str, str], set[str]]:
+@cache
+def matrix_instructions(library: str) -> dict[tuple[str, str], set[str]]:
     """The matrix instructions in the machine code of each (target, function); empty without nvdisasm."""
-    if "nvdisasm" not in tools:
-        return {}
     found: dict[tuple[str, str], set[str]] = {}
     target = name = ""
-    for line in machine_code(library).splitlines():
+    for line in machine_code(library).splitlines() if "nvdisasm" in toolkit() else ():
         if where := re.match(r"\s*arch = (\S+)", line):
             target = where[1]
         elif where := re.match(r"\s*Function : (\S+)", line):
@@ -134,17 +133,14 @@ def run(*command: str, **environment: str) -> str:
 
 def table(title: str, rows: list[dict]) -> Table:
     """A line for each build: which it is, by what differs among them, and what the compiler made of it."""
-    made = ("op", "capability", "registers", "spilled_bytes", "shared_bytes", "matrix", "load_bytes", "copy_bytes")
-    facts = {key: [words(row.get(key, "")) for row in rows] for row in rows for key in row if key not in made}
-    about = [key for key in facts if key not in TESTED and (key == "kernel" or len(set(facts[key])) > 1)]
-    lines = []
-    for index, row in enumerate(rows):
-        spilled = Text(str(row["spilled_bytes"]), "bold red" if row["spilled_bytes"] else "")
-        counts = str(row["capability"]), str(row["registers"]), spilled, str(row["shared_bytes"])
-        lines.append([*(facts[key][index] for key in about), *counts, words(row["matrix"])])
-    headings = ">sm", ">registers", ">spilled B", ">shared B", "matrix unit"
-    return tables.table(f"\n{title}", [*about, *headings], lines, fold="matrix unit")
 
+    def cell(row: dict, key: str) -> Text:
+        fact = row.get(key, "")
+        said = " ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
+        return Text(said, "bold red" if key == "spilled_bytes" and fact else "")
 
-def words(fact) -> str:
-    return " ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
+    keys = dict.fromkeys(key for row in rows for key in row if key not in ("op", *FIGURES, *TESTED))
+    about = [key for key in keys if key == "kernel" or len({cell(row, key).plain for row in rows}) > 1]
+    headings = dict(zip(about, about, strict=True)) | FIGURES
+    lines = [{heading: cell(row, key) for key, heading in headings.items()} for row in rows]
+    return tables.table(f"\n{title}", lines, fold="matrix unit")

@@ -8,29 +8,20 @@ import time
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
-import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
 from bench import COMMANDS, compare, record, roof, tables, timing
 from bench.cases import CASES, is_large
+from bench.driver import Run, make_parser, positive, share
 from bench.ops import BACKENDS, DTYPES, measure
-from bench.options import positive, set_up, share
 
 EPILOG = (
     "other benchmarks, each with its own --help:\n"
     + "".join(f"  python -m fastrw bench {name:<18} {what}\n" for name, what in COMMANDS.items())
     + """
 examples:
-  python -m fastrw bench                                   all ops, the cases that fit a CPU
   python -m fastrw bench --quick                           two cases for each op, in seconds
-  python -m fastrw bench --op conv_dot                     one op; "conv_*" for several
-  python -m fastrw bench --case "resnet*" --threads 1      one model's layers, on one thread
-  python -m fastrw bench --compile all                     torch.compile in every case: some seconds each
-  python -m fastrw bench --json new.json --plot new.png    a result file and a picture
-  python -m fastrw bench --json new.json --compare old.json   what got faster or slower beyond the noise
-  python -m fastrw bench --compare old.json new.json       the same for two files; nothing is run
-  python -m fastrw bench --paper                           FLOPs, bytes and floors; nothing is run
+  python -m fastrw bench --op "conv_*" --case "resnet*"    some ops on one model's layers
+  python -m fastrw bench --json new.json --plot new.png --compare old.json
+  python -m fastrw bench --compare old.json new.json       what got faster or slower beyond the noise; nothing is run
   python -m fastrw bench --ahead-of-time --op gram_dot     what the compilers made of the GPU kernels, without a GPU
 
 the columns:
@@ -50,45 +41,30 @@ A variant that is not exact by the rule of fastrw/ops/tolerance.py gets no numbe
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = make_parser()
-    options = parser.parse_args(argv)
-    if options.cpu_time and (timing.on_gpu(options.device) or options.threads > 1):
-        parser.error("--cpu-time is for one thread: it needs --device cpu --threads 1")
-    chosen = choose(parser, options)
-    console = record.console()
+    options, chosen = parse(argv)
     if options.ahead_of_time:
         from bench import ahead_of_time
 
-        return ahead_of_time.main(list(chosen), options.target, options.json, console)
-    dtypes = [DTYPES[name] for name in options.dtype]
+        return ahead_of_time.main(list(chosen), options.target, options.json, record.console())
     if options.paper:
-        for table in tables.on_paper(chosen, dtypes):
-            console.print(table)
+        for op, names in chosen.items():
+            record.console().print(tables.on_paper(op, names, options.dtype))
         return 0
-    old = compare.load(parser, options.compare[0]) if options.compare else None
-    if options.compare and len(options.compare) == 2:
-        compare.show(old, compare.load(parser, options.compare[1]), console)
+    if len(options.compare) == 2:
+        compare.show(*options.compare, record.console())
         return 0
-    result = run(chosen, dtypes, options, console)
-    if options.plot and result["rows"]:
-        from bench.plot import plot_ops
-
-        plot_ops(result, options.plot)
-    if old:
-        compare.show(old, result, console)
-    return 130 if not result["complete"] else record.status(result["rows"])
+    run = measure_all(options, chosen)
+    if options.compare:
+        compare.show(*options.compare, run.result, run.console)
+    return run.status
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m fastrw bench",
-        description=__doc__.partition(": ")[2].capitalize(),
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, list[str]]]:
+    """The options and the chosen cases of each op. Ends with a usage error where a name fits none."""
+    parser = make_parser("fastrw bench", __doc__.partition(": ")[2].capitalize(), EPILOG)
     what = parser.add_argument_group("what to measure")
-    what.add_argument("--op", nargs="+", metavar="OP", help=f"names or patterns of: {', '.join(CASES)}")
-    what.add_argument("--case", nargs="+", metavar="CASE", help="names or patterns; --paper lists them")
+    what.add_argument("--op", nargs="+", metavar="OP", default="*", help=f"names or patterns of: {', '.join(CASES)}")
+    what.add_argument("--case", nargs="+", metavar="CASE", default="*", help="names or patterns; --paper lists them")
     what.add_argument("--dtype", nargs="+", choices=DTYPES, default=["float32"])
     what.add_argument("--backend", nargs="+", choices=BACKENDS, default=BACKENDS, help="eager is always measured")
     what.add_argument("--large", action="store_true", help="include the cases meant for a GPU on a CPU too")
@@ -98,88 +74,62 @@ def make_parser() -> argparse.ArgumentParser:
     share(how, "--rounds", default=None, help="samples of each variant, instead of --seconds")
     how.add_argument("--cpu-time", action="store_true", help="CPU seconds: one thread on a machine with other work")
     how.add_argument("--compile", choices=("none", "some", "all"), default="some",
-                     help="torch.compile in no case, in the first of each op (default), in all")  # fmt: skip
+                     help="torch.compile in no case, in the first of each op (default), in all (slow)")  # fmt: skip
     how.add_argument("--quick", action="store_true", help="two cases for each op, few rounds, no torch.compile")
     out = parser.add_argument_group("results")
     share(out, "--json")
     share(out, "--plot", help="write a PNG of the ratios to eager")
-    out.add_argument("--compare", nargs="+", metavar="OLD", help="a result to compare with; two: nothing is run")
+    out.add_argument("--compare", nargs="+", metavar="OLD", default=[], help="a result to compare with, or old and new")
     instead = parser.add_argument_group("instead of measuring")
-    instead.add_argument("--paper", action="store_true", help="the work of each case and its floor on an H100")
+    instead.add_argument("--paper", action="store_true", help="FLOPs and bytes of each case, and its floor on an H100")
     instead.add_argument("--ahead-of-time", action="store_true", help="registers, spills, shared memory and matrix "
                          "instructions of each GPU kernel")  # fmt: skip
     instead.add_argument("--target", nargs="+", type=int, default=[90], metavar="SM",
                          help="the GPUs that Triton compiles for ahead of time (default: 90, an H100)")  # fmt: skip
-    return parser
-
-
-def choose(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, list[str]]:
-    """The chosen cases of each op. Ends with a usage error where a name fits none."""
-    check(parser, "op", options.op, CASES)
-    check(parser, "case", options.case, dict.fromkeys(name for cases in CASES.values() for name in cases))
-    if options.compare and len(options.compare) > 2:
+    options = parser.parse_args(argv)
+    if options.cpu_time and (timing.on_gpu(options.device) or options.threads > 1):
+        parser.error("--cpu-time is for one thread: it needs --device cpu --threads 1")
+    if len(options.compare) > 2:
         parser.error(f"--compare takes one file or two, got {len(options.compare)}")
+    ops = fitting(parser, "op", CASES, options.op)
+    cases = fitting(parser, "case", dict.fromkeys(itertools.chain(*CASES.values())), options.case)
+    options.compare = [compare.load(parser, path) for path in options.compare]
+    options.dtype = [DTYPES[name] for name in options.dtype]
     every = options.large or options.paper or timing.on_gpu(options.device)
-    chosen = {}
-    for op in (op for op in CASES if fits(op, options.op)):
-        names = [name for name in CASES[op] if fits(name, options.case) and (every or not is_large(name))]
-        if names:
-            chosen[op] = names[:2] if options.quick else names
-    if not chosen:
+    chosen = {op: [name for name in CASES[op] if name in cases and (every or not is_large(name))] for op in ops}
+    if not any(chosen.values()):
         parser.error("these cases are meant for a GPU: --large takes them all the same, or no op has such a case")
-    return chosen
+    if options.quick:
+        options.seconds, options.compile = min(options.seconds, 0.06), "none"
+    return options, {op: names[:2] if options.quick else names for op, names in chosen.items() if names}
 
 
-def check(parser: argparse.ArgumentParser, kind: str, patterns: list[str] | None, names: Iterable[str]) -> None:
-    for pattern in patterns or ():
-        if not any(fits(name, [pattern]) for name in names):
+def fitting(parser: argparse.ArgumentParser, kind: str, names: Iterable[str], patterns: list[str]) -> list[str]:
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
             parser.error(f"no such {kind}: {pattern!r}; there are {', '.join(names)}")
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def fits(name: str, patterns: list[str] | None) -> bool:
-    return patterns is None or any(fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def run(chosen: dict[str, list[str]], dtypes: list[torch.dtype], options: argparse.Namespace, console: Console) -> dict:
-    """Measure, print, and write the JSON anew after each op; Ctrl-C ends it early, with what there is by then."""
-    set_up(options.threads)
+def measure_all(options: argparse.Namespace, chosen: dict[str, list[str]]) -> Run:
+    """Measure, print, and write the JSON anew after each case; Ctrl-C ends it early, with what there is by then."""
     timing.clock = time.process_time if options.cpu_time else time.perf_counter
-    result = {"bench": "ops", **record.header(options.device), "clock": timing.clock.__name__}
-    result |= {"complete": False, "rows": []}
-    total = len(dtypes) * sum(map(len, chosen.values()))
-    look = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    screen = console if console.is_terminal else Console(stderr=True)
-    with Progress(*look, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        bar = progress.add_task("the roof of this machine", total=total)
-        try:
-            ceilings = roof.measure(options.device, tuple(dtypes), caches=not timing.on_gpu(options.device))
-            result["roof"] = ceilings.as_dict()
-            console.print(opening(result, ceilings), highlight=False)
-            if options.quick:
-                options.seconds, options.compile = min(options.seconds, 0.06), "none"
-            for op, dtype in itertools.product(chosen, dtypes):
-                rows: list[dict] = []
-                for index, name in enumerate(chosen[op]):
-                    progress.update(bar, description=f"{op} {name}")
-                    compiled = options.compile == "all" or (options.compile == "some" and index == 0)
-                    found = measure(op, name, dtype, options, ceilings, compiled=compiled)
-                    rows += found
-                    result["rows"] += found
-                    progress.advance(bar)
-                console.print(tables.of_op(rows), *tables.reasons(rows), sep="\n")
-                record.write_json(options.json, result)
-            result["complete"] = True
-        except KeyboardInterrupt:
-            console.print("stopped: the rest was not measured", style="red")
-    console.print(tables.summary(result["rows"]))
-    record.write_json(options.json, result)
-    return result
-
-
-def opening(result: dict, ceilings: roof.Roof) -> str:
-    """Where the figures come from, and how far to trust them."""
-    lines = [f"{record.place(result['machine'])}, torch {torch.__version__}, load {result['load'][0]:.2f}",
-             f"measured roof: {ceilings}", record.caution(result["machine"])]  # fmt: skip
-    if result["load"][0] > 0.5 and result["clock"] != "process_time":
-        lines.append("other work runs on this machine: trust the ratios, not the times, or use --cpu-time --threads 1")
-    return "\n".join(filter(None, lines))
+    total, done = len(options.dtype) * sum(map(len, chosen.values())), itertools.count(1)
+    with Run("ops", options, clock=timing.clock.__name__, rows=[]) as run, record.progress() as say:
+        say("the roof of this machine")
+        ceilings = roof.measure(options.device, options.dtype, caches=not timing.on_gpu(options.device))
+        run.result["roof"] = ceilings.as_dict()
+        run.opening(f"measured roof: {ceilings}")
+        if run.result["load"][0] > 0.5 and not options.cpu_time:
+            run.console.print("other work runs on this machine: trust the ratios, not the times, or use --cpu-time "
+                              "--threads 1")  # fmt: skip
+        for op, dtype in itertools.product(chosen, options.dtype):
+            rows: list[dict] = []
+            for name in chosen[op]:
+                say(f"{op} {name} ({next(done)} of {total})")
+                compiled = options.compile == "all" or (options.compile == "some" and not rows)
+                rows += (found := measure(op, name, dtype, options, ceilings, compiled=compiled))
+                run.add(found)
+            run.console.print(tables.of_op(rows), *tables.reasons(rows), sep="\n")
+    run.console.print(tables.summary(run.result["rows"]))
+    return run

@@ -13,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from bench import tables
+from bench.tables import number, table
 
 KEY = ("op", "case", "dtype", "way")
 
@@ -49,22 +49,25 @@ def _ratios(result: dict) -> dict[tuple, dict]:
 def show(old: dict, new: dict, console: Console) -> None:
     """Print what changed, and what else differs between the two runs."""
     for name in ("machine", "versions"):
-        differs = [f"{key} {old[name].get(key)} → {new[name].get(key)}" for key in sorted({*old[name], *new[name]})
-                   if old[name].get(key) != new[name].get(key)]  # fmt: skip
+        was, now = old[name], new[name]
+        differs = [f"{k} {was.get(k)} → {now.get(k)}" for k in sorted({*was, *now}) if was.get(k) != now.get(k)]
         if differs:
             console.print(f"{name} differs: {', '.join(differs)}", style="yellow", highlight=False)
     every = changes(old, new)
-    rows = []
-    for row in (row for row in every if not row["noise"]):
-        numbers = [f"{row[name]:.2f}" for name in ("old", "new", "change")]
-        verdict = Text("slower", "yellow") if row["change"] > 1 else Text("faster", "green")
-        rows.append([*(row[part] for part in KEY), *numbers, verdict])
-    if rows:
-        headings = "op", "case", "dtype", "variant", ">old", ">new", ">new ÷ old", ">"
-        console.print(tables.table(f"ratio to eager, {old['date']} → {new['date']}", headings, rows))
+    lines = [
+        {
+            **{"variant" if part == "way" else part: row[part] for part in KEY},
+            **{">old": number(row["old"]), ">new": number(row["new"]), ">new ÷ old": number(row["change"])},
+            ">": Text("slower", "yellow") if row["change"] > 1 else Text("faster", "green"),
+        }
+        for row in every
+        if not row["noise"]
+    ]
+    if lines:
+        console.print(table(f"ratio to eager, {old['date']} → {new['date']}", lines))
     before, after = _ratios(old).keys(), _ratios(new).keys()
     console.print(
-        f"{len(rows)} changed beyond the noise, {len(every) - len(rows)} did not; "
+        f"{len(lines)} changed beyond the noise, {len(every) - len(lines)} did not; "
         f"{len(after - before)} only in the new result, {len(before - after)} only in the old one",
         highlight=False,
     )

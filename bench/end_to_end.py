@@ -21,15 +21,14 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 import fastrw
 from bench import exactness, goals, peers, record, roof, tables, timing, twins
+from bench.driver import Run, make_parser, positive, share, some_of
 from bench.floors import floors
 from bench.models import MODELS, Model, on_this
-from bench.options import make_parser, one_of, positive, set_up, share
 from bench.steps import BASE, EXPECTED, STEPS, WITHOUT_FASTRW, Step, double_backward
 from fastrw.ops import extension
 
@@ -55,11 +54,8 @@ the variants, beside `plain` (one forward and one backward of the mean loss):
   {", ".join(peers.PEERS)}     other libraries: pip install -e .[peers]; without them their rows say so
 
 examples:
-  python -m bench.end_to_end                                 all that fits this machine, all variants
   python -m bench.end_to_end lenet mlp --methods Reweighter --rounds 25
-  python -m bench.end_to_end --malloc both --extension both  four tables: glibc as it comes and keeping its memory,
-                                                             with the compiled extension and without it
-  python -m bench.end_to_end --json new.json --plot new.png
+  python -m bench.end_to_end --malloc both --extension both --json new.json --plot new.png
 
 the columns:
   ratio       median time over that of the plain step; the variants of a model take turns. Then its quartiles
@@ -74,45 +70,31 @@ A variant that is not exact gets no number, and the exit status is 1."""
 def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = make_parser("bench.end_to_end", __doc__, EPILOG)
-    every = list(STEPS)[1:]
-    parser.add_argument("models", nargs="*", type=one_of(MODELS), metavar="model",
-                        help=f"of {', '.join(MODELS)}; by default those for this device")  # fmt: skip
-    parser.add_argument("--methods", nargs="+", choices=every, default=every, metavar="VARIANT", help="see below; all")
-    share(parser, "--rounds")
+    share(parser, "models", help=f"of {', '.join(MODELS)}; by default those for this device")
+    some_of(parser, "--methods", list(STEPS)[1:])
+    share(parser, "--rounds", "--threads", "--device", "--json", "--plot")
     parser.add_argument("--patience", type=positive, default=8, metavar="S",
                         help="a variant stops after three rounds that took so long (%(default)s s)")  # fmt: skip
-    share(parser, "--threads", "--device")
     parser.add_argument("-n", type=int, help="training examples, instead of the model's own number")
     parser.add_argument("-m", type=int, help="validation examples")
     parser.add_argument("--malloc", choices=[*MALLOC, "both"], default="default", help="glibc's: memory kept or not")
     parser.add_argument("--extension", choices=[*EXTENSION, "both"], help="with the compiled extension or without it")
-    share(parser, "--json")
-    share(parser, "--plot", help="write a PNG of the ratio by model and variant")
     options = parser.parse_args(argv)
     options.models = options.models or on_this(options.device)
     options.extension = options.extension or ("on" if extension.reason is None else "off")
     if options.extension != "off" and extension.reason is not None and "FASTRW_DISABLE_EXTENSION" not in os.environ:
         parser.error(f"there is no compiled extension: {extension.reason}; take --extension off")
-    console = record.console()
-    result = {"bench": "end_to_end", **record.header(options.device), "runs": [], "complete": False}
-    for malloc, ext in itertools.product(chosen(options.malloc, MALLOC), chosen(options.extension, EXTENSION)):
-        environment = {**MALLOC[malloc], **EXTENSION[ext]}
-        if all(os.environ.get(key) == environment.get(key) for key in VARIABLES):
-            run(options, malloc, ext, console, result)
-        else:
-            result["runs"].append(run_elsewhere([*argv, "--malloc", malloc, "--extension", ext], environment))
-        record.write_json(options.json, result)
-    result["complete"] = True
-    record.write_json(options.json, result)
-    if options.plot:
-        from bench.plot import plot_steps
-
-        plot_steps(result["runs"], options.plot)
-    return record.status([row for each in result["runs"] for row in each["rows"]])
-
-
-def chosen(choice: str, every: dict) -> list[str]:
-    return list(every) if choice == "both" else [choice]
+    chosen = [[*every] if choice == "both" else [choice]
+              for choice, every in ((options.malloc, MALLOC), (options.extension, EXTENSION))]  # fmt: skip
+    with Run("end_to_end", options, runs=[]) as run:
+        for malloc, ext in itertools.product(*chosen):
+            environment = {**MALLOC[malloc], **EXTENSION[ext]}
+            if all(os.environ.get(key) == environment.get(key) for key in VARIABLES):
+                measure_all(run, options, malloc, ext)
+            else:
+                found = run_elsewhere([*argv, "--malloc", malloc, "--extension", ext], environment)
+                run.result["runs"].append(found)
+    return run.status
 
 
 def run_elsewhere(argv: list[str], environment: dict) -> dict:
@@ -127,33 +109,26 @@ def run_elsewhere(argv: list[str], environment: dict) -> dict:
         return json.loads(found.read_text())["runs"][0]
 
 
-def run(options: argparse.Namespace, malloc: str, ext: str, console: Console, result: dict) -> None:
+def measure_all(run: Run, options: argparse.Namespace, malloc: str, ext: str) -> None:
     """Measure all models in this process; the result is written after each of them."""
-    set_up(options.threads)
     ceilings = roof.measure(options.device, (torch.float32,))
     machine, before = record.machine(options.device), os.getloadavg()
-    console.print(
-        f"{record.place(machine)}, torch {torch.__version__}, malloc {malloc}, "
-        f"{'with' if ext == 'on' else 'WITHOUT'} the compiled extension; measured roof: {ceilings}; load before "
-        f"{before[0]:.2f}. {record.caution(machine)}"
-    )
+    compiled = f"{'with' if ext == 'on' else 'WITHOUT'} the compiled extension"
+    run.opening(f"malloc {malloc}, {compiled}; measured roof: {ceilings}")
     # without the extension the variants that never use it would only be measured again
     methods = [method for method in options.methods if ext == "on" or method not in WITHOUT_FASTRW]
     out = {"malloc": malloc, "extension": ext, "machine": machine, "roof": ceilings.as_dict(), "rows": []}
-    result["runs"].append(out)
+    run.result["runs"].append(out)
     for name in options.models:
         with record.progress(f"{name}: ") as say:
             found = measure(name, MODELS[name], methods, options, ext, say)
-        console.print(table(name, found))
-        out["rows"] += found
         out["load"] = {"before": before, "after": os.getloadavg()}
-        record.write_json(options.json, result)
+        run.add(found, table(name, found), to=out)
 
 
 def measure(
-    name: str, case: Model, methods: list[str], options: argparse.Namespace, ext: str,
-    say: Callable[[str], None] = lambda doing: None,
-) -> list[dict]:  # fmt: skip
+    name: str, case: Model, methods: list[str], options: argparse.Namespace, ext: str, say: Callable[[str], None]
+) -> list[dict]:
     """A row for each variant, named by its key "method"; `seconds`, `ratio` and memory are None where it could not run
     or was not exact, as `why` says.
 
@@ -219,29 +194,25 @@ def floor_of(method: str, served_by: str | None, least: dict[str, float]) -> flo
 
 
 def table(name: str, rows: list[dict]) -> Table:
-    headings = (">ms", ">ratio", ">goal", ">quartiles", ">floor", ">memory", ">goal", ">err s", ">err g")
-    shown = tables.table(f"{name}: ratio to a plain step", ("variant", "served by", *headings), fold="served by")
+    lines = []
     for row in rows:
-        floor = f"{row['floor']:.2f}" if row["floor"] else "-"
-        if row["why"]:
-            why = textwrap.shorten(row["why"], 110, placeholder="…")
-            shown.add_row(row["method"], why, "-", "-", "", "-", floor, style="red" if row["red"] else "dim")
-            continue
-        shown.add_row(
-            row["method"],
-            row["served_by"] + ("" if row["base"] == "plain" else f"; ÷ {row['base']}"),
-            f"{row['seconds']['median'] * 1e3:.2f}",
-            *against(row["ratio"], row["goal"]),
-            tables.quartiles(row["quartiles"]),
-            floor,
-            *against(row["peak_ratio"], row["memory_goal"]),
-            *([f"{error:.0e}" for error in row["errors"].values()] if row["errors"] else ["-", "-"]),
-        )
-    return shown
-
-
-def against(figure: float, goal: float | None) -> tuple[Text, str]:
-    return Text(f"{figure:.2f}", goals.colour(figure, goal)), "" if goal is None else f"{goal:.2f}"
+        why = row["why"] and textwrap.shorten(row["why"], 110, placeholder="…")
+        over = "" if row["base"] == "plain" else f"; ÷ {row['base']}"
+        errors = [*row["errors"].values()] if row["errors"] else [None, None]
+        lines.append({
+            "variant": row["method"],
+            "served by": why or row["served_by"] + over,
+            ">ms": tables.median(row),
+            ">ratio": Text(tables.number(row["ratio"]), goals.colour(row["ratio"], row["goal"])),
+            ">goal": tables.number(row["goal"], missing=""),
+            ">quartiles": tables.quartiles(row["quartiles"]),
+            ">floor": tables.number(row["floor"]),
+            ">memory": Text(tables.number(row["peak_ratio"]), goals.colour(row["peak_ratio"], row["memory_goal"])),
+            ">goal ": tables.number(row["memory_goal"], missing=""),
+            **{f">err {of}": tables.number(error, ".0e") for of, error in zip("sg", errors, strict=True)},
+            "style": tables.style(row),
+        })  # fmt: skip
+    return tables.table(f"{name}: ratio to a plain step", lines, fold="served by")
 
 
 if __name__ == "__main__":

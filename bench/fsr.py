@@ -20,10 +20,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
-from bench import record, tables, timing
+from bench import tables, timing
+from bench.driver import Run, make_parser, share, some_of
 from bench.floors import floors
 from bench.models import MODELS, Batch, copied_buffers
-from bench.options import make_parser, one_of, set_up, share
 from bench.steps import plain
 from fastrw.fsr import FSR, TABLE_4, MixUp, ProxyDictionary, Relabel
 from fastrw.ops.tolerance import relative_error
@@ -187,40 +187,36 @@ def seconds_of_update(classes: int) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = make_parser("bench fsr", __doc__)
-    parser.add_argument("models", nargs="*", type=one_of(MODELS), metavar="model", default=["resnet32_bn"],
-                        help=f"of {', '.join(MODELS)}; resnet32_bn by default")  # fmt: skip
-    parser.add_argument("--ways", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT",
-                        help=f"of {', '.join(map(repr, VARIANTS))}; all by default")  # fmt: skip
-    parser.add_argument("-b", type=int, default=ROW.b, help=f"training examples in a step (Table 4: {ROW.b})")
-    parser.add_argument("-q", type=int, default=ROW.q, help=f"reward examples in a step (Table 4: {ROW.q})")
+    parser = make_parser("bench.fsr", __doc__)
+    share(parser, "models", default=["resnet32_bn"], help=f"of {', '.join(MODELS)}; resnet32_bn by default")
+    some_of(parser, "--ways", VARIANTS)
+    parser.add_argument("-b", type=int, default=ROW.b, help="training examples in a step (Table 4: %(default)s)")
+    parser.add_argument("-q", type=int, default=ROW.q, help="reward examples in a step (Table 4: %(default)s)")
     share(parser, "--rounds", "--threads", "--device", "--json")
     options = parser.parse_args(argv)
-    set_up(options.threads)
-    console, result = record.console(), {"bench": "fsr", **record.header(options.device), "rows": []}
-    console.print(
-        f"{record.place(result['machine'])}, torch {torch.__version__}; dictionary of {ROW.capacity}, "
-        f"b = {options.b}, q = {options.q}. {record.caution(result['machine'])}"
-    )
-    for name in options.models:
-        rows = measure(name, options.ways, options.rounds, options.b, options.q, options.device)
-        console.print(table(name, rows))
-        result["rows"] += rows
-        record.write_json(options.json, result)
-    return record.status(result["rows"])
+    with Run("fsr", options, rows=[]) as run:
+        run.opening(f"dictionary of {ROW.capacity}, b = {options.b}, q = {options.q}")
+        for name in options.models:
+            rows = measure(name, options.ways, options.rounds, options.b, options.q, options.device)
+            run.add(rows, table(name, rows))
+    return run.status
 
 
 def table(name: str, rows: list[dict]) -> Table:
-    lines = []
-    for row in rows:
-        floor, wrong = f"{row['floor']:.2f}", "-" if row["error"] is None else f"{row['error']:.0e}"
-        if row["red"]:
-            lines.append([row["way"], "-", "wrong", "-", floor, "-", wrong])
-            continue
-        ms, ratio, memory = f"{row['seconds']['median'] * 1e3:.1f}", f"{row['ratio']:.2f}", f"{row['peak_ratio']:.2f}"
-        lines.append([row["way"], ms, ratio, tables.quartiles(row["quartiles"]), floor, memory, wrong])
-    headings = "variant", ">ms", ">ratio", ">quartiles", ">floor", ">memory", ">error in float64"
-    return tables.table(f"{name}: ratio of a step to a plain step", headings, lines)
+    lines = [
+        {
+            "variant": row["way"],
+            ">ms": tables.median(row, ".1f"),
+            ">ratio": "wrong" if row["red"] else tables.number(row["ratio"]),
+            ">quartiles": tables.quartiles(row.get("quartiles")),
+            ">floor": tables.number(row["floor"]),
+            ">memory": tables.number(row.get("peak_ratio")),
+            ">error in float64": tables.number(row["error"], ".0e"),
+            "style": tables.style(row),
+        }
+        for row in rows
+    ]
+    return tables.table(f"{name}: ratio of a step to a plain step", lines)
 
 
 if __name__ == "__main__":

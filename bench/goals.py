@@ -36,6 +36,6 @@ def missed(figure: float | None, goal: float | None) -> bool:
     return figure is not None and goal is not None and figure > goal
 
 
-def colour(figure: float, goal: float | None) -> str:
+def colour(figure: float | None, goal: float | None) -> str:
     """Green where the goal is met, red where it is missed."""
-    return "" if goal is None else "red" if missed(figure, goal) else "green"
+    return "" if figure is None or goal is None else "red" if figure > goal else "green"

@@ -105,7 +105,7 @@ def measure(
     eager = min((t for variant, t in times.items() if by(variant) in EAGER_MODE), key=lambda t: t.median, default=None)
     auto = backends.choose(op, "auto", *args).name if op in backends.names() else None
     flops, nbytes = case.flops, case.bytes(dtype)
-    shared = {"op": op, "case": name, "sizes": case.sizes, "dtype": str(dtype).removeprefix("torch.")}
+    shared = {"op": op, "case": name, "sizes": case.sizes, "dtype": roof.name(dtype)}
     work = {"flops": flops, "bytes": nbytes, "floor": ceilings.floor(flops, nbytes, dtype)}
     work["floor_h100"] = roof.H100.floor(flops, nbytes, dtype)
     rows = []

@@ -19,8 +19,8 @@ from torch.nn import functional as F
 
 import fastrw
 from bench import goals, record, tables, timing
+from bench.driver import Run, make_parser, share
 from bench.models import MODELS, Batch, Model, images, on_this
-from bench.options import make_parser, share
 from bench.steps import plain, reweighter
 from fastrw.api.problem import Problem
 from fastrw.engine.cache import Cache
@@ -135,13 +135,6 @@ SIZES = {  # how many uses, operations and functionals
     "functionals": (SHORT, 0, HUNDRED),
     "uses": (LONG, 0, 0),
 }
-COLUMNS = {
-    "operation": "an operation",
-    "functional": "a functional",
-    "use": "a use",
-    "unselected": "a use not selected",
-    "call": "a call",
-}
 # the row -> the variants that it is the difference of
 LINES: dict[str, tuple[str, ...]] = {
     "forward": ("forward",),
@@ -171,14 +164,13 @@ def slopes(rounds: int) -> tuple[list[dict], dict]:
     rows = []
     for line, (first, *less) in LINES.items():
         at = {size: least[first][size] - sum(least[name][size] for name in less) for size in SIZES}
-        slope = {size: (at[size] - at["none"]) / HUNDRED for size in SIZES}
-        use = slope["uses"]
-        row = {"line": line, "operation": slope["operations"], "functional": slope["functionals"], "use": use}
-        row |= {"unselected": None, "call": at["none"] - (SHORT + 1) * use, "goals": goals.OVERHEAD.get(line, {})}
+        operation, functional, use = ((at[size] - at["none"]) / HUNDRED for size in SIZES if size != "none")
+        row = {"line": line, "operation": operation, "functional": functional, "use": use, "unselected": None}
+        row |= {"call": at["none"] - (SHORT + 1) * use, "goals": goals.OVERHEAD.get(line, {})}
         if line == "products":
-            row["operation"] = row["functional"] = None
+            row |= {"operation": None, "functional": None}
         if "last" in line:
-            row["use"], row["unselected"] = None, use
+            row |= {"use": None, "unselected": use}
         rows.append(row)
     return rows, least
 
@@ -204,46 +196,46 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--models", nargs="*", choices=MODELS, default=on_this("cpu"), metavar="MODEL",
                         help="whose first calls are timed; none without a name")  # fmt: skip
     share(parser, "--json")
+    parser.set_defaults(threads=1, device="cpu")
     options = parser.parse_args(argv)
-    console, threads = record.console(), torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with record.progress() as say:
-            say("first calls")  # before all else: the first of them is the first of this process
-            calibrated = [calibration("of the process", Model(lambda: Chain(1, 1, 1), images(WIDTH), 3, N, M))]
-            for name in options.models:
-                say(f"first calls on {name}")
-                calibrated.append(calibration(name, MODELS[name]))
-            say("slopes")
-            rows, least = slopes(options.rounds)
-    finally:
-        torch.set_num_threads(threads)
-    console.print(table(rows))
-    console.print(first_calls(calibrated))
-    found = {"rows": rows, "least": least, "calibration": calibrated}
-    record.write_json(options.json, {"bench": "overhead", **record.header("cpu"), **found})
-    return 0
+    with Run("overhead", options, rows=[]) as run, record.progress() as say:
+        say("first calls")  # before all else: the first of them is the first of this process
+        calibrated = [calibration("of the process", Model(lambda: Chain(1, 1, 1), images(WIDTH), 3, N, M))]
+        for name in options.models:
+            say(f"first calls on {name}")
+            calibrated.append(calibration(name, MODELS[name]))
+        say("slopes")
+        rows, least = slopes(options.rounds)
+        run.result |= {"least": least, "calibration": calibrated}
+        run.add(rows, table(rows), first_calls(calibrated))
+    return run.status
 
 
 def table(rows: list[dict]) -> Table:
-    headings = ["", *(f">{heading}" for heading in COLUMNS.values())]
-    lines = [[row["line"], *(cell(row[key], row["goals"].get(key)) for key in COLUMNS)] for row in rows]
-    return tables.table("the Python side, µs (one thread)", headings, lines)
+    def cell(row: dict, key: str) -> Text:
+        figure, goal = row[key], row["goals"].get(key)
+        said = tables.number(figure, ".1f", missing="") + (f" (goal {goal:.0f})" if goal else "")
+        return Text(said, goals.colour(figure, goal))
 
-
-def cell(figure: float | None, goal: float | None) -> Text:
-    if figure is None:
-        return Text("")
-    return Text(f"{figure:.1f}" + (f" (goal {goal:.0f})" if goal else ""), goals.colour(figure, goal))
+    columns = {"an operation": "operation", "a functional": "functional", "a use": "use",
+               "a use not selected": "unselected", "a call": "call"}  # fmt: skip
+    lines = [{"": row["line"], **{f">{of}": cell(row, key) for of, key in columns.items()}} for row in rows]
+    return tables.table("the Python side, µs (one thread)", lines)
 
 
 def first_calls(rows: list[dict]) -> Table:
-    lines = []
-    for row in rows:
-        first, later, half = (f"{row[key] * 1e3:.1f}" for key in ("first", "later", "other_size"))
-        lines.append([row["model"], row["served_by"], first, later, f"{row['ratio']:.1f}", half])
-    headings = "model", "served by", ">first call", ">later calls", ">ratio", ">at n/2"
-    return tables.table("calibration, ms", headings, lines)
+    lines = [
+        {
+            "model": row["model"],
+            "served by": row["served_by"],
+            ">first call": tables.number(row["first"], ".1f", 1e3),
+            ">later calls": tables.number(row["later"], ".1f", 1e3),
+            ">ratio": tables.number(row["ratio"], ".1f"),
+            ">at n/2": tables.number(row["other_size"], ".1f", 1e3),
+        }
+        for row in rows
+    ]
+    return tables.table("calibration, ms", lines)
 
 
 if __name__ == "__main__":

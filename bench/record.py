@@ -48,8 +48,8 @@ def versions() -> dict:
         from triton import __version__ as triton
     except ImportError:
         triton = None
-    here = {"python": platform.python_version(), "torch": torch.__version__}
-    return {**here, "triton": triton, "cuda": torch.version.cuda}
+    python, pytorch = platform.python_version(), torch.__version__
+    return {"python": python, "torch": pytorch, "triton": triton, "cuda": torch.version.cuda}
 
 
 def machine(device: str) -> dict:
@@ -107,11 +107,6 @@ def tool(name: str) -> str | None:
 def console() -> Console:
     """The console for tables, wide enough for them where the output is a file too."""
     return Console(width=max(Console().width, 120))
-
-
-def status(rows: list[dict]) -> int:
-    """The exit status: 1 where something was wrong."""
-    return int(any(row["red"] for row in rows))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -10,6 +11,10 @@ from torch.nn import functional as F
 from bench import timing
 
 Rates = dict[torch.dtype, float]
+
+
+def name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
@@ -27,16 +32,14 @@ class Roof:
         return max(flops / self.flops[dtype], nbytes / max([self.bandwidth, *fits]))
 
     def as_dict(self) -> dict:
-        named = {"flops": self.flops, "products": self.products}
-        rates = {key: {str(d).removeprefix("torch."): f for d, f in found.items()} for key, found in named.items()}
-        return {"bandwidth": self.bandwidth, "caches": self.caches, **rates}
+        flops, products = ({name(d): f for d, f in rates.items()} for rates in (self.flops, self.products))
+        return {"bandwidth": self.bandwidth, "caches": self.caches, "flops": flops, "products": products}
 
     def __str__(self) -> str:
         found = [f"memory {self.bandwidth / 1e9:.0f} GB/s"]
         found += [f"{size / 2**20:g} MiB {rate / 1e9:.0f} GB/s" for size, rate in self.caches.items()]
         for dtype, rate in self.flops.items():
-            name = str(dtype).removeprefix("torch.")
-            found.append(f"{name} {rate / 1e9:.0f} GFLOP/s (torch.mm {self.products[dtype] / 1e9:.0f})")
+            found.append(f"{name(dtype)} {rate / 1e9:.0f} GFLOP/s (torch.mm {self.products[dtype] / 1e9:.0f})")
         return ", ".join(found)
 
 
@@ -46,7 +49,7 @@ CACHED = (2**18, 2**20, 2**22, 2**24, 2**25)  # bytes
 
 
 def measure(
-    device: str, dtypes: tuple[torch.dtype, ...], *, size: int | None = None, rounds: int = 7, caches: bool = False
+    device: str, dtypes: Sequence[torch.dtype], *, size: int | None = None, rounds: int = 7, caches: bool = False
 ) -> Roof:
     """Bandwidth by the better of a copy and a triad, FLOP/s by the better of a square product and a convolution.
 

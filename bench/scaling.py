@@ -14,9 +14,9 @@ from rich.text import Text
 from torch import nn
 
 from bench import record, tables
+from bench.driver import Run, count, make_parser, share, some_of
 from bench.end_to_end import measure
 from bench.models import Model, images
-from bench.options import count, make_parser, set_up, share
 from fastrw.testing.models import Transformer, mlp, resnet
 
 VARIANTS = ["Reweighter", "update=backward", "params=last", "double_backward"]
@@ -26,9 +26,7 @@ One of n, m, depth and width is swept, the others keep the family's own size. Ev
 Algorithm 1 at every point before it is timed, and the variants of a point take turns. `depth` counts layers (of a
 transformer), hidden layers (mlp) or residual blocks (resnet); `width` features or channels.
 
-  python -m bench.scaling                                        the transformer; about a minute
-  python -m bench.scaling --family mlp --json new.json --plot new.png
-  python -m bench.scaling --axes n m --ways Reweighter --rounds 25
+  python -m bench.scaling --family mlp --axes n m --ways Reweighter --json new.json --plot new.png
 
 A cell of a variant: its time and its peak memory, each over that of the plain step at the same point."""
 
@@ -80,61 +78,41 @@ AXES = "n", "m", "depth", "width"
 def main(argv: list[str] | None = None) -> int:
     parser = make_parser("bench.scaling", __doc__, EPILOG)
     parser.add_argument("--family", choices=FAMILIES, default="transformer", help="the model (%(default)s)")
-    parser.add_argument("--axes", nargs="+", choices=AXES, default=list(AXES), metavar="AXIS", help="what is swept")
-    parser.add_argument("--ways", nargs="+", choices=VARIANTS, default=VARIANTS, metavar="VARIANT",
-                        help=f"of {', '.join(VARIANTS)}; all by default")  # fmt: skip
+    some_of(parser, "--axes", AXES, metavar="AXIS")
+    some_of(parser, "--ways", VARIANTS)
     parser.add_argument("--points", type=count, default=5, help="the first so many of each sweep (%(default)s)")
-    share(parser, "--rounds", "--threads", "--device", "--json")
-    share(parser, "--plot", help="write a PNG of time and memory against each of them")
+    share(parser, "--rounds", "--threads", "--device", "--json", "--plot")
     parser.set_defaults(n=None, m=None, patience=4.0)  # as end_to_end.measure reads them
     options = parser.parse_args(argv)
-    set_up(options.threads)
-    family, console = FAMILIES[options.family], record.console()
-    result = {"bench": "scaling", **record.header(options.device), "family": options.family, "own": family.own,
-              "rows": [], "complete": False}  # fmt: skip
-    for axis in options.axes:
-        rows = sweep(family, axis, options)
-        result["rows"] += rows
-        console.print(table(axis, rows, family.own))
-        record.write_json(options.json, result)
-    result["complete"] = True
-    record.write_json(options.json, result)
-    if options.plot:
-        from bench.plot import plot_scaling
-
-        plot_scaling(result, options.plot)
-    return record.status(result["rows"])
+    family = FAMILIES[options.family]
+    with Run("scaling", options, family=options.family, own=family.own, rows=[]) as run:
+        for axis in options.axes:
+            rows = sweep(family, axis, options)
+            run.add(rows, table(axis, rows, family.own))
+    return run.status
 
 
 def sweep(family: Family, axis: str, options: argparse.Namespace) -> list[dict]:
     """The rows of `end_to_end.measure` at each point, with the sizes of the point."""
     rows = []
-    with record.progress(f"{axis} = ") as say:
-        for value in family.sweeps[axis][: options.points]:
-            say(str(value))
-            found = measure(options.family, family.case(**{axis: value}), options.ways, options, "on")
-            rows += [{"axis": axis, "value": value, **family.own, axis: value, **row} for row in found]
+    for value in family.sweeps[axis][: options.points]:
+        with record.progress(f"{axis} = {value}: ") as say:
+            found = measure(options.family, family.case(**{axis: value}), options.ways, options, "on", say)
+        rows += [{"axis": axis, "value": value, **family.own, axis: value, **row} for row in found]
     return rows
 
 
 def table(axis: str, rows: list[dict], own: dict[str, int]) -> Table:
+    lines: dict[int, dict] = {}
+    for row in rows:
+        line = lines.setdefault(row["value"], {f">{axis}": str(row["value"])})
+        if row["method"] == "plain":
+            line |= {">plain ms": tables.median(row), ">plain MB": tables.number(row["peak_bytes"], ".1f", 1e-6)}
+        else:
+            cell = row["why"] or f"{row['ratio']:.2f}  {row['peak_ratio']:.2f}"
+            line[f">{row['method']}"] = Text(cell, tables.style(row))
     rest = ", ".join(f"{key} {value}" for key, value in own.items() if key != axis)
-    names = list(dict.fromkeys(row["method"] for row in rows if row["method"] != "plain"))
-    lines = []
-    for value in dict.fromkeys(row["value"] for row in rows):
-        here = {row["method"]: row for row in rows if row["value"] == value}
-        plain = here["plain"]
-        first = f"{plain['seconds']['median'] * 1e3:.2f}", f"{plain['peak_bytes'] / 1e6:.1f}"
-        lines.append([str(value), *first, *(cell(here[name]) for name in names)])
-    headings = axis, "plain ms", "plain MB", *names
-    title = f"\nagainst {axis} ({rest}): plain step; then time and memory over it"
-    return tables.table(title, [f">{heading}" for heading in headings], lines)
-
-
-def cell(row: dict) -> Text:
-    if row["why"]:
-        return Text(row["why"], "red" if row["red"] else "dim")
-    return Text(f"{row['ratio']:.2f}  {row['peak_ratio']:.2f}")
+    return tables.table(f"\nagainst {axis} ({rest}): plain step; then time and memory over it", [*lines.values()])
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import statistics
 from collections.abc import Iterable, Sequence
-from itertools import groupby, product
+from itertools import product
 
 import torch
 from rich import box
@@ -16,21 +16,44 @@ from bench.cases import CASES
 from bench.ops import EAGER_MODE, by
 
 
-def table(title: str, headings: Sequence[str], rows: Iterable[Sequence] = (), fold: str | None = None) -> Table:
-    """A table; a heading that begins with ">" is right-aligned, and only the column `fold` may be wrapped."""
+def table(title: str, lines: Sequence[dict[str, str | Text]], fold: str = "", group: bool = False) -> Table:
+    """Lines of cells by heading, and "style" where a line has one.
+
+    A heading that begins with ">" is right-aligned, and blanks around it only tell it apart; only the column `fold` may
+    be wrapped. With `group` a rule is drawn where the first cell changes, which is written once."""
     shown = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    headings = [heading for heading in (lines[0] if lines else ()) if heading != "style"]
     for heading in headings:
-        if heading == fold:
-            shown.add_column(heading, overflow="fold", max_width=27)
-        else:
-            shown.add_column(heading.lstrip(">"), justify="right" if heading[:1] == ">" else "left", no_wrap=True)
-    for row in rows:
-        shown.add_row(*row)
+        wraps = {"overflow": "fold", "max_width": 27} if heading == fold else {"no_wrap": True}
+        shown.add_column(heading.strip("> "), justify="right" if heading[:1] == ">" else "left", **wraps)
+    before = None
+    for line in lines:
+        cells = [line[heading] for heading in headings]
+        if group and cells[0] != before:
+            shown.add_section()
+            before = cells[0]
+        elif group:
+            cells[0] = ""
+        shown.add_row(*cells, style=line.get("style", ""))
     return shown
 
 
-def quartiles(pair: Sequence[float]) -> str:
-    return "-".join(f"{q:.2f}" for q in pair)
+def style(row: dict) -> str:
+    """Red where a variant is wrong, dim where it has no number."""
+    return "bold red" if row["red"] else "dim" if row.get("why") else ""
+
+
+def number(figure: float | None, form: str = ".2f", scale: float = 1, missing: str = "-") -> str:
+    return missing if figure is None else format(figure * scale, form)
+
+
+def median(row: dict, form: str = ".2f") -> str:
+    """Of a whole step, in milliseconds."""
+    return number((row.get("seconds") or {}).get("median"), form, 1e3)
+
+
+def quartiles(pair: Sequence[float] | None) -> str:
+    return "-".join(f"{q:.2f}" for q in pair) if pair else "-"
 
 
 def duration(seconds: float) -> str:
@@ -39,29 +62,23 @@ def duration(seconds: float) -> str:
 
 def of_op(rows: list[dict]) -> Table:
     """The rows of one op in one dtype: a line for each variant that got a number or failed."""
-    headings = "case", "variant", ">time", ">÷ eager", ">quartiles", ">÷ compile", ">GB/s", ">GFLOP/s", ">of roof"
-    shown = table(f"\n{rows[0]['op']}, {rows[0]['dtype']}", headings)
-    kept = [row for row in rows if row["red"] or not row["why"]]
-    for case, same in groupby(kept, lambda row: row["case"]):
-        shown.add_section()
-        for index, row in enumerate(same):
-            name = "" if index else case
-            variant = row["way"] + (" *" if row["auto"] else "")
-            if row["red"]:
-                shown.add_row(name, variant, "failed", style="bold red")
-                continue
-            shown.add_row(
-                name,
-                Text(variant, "dim" if by(row["way"]) in EAGER_MODE else ""),
-                duration(row["seconds"]["median"]),
-                _ratio(row["to_eager"]),
-                quartiles(row["to_eager"]["quartiles"]) if row["to_eager"] else "-",
-                _ratio(row["to_compile"]),
-                f"{row['bandwidth'] / 1e9:.1f}",
-                f"{row['rate'] / 1e9:.1f}",
-                f"{row['of_roof']:.0%}",
-            )
-    return shown
+    lines = [
+        {
+            "case": row["case"],
+            "variant": Text(row["way"] + " *" * row["auto"], "dim" if by(row["way"]) in EAGER_MODE else ""),
+            ">time": "failed" if row["red"] else duration(row["seconds"]["median"]),
+            ">÷ eager": _ratio(row["to_eager"]),
+            ">quartiles": quartiles((row["to_eager"] or {}).get("quartiles")),
+            ">÷ compile": _ratio(row["to_compile"]),
+            ">GB/s": number(row["bandwidth"], ".1f", 1e-9),
+            ">GFLOP/s": number(row["rate"], ".1f", 1e-9),
+            ">of roof": number(row["of_roof"], ".0%"),
+            "style": style(row),
+        }
+        for row in rows
+        if row["red"] or not row["why"]
+    ]
+    return table(f"\n{rows[0]['op']}, {rows[0]['dtype']}", lines, group=True)
 
 
 def _ratio(ratio: dict | None) -> Text:
@@ -87,32 +104,30 @@ def reasons(rows: list[dict]) -> list[Text]:
 
 def summary(rows: list[dict]) -> Table:
     """A line for each op, dtype and variant that is not eager: mean and worst ratio to eager, and how many lose."""
-    groups: dict[tuple[str, str, str], list[dict]] = {}
+    groups: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in rows:
         if row["to_eager"] and by(row["way"]) not in EAGER_MODE:
-            groups.setdefault((row["op"], row["dtype"], row["way"]), []).append(row)
+            ratios = groups.setdefault((row["op"], row["dtype"], row["way"]), {})
+            ratios[row["case"]] = row["to_eager"]["median"]
     lines = []
-    for key, found in groups.items():
-        ratios = [row["to_eager"]["median"] for row in found]
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        slower = sum(ratio > 1 for ratio in ratios)
-        worst = found[ratios.index(max(ratios))]["case"]
-        numbers = [f"{x:.2f}" for x in (mean, min(ratios), max(ratios))]
-        lines.append([*key, str(len(found)), *numbers, Text(str(slower), "yellow" if slower else ""), worst])
-    headings = "op", "dtype", "variant", ">cases", ">mean", ">best", ">worst", ">above 1", "worst at"
-    return table("ratio to the fastest eager form", headings, lines, fold="worst at")
+    for key, ratios in groups.items():
+        slower = sum(ratio > 1 for ratio in ratios.values())
+        line = dict(zip(("op", "dtype", "variant"), key, strict=True)) | {">cases": str(len(ratios))}
+        for heading, figure in ((">mean", statistics.geometric_mean), (">best", min), (">worst", max)):
+            line[heading] = number(figure(ratios.values()))
+        line |= {">above 1": Text(str(slower), "yellow" if slower else ""), "worst at": max(ratios, key=ratios.get)}
+        lines.append(line)
+    return table("ratio to the fastest eager form", lines, fold="worst at")
 
 
-def on_paper(chosen: dict[str, list[str]], dtypes: Iterable[torch.dtype]) -> Iterable[Table]:
-    """Work and floors, a table for each op: nothing is run."""
-    headings = "case", "sizes", "dtype", ">MFLOP", ">MB", ">FLOP/B", ">floor", ">bound by"
-    memory = roof.H100.bandwidth
-    for op, names in chosen.items():
-        shown = table(f"{op}: floor on an H100, from memory at {memory / 1e12:.1f} TB/s", headings)
-        for name, dtype in product(names, dtypes):
-            case = CASES[op][name]
-            nbytes, floor = case.bytes(dtype), roof.H100.floor(case.flops, case.bytes(dtype), dtype)
-            work = f"{case.flops / 1e6:.1f}", f"{nbytes / 1e6:.2f}", f"{case.flops / nbytes:.1f}"
-            bound = "memory" if nbytes / memory >= floor else "products"
-            shown.add_row(name, case.sizes, str(dtype).removeprefix("torch."), *work, duration(floor), bound)
-        yield shown
+def on_paper(op: str, names: Iterable[str], dtypes: Iterable[torch.dtype]) -> Table:
+    """Work and floors of an op's cases: nothing is run."""
+    memory, lines = roof.H100.bandwidth, []
+    for name, dtype in product(names, dtypes):
+        case = CASES[op][name]
+        nbytes, floor = case.bytes(dtype), roof.H100.floor(case.flops, case.bytes(dtype), dtype)
+        line = {"case": name, "sizes": case.sizes, "dtype": roof.name(dtype)}
+        line |= {">MFLOP": number(case.flops, ".1f", 1e-6), ">MB": number(nbytes, ".2f", 1e-6)}
+        line |= {">FLOP/B": number(case.flops / nbytes, ".1f"), ">floor": duration(floor)}
+        lines.append(line | {">bound by": "memory" if nbytes / memory >= floor else "products"})
+    return table(f"{op}: floor on an H100, from memory at {memory / 1e12:.1f} TB/s", lines)

@@ -125,15 +125,9 @@ def test_a_wrong_backend_gets_no_number(tiny, tmp_path, monkeypatch, capsys, bro
 def test_torch_compile_is_a_variant(tiny, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda form, dynamic: form)
     words = [*tiny[:-1], "some", "--backend", "reference"]
-    result = command.run(*arguments(words))
-    (compiled,) = [row for row in result["rows"] if row["way"] == ops.COMPILED]
-    assert compiled["to_compile"]["median"] == 1 and all(row["to_compile"] for row in result["rows"])
-
-
-def arguments(words):
-    parser = command.make_parser()
-    options = parser.parse_args(words)
-    return command.choose(parser, options), [torch.float32], options, record.console()
+    rows = command.measure_all(*command.parse(words)).result["rows"]
+    (compiled,) = [row for row in rows if row["way"] == ops.COMPILED]
+    assert compiled["to_compile"]["median"] == 1 and all(row["to_compile"] for row in rows)
 
 
 def test_ctrl_c_keeps_what_is_measured(tiny, tmp_path, monkeypatch):
@@ -231,12 +225,12 @@ def test_unknown_words_are_refused(capsys, words, said):
 
 
 def test_names_may_be_patterns():
-    chosen = arguments(["--op", "conv_*", "rect*", "--case", "resnet 16*", "n 100", "--device", "cpu"])[0]
+    chosen = command.parse(["--op", "conv_*", "rect*", "--case", "resnet 16*", "n 100", "--device", "cpu"])[1]
     assert set(chosen) == {"conv_dot", "conv_outer", "conv_instance", "conv_tangent", "rectify_normalize", "conv_use"}
     assert chosen["conv_dot"] == ["resnet 16-16", "resnet 16-32 /2", "resnet 16-32 1x1 /2"]
-    quick = arguments(["--quick", "--device", "cpu"])[0]
+    quick = command.parse(["--quick", "--device", "cpu"])[1]
     assert list(quick) == list(CASES) and all(len(names) <= 2 for names in quick.values())
-    assert "gpt2 qkv" in arguments(["--device", "cpu", "--large"])[0]["gram_dot"]
+    assert "gpt2 qkv" in command.parse(["--device", "cpu", "--large"])[1]["gram_dot"]
 
 
 def test_help_teaches(capsys):
