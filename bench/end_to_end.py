@@ -137,60 +137,50 @@ def measure(
     device = options.device
     model, batch, val_batch = case.make(device, options.n, options.m)
     least = floors(copy.deepcopy(model), batch, val_batch)
-    say("Algorithm 1")
-    checked = case.small(batch, val_batch)
     expected = {method: EXPECTED.get(method, double_backward) for method in methods}
-    truths = {step: exactness.truths(model, *checked, step) for step in set(expected.values())}
     rows = {"plain": {"served_by": "plain", "errors": None, "why": None, "red": False}}
-    for method in methods:
-        say(f"checking {method}")
-        rows[method] = admit(STEPS[method], truths[expected[method]])
-    del truths
-    exact = [method for method, row in rows.items() if row["why"] is None]
-    steps = {method: partial(STEPS[method], model, batch, val_batch) for method in exact}
-
-    def timed(step: Callable) -> None:
-        model.zero_grad()
-        step()
-
+    peaks = {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # shown once, when the variant was checked
+        warnings.simplefilter("ignore")
+        say("Algorithm 1")
+        checked = case.small(batch, val_batch)
+        truths = {step: exactness.truths(model, *checked, step) for step in {*expected.values()}}
+        for method in methods:
+            say(f"checking {method}")
+            rows[method] = admit(STEPS[method], truths[expected[method]])
+        del truths
+        exact = [method for method, row in rows.items() if row["why"] is None]
+        steps = {method: partial(STEPS[method], model, batch, val_batch) for method in exact}
         say(f"timing {len(steps)} variants in turns")
-        runs = {method: partial(timed, step) for method, step in steps.items()}
+        runs = {method: lambda step=step: (model.zero_grad(), step()) for method, step in steps.items()}
         times = timing.interleave(runs, options.rounds, device, patience=options.patience)
-        peaks = {}
         for method, step in steps.items():
             say(f"memory of {method}")
             peaks[method] = timing.peak_memory(step, device, before=model.zero_grad)
     for method, row in rows.items():
         base = BASE[method] if BASE.get(method) in times else "plain"
-        row |= {"model": name, "method": method, "base": base, "floor": floor_of(method, row["served_by"], least)}
+        floor = least.get(method if method in least else row["served_by"])
+        if floor and method == "meta_weights":  # another forward follows
+            floor += least["forward"]
+        row |= {"model": name, "method": method, "base": base, "floor": floor}
         row |= dict.fromkeys(("seconds", "ratio", "quartiles", "peak_bytes", "peak_ratio"))
         if method in steps:
             row |= times[method].against(times[base])
             row |= {"peak_bytes": peaks[method], "peak_ratio": peaks[method] / peaks[base]}
-    goals.set_goals(list(rows.values()), ext, device)
-    return list(rows.values())
+    goals.set_goals(rows.values(), ext, device)
+    return [*rows.values()]
 
 
 def admit(step: Step, truths: tuple[exactness.Truth, ...]) -> dict:
     """Run it once against Algorithm 1: its errors and what served it, or why it gets no number."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            errors, served_by = exactness.check(step, truths)
+        errors, served_by = exactness.check(step, truths)
         return {"served_by": served_by, "errors": errors._asdict(), "why": None, "red": False}
     except Exception as error:  # another library may fail in any way: the row says how
         why, red = str(error).strip().split(". ")[0], isinstance(error, exactness.Red)
-        if not isinstance(error, exactness.Red | fastrw.Refused | peers.NotInstalled | twins.NoLayout):
+        if not isinstance(error, exactness.Red | fastrw.Refused | twins.CannotRun):
             why = f"{type(error).__name__}: {why}"
         return {"served_by": None, "errors": None, "why": why, "red": red}
-
-
-def floor_of(method: str, served_by: str | None, least: dict[str, float]) -> float | None:
-    """The floor of what served; `meta_weights` is followed by another forward."""
-    floor = least.get(method if method in least else served_by)
-    return floor + least["forward"] if floor and method == "meta_weights" else floor
 
 
 def table(name: str, rows: list[dict]) -> Table:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 REWEIGHTER = {"mlp": 1.00, "lenet": 1.08, "transformer": 1.12, "resnet32_gn": 1.20, "resnet32_bn": 1.65}
 WITHOUT_EXTENSION = {"mlp": 1.10, "lenet": 1.45, "transformer": 1.30, "resnet32_gn": 1.45, "resnet32_bn": 1.95}
 LAST = 1.06  # params="last", on any model
@@ -14,7 +16,7 @@ OVERHEAD = {  # of the Python side, in microseconds: by row and column of bench/
 }
 
 
-def set_goals(rows: list[dict], extension: str, device: str) -> None:
+def set_goals(rows: Iterable[dict], extension: str, device: str) -> None:
     """Give the rows of one model their `goal` (of the ratio) and `memory_goal`, None where there is none."""
     ordinary = next((row["ratio"] for row in rows if row["method"] == "Reweighter"), None)
     for row in rows:

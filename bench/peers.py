@@ -15,30 +15,35 @@ import torch
 from torch import Tensor, nn
 
 from bench.models import Batch, copied_buffers, losses, twice_differentiable, validation_gradient
-from bench.twins import Twins
+from bench.twins import CannotRun, Twins
 from fastrw.engine.weights import rectify
 
 PEERS = {"Opacus": "opacus", "TorchJD": "torchjd", "TorchOpt": "torchopt"}  # the library -> its package
 RATE = 0.1
 
 
-class NotInstalled(Exception):
-    """A library is not here."""
-
-
 def steps() -> dict[str, Callable[[nn.Module, Batch, Batch], tuple[Tensor, str]]]:
     """Library -> its step: see bench/steps.py."""
-    return {name: partial(_step, name, take) for name, take in zip(PEERS, (_opacus, _torchjd, _torchopt), strict=True)}
+    takes = {"Opacus": _opacus, "TorchJD": _torchjd, "TorchOpt": _torchopt}
+    return {name: partial(_step, PEERS[name], take) for name, take in takes.items()}
 
 
-def _step(name: str, take: Callable, *batches: Any) -> tuple[Tensor, str]:
-    package = PEERS[name]
+def _step(package: str, take: Callable, *batches: Any) -> tuple[Tensor, str]:
     try:
         importlib.import_module(package)
     except ImportError as error:
-        raise NotInstalled(f"not installed ({error}): pip install -e .[peers]") from None
+        raise CannotRun(f"not installed ({error}): pip install -e .[peers]") from None
     scores, how = take(*batches)
     return scores, f"{package} {metadata.version(package)}, {how}"
+
+
+def _of(module: str, name: str, **options: Any) -> Twins:
+    """Twins with an object of a library on each, which is imported when the first is made."""
+    return Twins(lambda twin: getattr(importlib.import_module(module), name)(twin, **options))
+
+
+_hooked = _of("opacus.grad_sample", "GradSampleHooks", loss_reduction="sum")
+_engines = _of("torchjd.autogram", "Engine", batch_dim=0)
 
 
 def _opacus(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
@@ -58,12 +63,6 @@ def _opacus(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, s
     return scores, "grad_sample hooks"
 
 
-def _hooks(twin: nn.Module) -> Any:
-    from opacus.grad_sample import GradSampleHooks
-
-    return GradSampleHooks(twin, loss_reduction="sum")
-
-
 def _torchjd(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
     """The autogram engine gives the Gramian of the gradients of [train; validation], whose block of train against
     validation has all dot products of Eq. 12; then an ordinary weighted backward."""
@@ -73,12 +72,6 @@ def _torchjd(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, 
     scores = engine.compute_gramian(both)[:n, n:].mean(1)
     both.backward(torch.cat([rectify(scores).to(both.dtype), both.new_zeros(m)]))
     return scores, "autogram engine"
-
-
-def _engine(twin: nn.Module) -> Any:
-    from torchjd.autogram import Engine
-
-    return Engine(twin, batch_dim=0)
 
 
 def _torchopt(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, str]:
@@ -100,6 +93,3 @@ def _torchopt(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor,
         scores = -torch.autograd.grad(val_loss, epsilon, retain_graph=True)[0] / RATE
         (rectify(scores) * f).sum().backward()
     return scores, "MetaSGD"
-
-
-_hooked, _engines = Twins(_hooks), Twins(_engine)

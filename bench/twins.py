@@ -14,12 +14,15 @@ from torch import nn
 from torch.utils.weak import WeakTensorKeyDictionary
 
 
+class CannotRun(Exception):
+    """A variant has no place here: its library is not installed, or the inputs have no channels."""
+
+
 class Twins:
     """`make(twin)` is called once for each model; what it returns is kept as long as the model lives."""
 
     def __init__(self, make: Callable[[nn.Module], Any]):
-        self._make = make
-        self._made: WeakKeyDictionary = WeakKeyDictionary()
+        self._make, self._made = make, WeakKeyDictionary()
 
     def of(self, model: nn.Module) -> tuple[nn.Module, Any]:
         """The twin of `model`, with its own modules and the parameters of the model, and what was made of it."""
@@ -29,37 +32,31 @@ class Twins:
         return self._made[model]
 
 
-_models: WeakKeyDictionary = WeakKeyDictionary()  # model -> its copy in channels_last
-_inputs: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-
-
-class NoLayout(Exception):
-    """The inputs have no channels."""
-
-
 def channels_last(step: Callable) -> Callable:
     """`step` on copies of the model and the inputs in channels_last, made once; the gradients end up in the model's
     `.grad`.
 
-    Raises NoLayout where there is nothing to lay out."""
+    Raises CannotRun where there is nothing to lay out."""
 
     @wraps(step)
     def laid_out(model: nn.Module, batch: tuple, val_batch: tuple):
-        if model not in _models:
-            _models[model] = copy.deepcopy(model).to(memory_format=torch.channels_last)
-        twin = _models[model]
-        found = step(twin, _laid(batch), _laid(val_batch))
-        for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        _, copied = _models.of(model)
+        found = step(copied, _laid(batch), _laid(val_batch))
+        for p, q in zip(model.parameters(), copied.parameters(), strict=True):
             p.grad, q.grad = q.grad, None
         return found
 
     return laid_out
 
 
+_models = Twins(lambda twin: copy.deepcopy(twin).to(memory_format=torch.channels_last))
+_inputs: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+
+
 def _laid(batch: tuple) -> tuple:
     inputs, targets = batch
     if inputs.ndim != 4:
-        raise NoLayout("inputs without channels have no channels_last")
+        raise CannotRun("inputs without channels have no channels_last")
     if inputs not in _inputs:
         _inputs[inputs] = inputs.contiguous(memory_format=torch.channels_last)
     return _inputs[inputs], targets

@@ -116,7 +116,7 @@ def test_channels_last_has_its_own_baseline(tmp_path):
     twins.channels_last(look)(model, batch, val_batch)
     assert all(t.is_contiguous(memory_format=torch.channels_last) for t in seen) and batch[0].is_contiguous()
     mlp, batch, val_batch = MODELS["mlp"].make(n=3, m=2)
-    with pytest.raises(twins.NoLayout):
+    with pytest.raises(twins.CannotRun):
         twins.channels_last(steps.plain)(mlp, batch, val_batch)
 
 

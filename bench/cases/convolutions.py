@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from bench.cases.case import Case, alive
 
 
-@dataclass(frozen=True)
+@dataclass
 class Layer:
     C: int
     O: int
@@ -24,36 +24,12 @@ class Layer:
     n: int = 100
     m: int = 10
 
-    @property
-    def size_out(self) -> int:
-        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
-
-    @property
-    def inputs(self) -> int:
-        """Of one example."""
-        return self.C * self.size**2
-
-    @property
-    def outputs(self) -> int:
-        return self.O * self.size_out**2
-
-    @property
-    def weight(self) -> tuple[int, int, int, int]:
-        return self.O, self.C // self.groups, self.kernel, self.kernel
-
-    @property
-    def taps(self) -> int:
-        """Terms of one output."""
-        return math.prod(self.weight[1:])
-
-    @property
-    def parameters(self) -> int:
-        return math.prod(self.weight)
-
-    @property
-    def how(self) -> tuple[list[int], list[int], list[int], int]:
-        """stride, padding, dilation, groups"""
-        return [self.stride] * 2, [self.padding] * 2, [1, 1], self.groups
+    def __post_init__(self):
+        self.size_out = (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+        self.inputs, self.outputs = self.C * self.size**2, self.O * self.size_out**2  # of one example
+        self.weight = self.O, self.C // self.groups, self.kernel, self.kernel
+        self.taps, self.parameters = math.prod(self.weight[1:]), math.prod(self.weight)  # taps: terms of one output
+        self.how = [self.stride] * 2, [self.padding] * 2, [1, 1], self.groups  # stride, padding, dilation, groups
 
     def x(self, draw, n: int) -> Tensor:
         return draw(n, self.C, self.size, self.size)
@@ -69,20 +45,22 @@ class Layer:
 def weight_gradient(x: Tensor, g: Tensor, kernel: list[int], how: tuple) -> Tensor:
     stride, padding, dilation, groups = how
     weight = x.new_empty(g.shape[1], x.shape[1] // groups, *kernel)
-    zeros = [0] * len(kernel)
-    wanted = [False, True, False]
-    backward = torch.ops.aten.convolution_backward
-    return backward(g, x, weight, None, stride, padding, dilation, False, zeros, groups, wanted)[1]
+    rest = stride, padding, dilation, False, [0, 0], groups, [False, True, False]
+    return torch.ops.aten.convolution_backward(g, x, weight, None, *rest)[1]
+
+
+def through_V(x: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None, *how) -> Tensor:
+    return (F.conv2d(x, V, v_b, *how) * g).sum((1, 2, 3))
 
 
 def conv_dot(layer: Layer) -> Case:
-    n, each = layer.n, layer.inputs + layer.outputs
+    n = layer.n
     return Case(
         sizes=str(layer),
         make=lambda draw: (*layer.x_and_g(draw, n), draw(*layer.weight), None, *layer.how),
-        eager={"F.conv2d": lambda x, g, V, v_b, *how: (F.conv2d(x, V, v_b, *how) * g).sum((1, 2, 3))},
+        eager={"F.conv2d": through_V},
         flops=2 * n * layer.outputs * (layer.taps + 1),
-        elements=n * each + layer.parameters,
+        elements=n * (layer.inputs + layer.outputs) + layer.parameters,
         results=n,
         terms=layer.outputs + layer.taps,
     )
@@ -92,16 +70,18 @@ def outer(x: Tensor, g: Tensor, w: Tensor | None, kernel: list[int], *how) -> Te
     return weight_gradient(x, g if w is None else g * w.to(g.dtype).view(-1, 1, 1, 1), kernel, how)
 
 
-def outer_of_live(x: Tensor, g: Tensor, w: Tensor, kernel: list[int], *how) -> Tensor:
+def outer_of_live(x: Tensor, g: Tensor, w: Tensor | None, kernel: list[int], *how) -> Tensor:
+    if w is None:
+        return outer(x, g, w, kernel, *how)
     live = w.nonzero().squeeze(1)
     return outer(x[live], g[live], w[live], kernel, *how)
 
 
 def conv_outer(layer: Layer, weighted: bool = True) -> Case:
     n = layer.n if weighted else layer.m
-    kept = alive(n) if weighted else n
+    kept, w = (alive(n), "half of w 0") if weighted else (n, "no w")
     return Case(
-        sizes=f"{layer}, half of w 0" if weighted else f"{layer}, no w".replace(f"n={layer.n}", f"n={n}"),
+        sizes=f"{replace(layer, n=n)}, {w}",
         make=lambda draw: (
             *layer.x_and_g(draw, n),
             draw.weights(n) if weighted else None,
@@ -116,13 +96,11 @@ def conv_outer(layer: Layer, weighted: bool = True) -> Case:
     )
 
 
-def _grouped(
-    x: Tensor, g: Tensor, n: int, V: None, kernel: list[int], stride, padding, dilation, groups: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _grouped(x: Tensor, g: Tensor, n: int, V: None, kernel: list[int], *how) -> tuple[Tensor, Tensor, Tensor]:
     """Examples become groups of one convolution."""
-    V = weight_gradient(x[n:], g[n:], kernel, (stride, padding, dilation, groups))
+    V = weight_gradient(x[n:], g[n:], kernel, how)
     as_groups = [t[:n].reshape(1, -1, *t.shape[2:]) for t in (x, g)]
-    G = weight_gradient(*as_groups, kernel, (stride, padding, dilation, groups * n)).view(n, *V.shape)
+    G = weight_gradient(*as_groups, kernel, (*how[:3], how[3] * n)).view(n, *V.shape)
     return G.flatten(1) @ V.flatten(), G, V
 
 

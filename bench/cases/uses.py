@@ -1,16 +1,18 @@
 """Not ops but what they are for: score and update of one layer from its rows, V from those of validation.
 
-What is measured are the forms that fastrw chooses from; eager torch has the better of two as well."""
+What is measured are the forms that fastrw chooses from; eager torch has the better of two as well. A form is called
+with the ops that it is made of: the reference, those of a backend, or eager torch."""
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
+from types import SimpleNamespace
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from bench.cases.case import Case, alive
-from bench.cases.convolutions import LAYERS, Layer, outer, outer_of_live, weight_gradient
+from bench.cases.convolutions import LAYERS, Layer, outer, outer_of_live, through_V
 from bench.cases.rows import LINEAR, gram, live_rows, weighted_product
 from fastrw import ops
 from fastrw.ops import reference
@@ -18,16 +20,26 @@ from fastrw.ops import reference
 Found = tuple[Tensor, ...]
 
 
-def _project(call, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
-    V, v_b = call("weighted_outer", a[n:].flatten(0, 1), g[n:].flatten(0, 1), None)
+@cache
+def _ops_of(backend: str) -> SimpleNamespace:
+    names = "gram_dot", "project_dot", "weighted_outer", "conv_dot", "conv_outer", "conv_instance", "combine"
+    return SimpleNamespace(**{name: partial(getattr(ops, name), backend=backend) for name in names})
+
+
+def _by_backend(form, *args, backend: str) -> Found:
+    return form(_ops_of(backend), *args)
+
+
+def _project(by, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
+    V, v_b = by.weighted_outer(a[n:].flatten(0, 1), g[n:].flatten(0, 1), None)
     rows, grads = a[:n].flatten(0, 1), g[:n].flatten(0, 1)
-    s = call("project_dot", rows, grads, V, v_b).view(n, -1).sum(1)
-    return s, *call("weighted_outer", rows, grads, w.repeat_interleave(a.shape[1]))
+    s = by.project_dot(rows, grads, V, v_b).view(n, -1).sum(1)
+    return s, *by.weighted_outer(rows, grads, w.repeat_interleave(a.shape[1]))
 
 
-def _gram(call, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
+def _gram(by, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
     a, g = a.flatten(0, 1), g.flatten(0, 1)
-    return call("gram_dot", a[:n], g[:n], a[n:], g[n:], 1.0), *call("weighted_outer", a[:n], g[:n], w)
+    return by.gram_dot(a[:n], g[:n], a[n:], g[n:], 1.0), *by.weighted_outer(a[:n], g[:n], w)
 
 
 def _eager_project(update, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
@@ -36,9 +48,8 @@ def _eager_project(update, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
     return s, *update(a[:n].flatten(0, 1), g[:n].flatten(0, 1), w.repeat_interleave(a.shape[1]))
 
 
-def _eager_gram(update, a: Tensor, g: Tensor, n: int, w: Tensor) -> Found:
-    a, g = a.flatten(0, 1), g.flatten(0, 1)
-    return gram(a[:n], g[:n], a[n:], g[n:], 1.0), *update(a[:n], g[:n], w)
+def _eager_gram(update, *args) -> Found:
+    return _gram(SimpleNamespace(gram_dot=gram, weighted_outer=update), *args)
 
 
 def linear_use(n: int, m: int, t: int, p: int, q: int) -> Case:
@@ -53,25 +64,23 @@ def linear_use(n: int, m: int, t: int, p: int, q: int) -> Case:
         elements=(n + m) * t * (p + q),
         results=n + p * q + q + n,
         terms=(n + m) * t + p + q,
-        spec=partial(form, _by_reference),
-        forms={name: partial(_by_op, form)},
+        spec=partial(form, reference),
+        forms={name: partial(_by_backend, form)},
     )
 
 
-def _conv_instance(call, x: Tensor, g: Tensor, n: int, w: Tensor, *how) -> Found:
-    s, G, _ = call("conv_instance", x, g, n, None, *how)
-    return s, call("combine", G, w)
+def _conv_instance(by, x: Tensor, g: Tensor, n: int, w: Tensor, *how) -> Found:
+    s, G, _ = by.conv_instance(x, g, n, None, *how)
+    return s, by.combine(G, w)
 
 
-def _conv_project(call, x: Tensor, g: Tensor, n: int, w: Tensor, *how) -> Found:
-    V = call("conv_outer", x[n:], g[n:], None, *how)
-    return call("conv_dot", x[:n], g[:n], V, None, *how[1:]), call("conv_outer", x[:n], g[:n], w, *how)
+def _conv_project(by, x: Tensor, g: Tensor, n: int, w: Tensor, *how) -> Found:
+    V = by.conv_outer(x[n:], g[n:], None, *how)
+    return by.conv_dot(x[:n], g[:n], V, None, *how[1:]), by.conv_outer(x[:n], g[:n], w, *how)
 
 
-def _conv_eager(update, x: Tensor, g: Tensor, n: int, w: Tensor, kernel: list[int], *how) -> Found:
-    V = weight_gradient(x[n:], g[n:], kernel, how)
-    s = (F.conv2d(x[:n], V, None, *how) * g[:n]).sum((1, 2, 3))
-    return s, update(x[:n], g[:n], w, kernel, *how)
+def _conv_eager(update, *args) -> Found:
+    return _conv_project(SimpleNamespace(conv_dot=through_V, conv_outer=update), *args)
 
 
 def conv_use(layer: Layer) -> Case:
@@ -85,17 +94,9 @@ def conv_use(layer: Layer) -> Case:
         elements=both * (layer.inputs + layer.outputs),
         results=2 * n + layer.parameters,
         terms=both * layer.size_out**2 + layer.parameters,
-        spec=partial(_conv_project, _by_reference),
-        forms={"instance": partial(_by_op, _conv_instance), "project": partial(_by_op, _conv_project)},
+        spec=partial(_conv_project, reference),
+        forms={"instance": partial(_by_backend, _conv_instance), "project": partial(_by_backend, _conv_project)},
     )
-
-
-def _by_reference(op: str, *args):
-    return getattr(reference, op)(*args)
-
-
-def _by_op(form, *args, backend: str) -> Found:
-    return form(lambda op, *rest: getattr(ops, op)(*rest, backend=backend), *args)
 
 
 USES = {
