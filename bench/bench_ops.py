@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from bench.cases import CASES, Draw, is_large
-from bench.ops import BACKENDS, COMPILED, EAGER, Judge, forms, variants
+from bench.ops import COMPILED, Judge, variants
 from bench.record import device
 from bench.timing import on_gpu, wait
 
@@ -21,11 +21,7 @@ EVERY = [
     for op, cases in CASES.items()
     for name, case in cases.items()
     if on_gpu(device()) or not is_large(name)
-    for variant in (
-        *(name + form for form in forms(case) for name in BACKENDS),
-        *(EAGER + form for form in case.eager),
-        COMPILED,
-    )
+    for variant in (*variants(op, case, (), compiled=False), COMPILED)
 ]
 
 

@@ -110,12 +110,11 @@ class Bench:
 
     def learner(self, variant: Variant, q: int) -> FSR:
         """FSR on a dataset whose images are read one by one, as most are."""
-        q = len(self.index) // 10 if variant.tenth else q
-        options = {"warmup": 0} | variant.options
+        options = {"warmup": 0, "q": len(self.index) // 10 if variant.tenth else q} | variant.options
         if variant.relabel_and_mixup:
             options |= {"relabel": Relabel(HELD, self.classes, device=self.x.device), "mixup": MixUp(self.classes)}
         return FSR(self.model, HELD, self.classes, dataset=TensorDataset(self.x.cpu(), self.y.cpu()), labels=self.y,
-                   optimizer=self.optimizer, capacity=ROW.capacity, q=q, **options)  # fmt: skip
+                   optimizer=self.optimizer, capacity=ROW.capacity, **options)  # fmt: skip
 
     def learn(self, learner: FSR) -> Tensor | None:
         """One step of FSR, which returns its scores."""
@@ -141,41 +140,36 @@ def measure(model: str, names: list[str], rounds: int, b: int, q: int, device: s
     made = Bench(model, b, device=device)
     forward = floors(copy.deepcopy(made.model), made.batch, made.batch)["forward"]
     update = seconds_of_update(made.classes) / (EPOCH / b)
-    errors = {name: error(model, b, q, VARIANTS[name], device) for name in names}
-    red = [name for name, found in errors.items() if found is not None and not found <= EXACT]
-    reward = made.x[-q:], made.y[-q:]
+    rows = {"plain": {"floor": 1.0, "error": None, "red": False}}
     learners, steps, counts = {}, {"plain": made.plain}, {"plain": 1}
-    for name in (name for name in names if name not in red):
+    for name in names:
         variant = VARIANTS[name]
+        wrong = error(model, b, q, variant, device)
+        red = wrong is not None and not wrong <= EXACT
+        rows[name] = {"floor": variant.floor(forward, q / b), "error": wrong, "red": red}
+        if red:
+            continue
         counts[name] = variant.steps
         if variant.options is None:
-            steps[name] = partial(made.literal, reward, variant.last)
+            steps[name] = partial(made.literal, (made.x[-q:], made.y[-q:]), variant.last)
         else:
             learners[name] = made.learner(variant, q)
             steps[name] = partial(made.learn, learners[name])
-    runs = {name: partial(repeat, step, counts[name]) for name, step in steps.items()}
-    times, peaks = timing.interleave(runs, rounds, device), {}
+    runs = {name: lambda step=step, times=counts[name]: [step() for _ in range(times)] for name, step in steps.items()}
+    times = timing.interleave(runs, rounds, device)
+    peaks = {}
     for name, step in steps.items():
         if name in learners:
             learners[name].end_epoch()  # so that the next step reads reward examples
         peaks[name] = timing.peak_memory(step, device, made.model.zero_grad)
-    rows = []
-    for name in ("plain", *names):
-        floor = 1.0 if name == "plain" else VARIANTS[name].floor(forward, q / b)
-        row = {"model": model, "way": name, "b": b, "q": q, "floor": floor, "error": errors.get(name)}
-        row["red"] = name in red
+    for name, row in rows.items():
+        row |= {"model": model, "way": name, "b": b, "q": q}
         if name in steps:
             extra = update if name in learners else 0.0
             seconds = tuple(sample / counts[name] + extra for sample in times[name].samples)
             row |= timing.Timing(times[name].cold / counts[name], seconds).against(times["plain"])
             row |= {"peak_bytes": peaks[name], "peak_ratio": peaks[name] / peaks["plain"], "update_seconds": extra}
-        rows.append(row)
-    return rows
-
-
-def repeat(step: Callable[[], object], times: int) -> None:
-    for _ in range(times):
-        step()
+    return [*rows.values()]
 
 
 def seconds_of_update(classes: int) -> float:

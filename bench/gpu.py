@@ -6,7 +6,6 @@ finished is lost. Exit status: 0 when every part that could run passed."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
@@ -23,6 +22,7 @@ from rich.console import Console
 
 from bench import record
 from bench.cases import CASES
+from bench.driver import make_parser
 
 PYTEST = [sys.executable, "-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"]
 BENCH = [sys.executable, "-m", "bench"]
@@ -67,20 +67,23 @@ def sanitized(sanitizer: str, tool: str, limit: int) -> Part:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.splitlines()[0])
+    parser = make_parser("bench.gpu", __doc__.partition(": ")[2].capitalize())
     parser.add_argument("--out", type=Path, default=record.ROOT / "bench" / "results", help="folder of the two files")
-    parser.add_argument("--only", nargs="+", metavar="PART", help="only parts whose names begin with one of these")
+    parser.add_argument(
+        "--only", nargs="+", metavar="PART", default=[""], help="only parts that begin with one of these"
+    )
     options = parser.parse_args(argv)
     console = Console(stderr=True, soft_wrap=True)
     if not torch.cuda.is_available():
         why = "this torch was built without CUDA" if torch.version.cuda is None else "torch sees no CUDA device"
         console.print(f"bench.gpu: needs a GPU: {why} (torch {torch.__version__})")
         return 1
-    sanitizer = record.tool("compute-sanitizer")
-    result = {"bench": "gpu", **record.header("cuda"), "missing": missing(), "parts": []}
-    name = f"{slug(result['machine']['gpu'])}-{slug(result['date'].partition('+')[0])}"
-    for part in parts(sanitizer):
-        if options.only and not part.name.startswith(tuple(options.only)):
+    tools = {"nvcc": "the CUDA backend cannot be built here", "compute-sanitizer": "no sanitizer was run"}
+    missing = [f"{name}: {loss}" for name, loss in tools.items() if record.tool(name) is None]
+    result = {"bench": "gpu", **record.header("cuda"), "missing": missing, "parts": []}
+    name = re.sub(r"[^a-z0-9]+", "-", f"{result['machine']['gpu']} {result['date'].partition('+')[0]}".lower())
+    for part in parts(record.tool("compute-sanitizer")):
+        if not part.name.startswith(tuple(options.only)):
             continue
         console.print(f"bench.gpu: {part.name} (limit {part.limit} s)")
         found = run(part)
@@ -89,17 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         record.write_json(options.out / f"{name}.json", result)
         record.write_whole(options.out / f"{name}.txt", text(result).encode())
     console.print(f"bench.gpu: written {options.out / name}.json and .txt")
-    return 0 if all(part["status"] == "passed" for part in result["parts"]) else 1
-
-
-def missing() -> list[str]:
-    """The tools that are not here, and what that leaves out."""
-    lost = {"nvcc": "the CUDA backend cannot be built here", "compute-sanitizer": "no sanitizer was run"}
-    return [f"{name}: {loss}" for name, loss in lost.items() if record.tool(name) is None]
-
-
-def slug(words: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+    return int(any(part["status"] != "passed" for part in result["parts"]))
 
 
 def run(part: Part) -> dict:

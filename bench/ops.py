@@ -5,7 +5,7 @@ Each is checked against the reference in float64 before it is timed; one that is
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -19,7 +19,6 @@ from fastrw.ops.self_test import as_tuple
 
 BACKENDS = ("reference", "cpp", "cuda", "triton")
 COMPILED = "torch.compile"
-EAGER = "eager: "
 EAGER_MODE = ("eager", "reference")  # the reference is written in torch
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Run = Callable[[], object]
@@ -30,28 +29,15 @@ def by(variant: str) -> str:
     return variant.partition(":")[0]
 
 
-def forms(case: Case) -> list[str]:
-    """What follows the name of a backend: the form, where fastrw has several."""
-    return [f": {form}" for form in case.forms] or [""]
-
-
-def variants(op: str, case: Case, args: tuple, chosen: tuple[str, ...] = BACKENDS, *, compiled: bool) -> dict[str, Run]:
+def variants(op: str, case: Case, args: tuple, chosen: Sequence[str] = BACKENDS, *, compiled: bool) -> dict[str, Run]:
     """Everything that may compute the case, whether or not it can serve here; `chosen` are the backends."""
-    calls = [*case.forms.values()] or [partial(_by_op, op)]
-    found = {
-        name + form: partial(call, *args, backend=name)
-        for form, call in zip(forms(case), calls, strict=True)
-        for name in chosen
-    }
-    found |= {EAGER + form: partial(call, *args) for form, call in case.eager.items()}
+    forms = {f": {form}": call for form, call in case.forms.items()} or {"": getattr(ops, op, None)}
+    found = {name + form: partial(call, *args, backend=name) for form, call in forms.items() for name in chosen}
+    found |= {f"eager: {form}": partial(call, *args) for form, call in case.eager.items()}
     if compiled:
         torch.compiler.reset()  # past a few shapes of one function, torch.compile would run it eagerly
         found[COMPILED] = partial(torch.compile(next(iter(case.eager.values())), dynamic=False), *args)
     return found
-
-
-def _by_op(op: str, *args, backend: str):
-    return getattr(ops, op)(*args, backend=backend)
 
 
 class Judge:
@@ -105,15 +91,15 @@ def measure(
     eager = min((t for variant, t in times.items() if by(variant) in EAGER_MODE), key=lambda t: t.median, default=None)
     auto = backends.choose(op, "auto", *args).name if op in backends.names() else None
     flops, nbytes = case.flops, case.bytes(dtype)
-    shared = {"op": op, "case": name, "sizes": case.sizes, "dtype": roof.name(dtype)}
-    work = {"flops": flops, "bytes": nbytes, "floor": ceilings.floor(flops, nbytes, dtype)}
-    work["floor_h100"] = roof.H100.floor(flops, nbytes, dtype)
+    floor, floor_h100 = (roofs.floor(flops, nbytes, dtype) for roofs in (ceilings, roof.H100))
     rows = []
     for variant, verdict in verdicts.items():
-        row = {**shared, "way": variant, "auto": variant == auto, **work, **verdict}
+        row = {"op": op, "case": name, "sizes": case.sizes, "dtype": roof.name(dtype), "way": variant}
+        row |= {"auto": variant == auto, "flops": flops, "bytes": nbytes, "floor": floor, "floor_h100": floor_h100}
+        row |= verdict
         row |= dict.fromkeys(("seconds", "to_eager", "to_compile", "bandwidth", "rate", "of_roof"))
         if time := times.get(variant):
-            row |= {"seconds": {**time.summary(), "rounds": len(time.samples)}, "of_roof": work["floor"] / time.median}
+            row |= {"seconds": {**time.summary(), "rounds": len(time.samples)}, "of_roof": floor / time.median}
             row |= {"bandwidth": nbytes / time.median, "rate": flops / time.median}
             row["to_eager"] = time.over(eager) if eager else None
             row["to_compile"] = time.over(times[COMPILED]) if COMPILED in times else None

@@ -32,15 +32,11 @@ SHORT, LONG = 4, 104  # operations or uses
 HUNDRED = LONG - SHORT
 
 EPILOG = """\
-the rows:
-  forward              the model and its loss, as anyone runs them
-  walk and key         of the autograd graph, at every step: goal 3 µs an operation (0.3 ms on ResNet-32)
-  plain step           one forward and one backward
-  step                 what Reweighter.backward adds to a plain step, by how the gradient is made
-  products             the three products of a use (V, score, update) alone, straight from the ops' backend
-  step - products      what remains is reading and dispatching: goal 3 µs an operation, 20 µs a use
+the rows: what Reweighter.backward adds to a plain step, by how the gradient is made, and two parts of it: the walk over
+the autograd graph, with its key, and the three products of a use (V, score, update) straight from the ops' backend.
+"step - products" is what remains: reading and dispatching. Goals stand beside what they are for.
 
-the columns:
+the columns, in microseconds for each:
   an operation         without parameters, on the batch (torch.relu)
   a functional         the same in torch.nn.functional, in Python, with a keyword (F.relu, as nn.ReLU calls it)
   a use                a linear layer whose parameters are selected

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -28,11 +29,16 @@ def device() -> str:
 
 def header(device: str) -> dict:
     """Where, when and with what a figure was taken."""
+    try:
+        from triton import __version__ as triton
+    except ImportError:
+        triton = None
+    python, pytorch = platform.python_version(), torch.__version__
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "command": command([sys.executable, *sys.orig_argv[1:]]),
         "commit": commit(),
-        "versions": versions(),
+        "versions": {"python": python, "torch": pytorch, "triton": triton, "cuda": torch.version.cuda},
         "machine": machine(device),
         "load": os.getloadavg(),
     }
@@ -43,34 +49,20 @@ def command(words: Sequence[str]) -> str:
     return " ".join("python" if word == sys.executable else word for word in words)
 
 
-def versions() -> dict:
-    try:
-        from triton import __version__ as triton
-    except ImportError:
-        triton = None
-    python, pytorch = platform.python_version(), torch.__version__
-    return {"python": python, "torch": pytorch, "triton": triton, "cuda": torch.version.cuda}
-
-
 def machine(device: str) -> dict:
-    gpu = {"gpu": torch.cuda.get_device_name()} if device.startswith("cuda") else {}
+    try:
+        said = dict(re.findall(r"^(model name|vendor_id)\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE))
+        cpu = f"{said.get('model name', platform.machine())} ({said.get('vendor_id', 'vendor unknown')})"
+    except OSError:
+        cpu = platform.processor()
     return {
-        "cpu": cpu_name(),
+        "cpu": cpu,
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "mkl": torch.backends.mkl.is_available(),
-        **gpu,
+        **({"gpu": torch.cuda.get_device_name()} if device.startswith("cuda") else {}),
     }
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    fields = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    return f"{fields.get('model name', platform.machine())} ({fields.get('vendor_id', 'vendor unknown')})"
 
 
 def place(machine: dict) -> str:
