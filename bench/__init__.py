@@ -4,8 +4,6 @@
 else. Each has a --help. `pytest bench/bench_ops.py` runs the ops under pytest-benchmark.
 """
 
-from __future__ import annotations
-
 import importlib
 
 COMMANDS = {

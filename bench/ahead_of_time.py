@@ -2,8 +2,6 @@
 
 Triton's kernels are compiled here in every config for every target; the CUDA kernels are read out of the extension."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

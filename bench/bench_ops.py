@@ -5,8 +5,6 @@
 
 A variant that is not exact fails; one that cannot serve here is skipped with its reason."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """python -m fastrw bench: every op at the sizes of real layers, against eager torch and the roof."""
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import time

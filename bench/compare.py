@@ -4,8 +4,6 @@ What is compared is the ratio to eager of the same run, so that a slower machine
 change is beyond the noise where the quartiles of the two ratios do not overlap. Ops and cases that only one of the two
 results has are counted, no more."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

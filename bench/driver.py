@@ -1,7 +1,5 @@
 """What every benchmark does: read its options, print and write rows as they come in, draw them, end with a status."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterable
 
@@ -88,7 +86,7 @@ class Run:
             self.console.print(*shown, sep="\n")
         record.write_json(self.options.json, self.result)
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> "Run":
         return self
 
     def __exit__(self, kind: type | None, *_) -> bool:

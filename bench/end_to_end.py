@@ -4,8 +4,6 @@ Each variant is checked against Algorithm 1 first and timed only when it is exac
 each ratio stand its goal, where it has one, and its FLOP floor: the ratio if every product ran at one speed and nothing
 else took time."""
 
-from __future__ import annotations
-
 import argparse
 import copy
 import itertools

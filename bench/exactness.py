@@ -3,8 +3,6 @@
 In float64 two exact methods agree to 1e-10. In float32 they may differ by as much as float32 itself leaves open: in a
 deep ResNet with BatchNorm, where rounding turns ReLUs on and off, Algorithm 1 is 1e-3 from its own float64 result."""
 
-from __future__ import annotations
-
 import copy
 from typing import NamedTuple
 

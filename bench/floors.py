@@ -4,8 +4,6 @@ Counted on the model itself: P a plain step, F its forward, W its weight gradien
 parameters in F), so P - F is a backward and P - F - W one that stops at the layers' outputs. A tangent has one term
 for each term of the gradient, so riding on a recorded forward it costs P - F. An element-wise op counts as nothing."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 

@@ -5,8 +5,6 @@ margins, scores, weights, the weighted backward, the dictionary's averages; its 
 over the steps of the epoch. A variant is timed only when its scores are those of Algorithm 1 in float64. Where steps
 share a forward of the reward examples, one sample is as many steps as share one."""
 
-from __future__ import annotations
-
 import copy
 import sys
 from collections.abc import Callable
@@ -157,11 +155,15 @@ def measure(model: str, names: list[str], rounds: int, b: int, q: int, device: s
             steps[name] = partial(made.learn, learners[name])
     runs = {name: lambda step=step, times=counts[name]: [step() for _ in range(times)] for name, step in steps.items()}
     times = timing.interleave(runs, rounds, device)
-    peaks = {}
-    for name, step in steps.items():
-        if name in learners:
-            learners[name].end_epoch()  # so that the next step reads reward examples
-        peaks[name] = timing.peak_memory(step, device, made.model.zero_grad)
+
+    def before(learner: FSR | None) -> None:
+        made.model.zero_grad()
+        if learner:
+            learner.end_epoch()  # so that the step reads reward examples
+
+    peaks = {
+        name: timing.peak_memory(step, device, partial(before, learners.get(name))) for name, step in steps.items()
+    }
     for name, row in rows.items():
         row |= {"model": model, "way": name, "b": b, "q": q}
         if name in steps:

@@ -1,7 +1,5 @@
 """Goals of the figures on two CPU cores: shown beside each of them, so that a miss is seen."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 REWEIGHTER = {"mlp": 1.00, "lenet": 1.08, "transformer": 1.12, "resnet32_gn": 1.20, "resnet32_bn": 1.65}

@@ -4,8 +4,6 @@ GPU tests, compute-sanitizer on a few tests of each op, then all benchmarks, eac
 limit. A part that fails is recorded and the next one runs; the result is rewritten after every part, so that nothing
 finished is lost. Exit status: 0 when every part that could run passed."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

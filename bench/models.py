@@ -2,8 +2,6 @@
 
 Five of a size for two CPU cores; three more of the size that people train on a GPU."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

@@ -2,8 +2,6 @@
 
 Each is checked against the reference in float64 before it is timed; one that is wrong gets no number."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -3,8 +3,6 @@
 Tensors are tiny, so that arithmetic is next to nothing, and models long: a cost is the slope between a short model and
 a long one of the same variant, taken in turns."""
 
-from __future__ import annotations
-
 import statistics
 import sys
 import time

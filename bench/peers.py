@@ -3,8 +3,6 @@
 A library is imported when its step is first taken. What a step has to set up once (hooks, an engine) is kept, and each
 step is checked against Algorithm 1 like every other."""
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Callable
 from functools import partial

@@ -1,7 +1,5 @@
 """Pictures of results as PNG: ops by case, whole steps by model, whole steps against n, m, depth and width."""
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Callable

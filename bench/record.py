@@ -1,7 +1,5 @@
 """What every result carries (machine, versions, command, commit), and writing it whole or not at all."""
 
-from __future__ import annotations
-
 import json
 import os
 import platform

@@ -1,7 +1,5 @@
 """The ceilings of this machine, measured in the same run as the figures compared with them, and those of an H100."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """How a step scales: time and memory of plain and reweighted steps against n, m, depth and width, one at a time."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections.abc import Callable

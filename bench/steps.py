@@ -3,8 +3,6 @@
 A step is called with (model, batch, val_batch) and leaves sum_i w_i grad f_i in `.grad`, w by Eq. 8-9 of Ren et al.
 (2018); it returns the scores s_i = grad f^v . grad f_i [n] and the name of what served, or raises."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

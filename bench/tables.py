@@ -1,7 +1,5 @@
 """Results to read: one renderer for all tables, and the tables of the ops."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable, Sequence
 from itertools import product

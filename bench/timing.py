@@ -4,8 +4,6 @@ The first call of each variant is its cold time (compilation, caches of plans, f
 The rounds that follow are warm: the inputs may lie in cache, as they do when a backward has just written them.
 With `cold_cache=True` a buffer larger than the last cache is written before every sample."""
 
-from __future__ import annotations
-
 import itertools
 import os
 import statistics
@@ -39,12 +37,12 @@ class Timing:
     def summary(self) -> dict:
         return {"median": self.median, "quartiles": self.quartiles, "cold": self.cold}
 
-    def over(self, other: Timing) -> dict:
+    def over(self, other: "Timing") -> dict:
         """The ratio to another variant of the same run, round by round: what slows both cancels."""
         ratios = [x / y for x, y in zip(self.samples, other.samples, strict=True)]
         return {"median": statistics.median(ratios), "quartiles": quartiles(ratios)}
 
-    def against(self, base: Timing) -> dict:
+    def against(self, base: "Timing") -> dict:
         """What the rows of whole steps record: every sample, and the ratio to a step that may have other rounds."""
         ratios = {"ratio": self.median / base.median, "quartiles": [q / base.median for q in self.quartiles]}
         return {"seconds": {**self.summary(), "samples": self.samples}, **ratios}

@@ -1,8 +1,6 @@
 """A second model for variants that hang hooks on a model or lay it out anew: the other variants of the same run must
 not pay for them."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from functools import wraps

@@ -2,8 +2,6 @@
 
 Ops in the order of fastrw/ops/reference.py; then whole uses of a layer, several ops each."""
 
-from __future__ import annotations
-
 from bench.cases.case import Case, Draw, is_large
 from bench.cases.convolutions import CONVOLUTIONS
 from bench.cases.norms import NORM_CASES

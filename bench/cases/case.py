@@ -1,7 +1,5 @@
 """What a case is: one call of an op at the size of a real layer, with the work that it needs counted on paper."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, field
 

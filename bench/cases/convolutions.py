@@ -1,7 +1,5 @@
 """The ops on a convolution: n train and m validation examples, C channels in, O out, square images and kernels."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

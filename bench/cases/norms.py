@@ -1,7 +1,5 @@
 """The ops on a norm's affine parameters: x and g [n, S, C], statistics [n, S, G] of G groups of channels."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import partial
 

@@ -1,7 +1,5 @@
 """The ops of embeddings, of weights and of BatchNorm's tangent."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """The ops on the rows of a linear use: r train rows (n examples of t rows), k validation rows, p in, q out."""
 
-from __future__ import annotations
-
 from torch import Tensor
 from torch.nn import functional as F
 

@@ -3,8 +3,6 @@
 What is measured are the forms that fastrw chooses from; eager torch has the better of two as well. A form is called
 with the ops that it is made of: the reference, those of a backend, or eager torch."""
 
-from __future__ import annotations
-
 from functools import cache, partial
 from types import SimpleNamespace
 
