@@ -39,8 +39,6 @@ def floors(model: nn.Module, batch: Batch, val_batch: Batch) -> dict[str, float]
     layerwise = plain + backward - weight_gradient + share * (plain - weight_gradient) + scores
     # one pass: V and the update, or (instance form, gram) the score with them; every weight positive
     made = sum(min((1 + share) * 2 * r * p * q, 2 * r * p * q + 2 * r * r * share * (p + q)) for r, p, q in rows)
-    one_pass = (1 + share) * (plain - weight_gradient) + made
-    last = plain + share * once
     tangent = plain + backward + share * plain
     size = sum(p.numel() for p in model.parameters())
     per_example = plain + share * plain + 4 * n * size  # dot and combine
@@ -49,10 +47,10 @@ def floors(model: nn.Module, batch: Batch, val_batch: Batch) -> dict[str, float]
     work = {
         "forward": once,
         "plain": plain,
-        "layerwise, assembled": one_pass,
+        "layerwise, assembled": (1 + share) * (plain - weight_gradient) + made,
         "layerwise, backward": layerwise,
         "tangent, backward": tangent,
-        "params=last": last,
+        "params=last": plain + share * once,
         "layerwise": layerwise,
         "tangent": tangent,
         "double_backward": tangent + backward,

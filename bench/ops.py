@@ -3,7 +3,7 @@
 Each is checked against the reference in float64 before it is timed; one that is wrong gets no number."""
 
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -19,7 +19,6 @@ BACKENDS = ("reference", "cpp", "cuda", "triton")
 COMPILED = "torch.compile"
 EAGER_MODE = ("eager", "reference")  # the reference is written in torch
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Run = Callable[[], object]
 
 
 def by(variant: str) -> str:
@@ -27,7 +26,9 @@ def by(variant: str) -> str:
     return variant.partition(":")[0]
 
 
-def variants(op: str, case: Case, args: tuple, chosen: Sequence[str] = BACKENDS, *, compiled: bool) -> dict[str, Run]:
+def variants(
+    op: str, case: Case, args: tuple, chosen: Sequence[str] = BACKENDS, *, compiled: bool
+) -> dict[str, timing.Run]:
     """Everything that may compute the case, whether or not it can serve here; `chosen` are the backends."""
     forms = {f": {form}": call for form, call in case.forms.items()} or {"": getattr(ops, op, None)}
     found = {name + form: partial(call, *args, backend=name) for form, call in forms.items() for name in chosen}
@@ -48,7 +49,7 @@ class Judge:
         plain = as_tuple(spec(*args))
         self.plain = [tolerance.relative_error(x, truth) for x, truth in zip(plain, self.truths, strict=True)]
 
-    def __call__(self, name: str, run: Run) -> dict:
+    def __call__(self, name: str, run: timing.Run) -> dict:
         """Its largest error; why it gets no number (None: it gets one), and whether because it is wrong."""
         try:
             outputs = as_tuple(run())

@@ -68,20 +68,16 @@ class Chain(nn.Module):
         return self.head(x)
 
 
-# Each variant makes from a model and its batches what is timed.
-Variant = Callable[[Chain, Batch, Batch], Callable[[], object]]
-
-
-def forward(model: Chain, batch: Batch, val_batch: Batch) -> Callable[[], object]:
+def forward(model: Chain, batch: Batch, val_batch: Batch) -> timing.Run:
     return partial(Problem(model, batch, val_batch).losses, batch)
 
 
-def walked(model: Chain, batch: Batch, val_batch: Batch) -> Callable[[], object]:
+def walked(model: Chain, batch: Batch, val_batch: Batch) -> timing.Run:
     losses = Problem(model, batch, val_batch).losses(batch)
     return lambda: Cache(Graph(losses.grad_fn), frozenset(), len(losses), ()).plan()
 
 
-def step(model: Chain, batch: Batch, val_batch: Batch, **options) -> Callable[[], object]:
+def step(model: Chain, batch: Batch, val_batch: Batch, **options) -> timing.Run:
     """One Reweighter for all steps, as in a training loop; without options a plain step."""
     take = fastrw.Reweighter(model, **options).backward if options else partial(plain, model)
 
@@ -92,28 +88,26 @@ def step(model: Chain, batch: Batch, val_batch: Batch, **options) -> Callable[[]
     return run
 
 
-def products(model: Chain, _batch: Batch, _val_batch: Batch) -> Callable[[], object]:
+def products(model: Chain, _batch: Batch, _val_batch: Batch) -> timing.Run:
     """V from the validation rows, the score along it, the weighted gradient."""
     a, g, w = torch.randn(N + M, WIDTH), torch.randn(N + M, WIDTH), torch.rand(N)
     rows = a[:N], g[:N], a[N:], g[N:]
 
-    def best(op: str, *args) -> Callable:
-        return backends.choose(op, "auto", *args).run
-
-    V, v_b = best("weighted_outer", *rows[2:], None)(*rows[2:], None)
-    outer, project = best("weighted_outer", *rows[:2], w), best("project_dot", *rows[:2], V, v_b)
+    outer = backends.choose("weighted_outer", "auto", *rows[:2], w).run
+    project = backends.choose("project_dot", "auto", *rows[:2], *outer(*rows[2:], None)).run
 
     @torch.no_grad()
     def run():
         for _ in model.layers:
-            W, b = outer(rows[2], rows[3], None)
-            project(rows[0], rows[1], W, b)
+            V, v_b = outer(rows[2], rows[3], None)
+            project(rows[0], rows[1], V, v_b)
             outer(rows[0], rows[1], w)
 
     return run
 
 
-VARIANTS: dict[str, Variant] = {
+# each makes from a model and its batches what is timed
+VARIANTS: dict[str, Callable[[Chain, Batch, Batch], timing.Run]] = {
     "forward": forward,
     "walked": walked,
     "plain": step,

@@ -45,15 +45,7 @@ class Family:
         return Model(build, self.inputs, self.classes, size["n"], size["m"])
 
 
-def transformer(depth: int, width: int) -> nn.Module:
-    return Transformer(width=width, layers=depth, heads=max(width // 32, 1))
-
-
-def residual(depth: int, width: int) -> nn.Module:
-    return resnet((3, 16, 16), 10, [width] * depth, partial(nn.GroupNorm, 4))
-
-
-SWEEPS, OWN = {"n": (8, 16, 32, 64, 128), "m": (2, 4, 8, 16, 32), "depth": (1, 2, 4, 8)}, {"n": 32, "m": 4, "depth": 2}
+SWEEPS = {"n": (8, 16, 32, 64, 128), "m": (2, 4, 8, 16, 32), "depth": (1, 2, 4, 8), "width": (32, 64, 128, 256)}
 FAMILIES = {
     "mlp": Family(
         lambda depth, width: mlp(256, width, depth),
@@ -62,13 +54,18 @@ FAMILIES = {
         {"n": 128, "m": 16, "depth": 4, "width": 512},
     ),
     "transformer": Family(
-        transformer,
+        lambda depth, width: Transformer(width=width, layers=depth, heads=max(width // 32, 1)),
         lambda n: torch.randint(1000, (n, 32)),
-        SWEEPS | {"width": (32, 64, 128, 256)},
-        OWN | {"width": 128},
-        2,
+        SWEEPS,
+        {"n": 32, "m": 4, "depth": 2, "width": 128},
+        classes=2,
     ),
-    "resnet": Family(residual, images(3, 16, 16), SWEEPS | {"width": (8, 16, 32, 64)}, OWN | {"width": 32}),
+    "resnet": Family(
+        lambda depth, width: resnet((3, 16, 16), 10, [width] * depth, partial(nn.GroupNorm, 4)),
+        images(3, 16, 16),
+        SWEEPS | {"width": (8, 16, 32, 64)},
+        {"n": 32, "m": 4, "depth": 2, "width": 32},
+    ),
 }
 AXES = "n", "m", "depth", "width"
 

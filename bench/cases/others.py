@@ -42,9 +42,8 @@ def rectify_normalize(n: int) -> Case:
     )
 
 
-def _finish(out: Tensor, residual: Tensor | None, output: Tensor | None) -> Tensor:
-    out = out if residual is None else out + residual
-    return out if output is None else torch.ops.aten.threshold_backward(out, output, 0)
+def _finish(out: Tensor, residual: Tensor | None, output: Tensor) -> Tensor:
+    return torch.ops.aten.threshold_backward(out if residual is None else out + residual, output, 0)
 
 
 def _written_out(x, t, mean, rstd, weight, d_weight, d_bias, residual, output, sums) -> Tensor:
