@@ -1,4 +1,4 @@
-"""python -m fastrw bench: every op at the sizes of real layers, against eager torch and the roof."""
+"""Every op at the sizes of real layers, against eager torch and the roof."""
 
 import argparse
 import itertools
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, list[str]]]:
     """The options and the chosen cases of each op. Ends with a usage error where a name fits none."""
-    parser = make_parser("fastrw bench", __doc__.partition(": ")[2].capitalize(), EPILOG)
+    parser = make_parser("fastrw bench", __doc__, EPILOG)
     what = parser.add_argument_group("what to measure")
     what.add_argument("--op", nargs="+", metavar="OP", default="*", help=f"names or patterns of: {', '.join(CASES)}")
     what.add_argument("--case", nargs="+", metavar="CASE", default="*", help="names or patterns; --paper lists them")

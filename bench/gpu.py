@@ -1,4 +1,4 @@
-"""python -m bench.gpu: everything that needs a GPU, in about ten minutes, into one JSON and one text file.
+"""Everything that needs a GPU, in about ten minutes, into one JSON and one text file.
 
 GPU tests, compute-sanitizer on a few tests of each op, then all benchmarks, each in its own process with its own time
 limit. A part that fails is recorded and the next one runs; the result is rewritten after every part, so that nothing
@@ -65,7 +65,7 @@ def sanitized(sanitizer: str, tool: str, limit: int) -> Part:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = make_parser("bench.gpu", __doc__.partition(": ")[2].capitalize())
+    parser = make_parser("bench.gpu", __doc__)
     parser.add_argument("--out", type=Path, default=record.ROOT / "bench" / "results", help="folder of the two files")
     parser.add_argument(
         "--only", nargs="+", metavar="PART", default=[""], help="only parts that begin with one of these"
