@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from fastrw.api.options import check, scaling_of
 from fastrw.engine import run as engine
-from fastrw.engine.accumulate import accumulate
+from fastrw.engine.ordinary import accumulate
 from fastrw.engine.report import Step
-from fastrw.engine.run import Question
+from fastrw.engine.request import Request
 from fastrw.engine.weights import NORMALIZERS
 from fastrw.nodes.base import Products
 
@@ -66,53 +66,53 @@ def backward(
         RuntimeError: torch's own, where the graph was freed, or written to since.
     Source: Ren et al. 2018, Algorithm 1, Eq. 7-9 and Eq. 12.
     """
-    say = "fastrw.backward: "
+    prefix = "fastrw.backward: "
     check("backward", method=method, backend=backend, score_dtype=score_dtype, normalize=normalize, update=update,
           scale=scale)  # fmt: skip
-    selected = None if params is None else _selected(params, say)
-    losses, val_loss = _checked(losses, val_loss, say)
+    selected = None if params is None else _selected(params, prefix)
+    losses, val_loss = _checked(losses, val_loss, prefix)
     scaling = scaling_of(scaler, losses.device)
     if update == "assembled" and method == "auto":
         method = "layerwise"
-    question = Question(
+    request = Request(
         losses, val_loss, selected, NORMALIZERS[normalize], Products(backend, score_dtype), scaling, scale, update,
-        retain=retain_graph, free=not retain_graph, recheck=recheck, reaches=True, say=say,
+        retain=retain_graph, free=not retain_graph, recheck=recheck, must_reach=True, prefix=prefix,
     )  # fmt: skip
-    answer = engine.run(question, method)
+    answer = engine.run(request, method)
     accumulate(dict(answer.gradients))
     return Step(answer.weights, losses.detach(), answer.scores, val_loss.detach(), answer.method,
                 "assembled" if answer.assembled else "backward", answer.refused, answer.account)  # fmt: skip
 
 
-def _checked(losses: Any, val_loss: Any, say: str) -> tuple[Tensor, Tensor]:
+def _checked(losses: Any, val_loss: Any, prefix: str) -> tuple[Tensor, Tensor]:
     for name, t in (("losses", losses), ("val_loss", val_loss)):
         if not isinstance(t, Tensor):
-            raise TypeError(f"{say}{name} must be a tensor, got {type(t).__name__}")
+            raise TypeError(f"{prefix}{name} must be a tensor, got {type(t).__name__}")
         if not t.is_floating_point():
-            raise TypeError(f"{say}{name} must be real floating point, got {t.dtype}")
+            raise TypeError(f"{prefix}{name} must be real floating point, got {t.dtype}")
     if losses.ndim != 1 or not len(losses):
-        raise ValueError(f'{say}losses must be [n], one an example (reduction="none"), got {tuple(losses.shape)}')
+        raise ValueError(f'{prefix}losses must be [n], one an example (reduction="none"), got {tuple(losses.shape)}')
     if val_loss.ndim > 1 or not val_loss.numel():
-        raise ValueError(f"{say}val_loss must be a scalar or [m], got {tuple(val_loss.shape)}")
+        raise ValueError(f"{prefix}val_loss must be a scalar or [m], got {tuple(val_loss.shape)}")
     for name, t in (("losses", losses), ("val_loss", val_loss)):
         if t.grad_fn is None:
-            raise ValueError(f"{say}{name} must have a graph to go back through, got a tensor without one")
+            raise ValueError(f"{prefix}{name} must have a graph to go back through, got a tensor without one")
     with torch.enable_grad():
         return losses, val_loss.mean() if val_loss.ndim else val_loss
 
 
-def _selected(params: Any, say: str) -> set[int]:
+def _selected(params: Any, prefix: str) -> set[int]:
     """The ids of the leaves that scores go by."""
     params = [params] if isinstance(params, Tensor) else params
     if isinstance(params, nn.Module | str) or not isinstance(params, Iterable):
-        raise TypeError(f"{say}params must be None or tensors, got {type(params).__name__}")
+        raise TypeError(f"{prefix}params must be None or tensors, got {type(params).__name__}")
     found = list(params)
     for p in found:
         if not isinstance(p, Tensor):
-            raise TypeError(f"{say}params must be tensors, got {type(p).__name__}")
+            raise TypeError(f"{prefix}params must be tensors, got {type(p).__name__}")
         if not p.requires_grad or not p.is_leaf:
             what = "one that does not require grad" if not p.requires_grad else "the result of an operation"
-            raise ValueError(f"{say}params must be leaves that require grad, got {what}")
+            raise ValueError(f"{prefix}params must be leaves that require grad, got {what}")
     if not found:
-        raise ValueError(f"{say}params must select a tensor, got none")
+        raise ValueError(f"{prefix}params must select a tensor, got none")
     return {id(p) for p in found}

@@ -17,8 +17,8 @@ from fastrw.api.own_loss import hold
 from fastrw.api.problem import Problem
 from fastrw.engine import run as engine
 from fastrw.engine.ordinary import gradient
-from fastrw.engine.run import Answer, Question
-from fastrw.engine.whole import RELATIVE, coarsest
+from fastrw.engine.per_example import RELATIVE, coarsest
+from fastrw.engine.request import Request, Result
 from fastrw.errors import CoupledExamples
 from fastrw.graph.walk import dtypes
 from fastrw.ops import backends
@@ -33,7 +33,7 @@ DEFAULT = Options()
 class Assembled:
     """What one pass gives."""
 
-    answer: Answer
+    answer: Result
     losses: Tensor  # [n] f_i
     val_loss: Tensor  # f^v
 
@@ -45,7 +45,7 @@ class _KeepApart(Exception):
 @torch.enable_grad()
 def evaluate(
     problem: Problem, options: Options = DEFAULT, *, keep_graph: bool = False, V: dict[int, Tensor] | None = None
-) -> tuple[Answer, Tensor]:
+) -> tuple[Result, Tensor]:
     """Scores of the training batch by the named method, or by the first that is exact; and its losses [n], with their
     graph if `keep_graph`. V: id of a parameter -> direction, in place of the validation gradient.
 
@@ -57,8 +57,8 @@ def evaluate(
     hold(problem, state)
     V = validation_gradient(problem, state, options.scaling) if V is None else V
     losses = problem.losses(problem.batch)
-    question = _question(problem, options, losses, None, V, retain=keep_graph, update=None)
-    answer = engine.run(question, options.method)
+    request = _request(problem, options, losses, None, V, retain=keep_graph, update=None)
+    answer = engine.run(request, options.method)
     if options.method == "auto" and answer.method == "per_example":
         _say_cost(problem.model, len(losses), answer.refused)
     return answer, losses if keep_graph else losses.detach()
@@ -110,7 +110,7 @@ def _joined(problem: Problem, state: State, options: Options, mark: Mark) -> Ass
     mark("forward")
     f = losses.detach()
     try:
-        answer = engine.run(_question(problem, options, losses[:n], losses[n:].mean()), "layerwise", mark)
+        answer = engine.run(_request(problem, options, losses[:n], losses[n:].mean()), "layerwise", mark)
     except CoupledExamples as reason:
         raise _KeepApart(str(reason)) from None
     if answer.checked:
@@ -143,15 +143,15 @@ def _separate(problem: Problem, state: State, options: Options, mark: Mark) -> A
     losses = problem.losses(problem.batch)
     mark("forward")
     f, val_loss = losses.detach(), problem.val_loss
-    return Assembled(engine.run(_question(problem, options, losses, None, V), options.method, mark), f, val_loss)
+    return Assembled(engine.run(_request(problem, options, losses, None, V), options.method, mark), f, val_loss)
 
 
-def _question(problem: Problem, options: Options, losses: Tensor, val_loss: Tensor | None,
-              V: dict[int, Tensor] | None = None, **more: Any) -> Question:  # fmt: skip
+def _request(problem: Problem, options: Options, losses: Tensor, val_loss: Tensor | None,
+              V: dict[int, Tensor] | None = None, **more: Any) -> Request:  # fmt: skip
     selected = {id(p) for p in problem.params.values()}
     how = {"scaling": options.scaling, "scale": options.scale, "update": options.update, "recheck": options.recheck}
-    return Question(losses, val_loss, selected, options.normalize, options.products, V=V, names=problem.names,
-                    model=problem.model, say=problem.say, **(how | more))  # fmt: skip
+    return Request(losses, val_loss, selected, options.normalize, options.products, V=V, names=problem.names,
+                    model=problem.model, prefix=problem.prefix, **(how | more))  # fmt: skip
 
 
 def _require(problem: Problem, options: Options) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastrw.engine.run import METHODS
+from fastrw.engine.request import METHODS
 from fastrw.nodes.base import Products
 
 BACKENDS = ("auto", "reference", "cpp", "cuda", "triton")
@@ -19,7 +19,7 @@ NORMALIZE = ("rectify", "shift")
 
 @dataclass(frozen=True)
 class Options:
-    """How scores, weights and weighted gradient are computed: see `engine.run.Question`."""
+    """How scores, weights and weighted gradient are computed: see `engine.request.Request`."""
 
     method: str = "auto"
     products: Products = field(default_factory=Products)

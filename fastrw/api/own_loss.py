@@ -35,14 +35,14 @@ def hold(problem: Problem, state: State) -> None:
         try:
             ours = problem.losses(two, graph=False).mean()
         except Exception as error:
-            raise Refused(f"{problem.say}the default loss must be the model's own, got {error} {way_out}") from error
+            raise Refused(f"{problem.prefix}the default loss must be the model's own, got {error} {way_out}") from error
         finally:
             state.rewind()
         limit = 1e-4 if own.dtype in (torch.float32, torch.float64) else 3e-2
         if not bool((ours - own).abs() <= limit * own.abs().clamp(min=1)) and bool(own.isfinite()):
             raise Refused(
-                f"{problem.say}the default loss must be the model's own, got {ours.item():.6g} where {own.item():.6g} "
-                f"is {type(problem.model).__name__}'s {way_out}"
+                f"{problem.prefix}the default loss must be the model's own, got {ours.item():.6g} where that of "
+                f"{type(problem.model).__name__} is {own.item():.6g} {way_out}"
             )
     known.put(kind, True)
 

@@ -26,28 +26,28 @@ class Problem:
 
     def __init__(self, model: nn.Module, batch: Any, val_batch: Any, *, loss_fn: Callable | None = None,
                  losses_fn: Callable | None = None, params: Any = None, caller: str = "meta_weights"):  # fmt: skip
-        self.say = f"fastrw.{caller}: "
+        self.prefix = f"fastrw.{caller}: "
         if not isinstance(model, nn.Module):
-            raise TypeError(f"{self.say}model must be a torch.nn.Module, got {type(model).__name__}")
+            raise TypeError(f"{self.prefix}model must be a torch.nn.Module, got {type(model).__name__}")
         if loss_fn is not None and losses_fn is not None:
-            raise ValueError(f"{self.say}give loss_fn or losses_fn, not both, got both")
+            raise ValueError(f"{self.prefix}give loss_fn or losses_fn, not both, got both")
         for name, function in (("loss_fn", loss_fn), ("losses_fn", losses_fn)):
             if function is not None and not callable(function):
-                raise TypeError(f"{self.say}{name} must be callable, got {type(function).__name__}")
+                raise TypeError(f"{self.prefix}{name} must be callable, got {type(function).__name__}")
         if torch.is_inference_mode_enabled():
-            raise ValueError(f"{self.say}gradients are needed, got a call under torch.inference_mode()")
-        guards.one_process(self.say)
+            raise ValueError(f"{self.prefix}gradients are needed, got a call under torch.inference_mode()")
+        guards.one_process(self.prefix)
         self.model, self.batch, self.val_batch = model, batch, val_batch
         self.val_losses: Tensor | None = None  # of the last validation forward
         self.modules = dict(model.named_modules())
         self.by_default = loss_fn is None and losses_fn is None
         self._names: dict[int, str] | None = None
         self._compiled = "torch._dynamo" in sys.modules
-        guards.own_statistics(self.modules, self.say)
-        self.params = select(self.modules, params, self.say)
-        guards.whole_tensors(self.params.values(), self.say)
+        guards.no_synchronized_norm(self.modules, self.prefix)
+        self.params = select(self.modules, params, self.prefix)
+        guards.not_sharded(self.params.values(), self.prefix)
         self.key = (fingerprint(loss_fn), fingerprint(losses_fn), *map(id, self.params.values()))
-        self._losses = losses_fn or partial(_losses, loss_fn or partial(_cross_entropy, self.say), self.say)
+        self._losses = losses_fn or partial(_losses, loss_fn or partial(_cross_entropy, self.prefix), self.prefix)
         if losses_fn is None:
             for name, b in (("batch", batch), ("val_batch", val_batch)):
                 self._check_batch(name, b)
@@ -74,19 +74,19 @@ class Problem:
         if batch is self.val_batch and isinstance(losses, Tensor):
             self.val_losses = losses.detach()
         if not isinstance(losses, Tensor):
-            raise TypeError(f"{self.say}the loss must return a tensor [n], got {type(losses).__name__}")
+            raise TypeError(f"{self.prefix}the loss must return a tensor [n], got {type(losses).__name__}")
         if losses.ndim == 0:
-            raise ValueError(f'{self.say}the loss must return one loss per example (reduction="none"), got a scalar')
+            raise ValueError(f'{self.prefix}the loss must return one loss per example (reduction="none"), got a scalar')
         if losses.ndim != 1:
-            raise ValueError(f"{self.say}the loss must return [n], one loss per example, got {tuple(losses.shape)}")
+            raise ValueError(f"{self.prefix}the loss must return [n], one loss per example, got {tuple(losses.shape)}")
         if len(losses) == 0:
-            raise ValueError(f"{self.say}{word} must hold at least one example, got 0")
+            raise ValueError(f"{self.prefix}{word} must hold at least one example, got 0")
         if not losses.is_floating_point():
-            raise TypeError(f"{self.say}losses must be real floating point, got {losses.dtype}")
+            raise TypeError(f"{self.prefix}losses must be real floating point, got {losses.dtype}")
         if (size := self._size(batch)) is not None and len(losses) != size:
-            raise ValueError(f"{self.say}losses must be [n] with n = {size} targets, got {tuple(losses.shape)}")
+            raise ValueError(f"{self.prefix}losses must be [n] with n = {size} targets, got {tuple(losses.shape)}")
         if graph and not losses.requires_grad:
-            raise ValueError(f"{self.say}the losses of {word} must depend on a parameter, got losses without a graph")
+            raise ValueError(f"{self.prefix}the losses of {word} must depend on a parameter, got none with a graph")
         return losses
 
     def without(self, n: int, bad: Tensor) -> Any:
@@ -111,17 +111,17 @@ class Problem:
         rule = f'{name} must be (inputs, targets) or a mapping with "labels" (or give losses_fn)'
         if isinstance(batch, Mapping):
             if "labels" not in batch:
-                raise ValueError(f"{self.say}{rule}, got the keys {sorted(map(str, batch))}")
+                raise ValueError(f"{self.prefix}{rule}, got the keys {sorted(map(str, batch))}")
         elif not isinstance(batch, tuple | list) or len(batch) != 2:
             got = f"{len(batch)} items" if isinstance(batch, tuple | list) else type(batch).__name__
-            raise TypeError(f"{self.say}{rule}, got {got}")
+            raise TypeError(f"{self.prefix}{rule}, got {got}")
         if self._size(batch) == 0:
-            raise ValueError(f"{self.say}{name} must hold at least one example, got 0")
+            raise ValueError(f"{self.prefix}{name} must hold at least one example, got 0")
         homes = {p.device for m in self.modules.values() for p in m._parameters.values() if p is not None}
         for leaf in tensors_of(batch):
             if leaf.ndim and leaf.device not in homes:
                 home = ", ".join(map(str, homes))
-                raise ValueError(f"{self.say}{name} must be on the model's device {home}, got {leaf.device}")
+                raise ValueError(f"{self.prefix}{name} must be on the model's device {home}, got {leaf.device}")
 
 
 def fingerprint(value: Any) -> Any:
@@ -140,7 +140,7 @@ def fingerprint(value: Any) -> Any:
 _EMPTY_CELL = CellType()
 
 
-def select(modules: dict[str, nn.Module], params: Any, say: str) -> dict[str, nn.Parameter]:
+def select(modules: dict[str, nn.Module], params: Any, prefix: str) -> dict[str, nn.Parameter]:
     """The selected parameters by name: None all that require grad, "last" those of the last layer (in the order of
     `model.modules()`) that has any, names with wildcards, or parameters of the model."""
     named: dict[int, tuple[str, nn.Parameter]] = {}  # a shared parameter goes by its first name
@@ -156,10 +156,10 @@ def select(modules: dict[str, nn.Module], params: Any, say: str) -> dict[str, nn
             last = next((own for own in reversed(layers) if any(p.requires_grad for p in own)), [])
             chosen = {k: p for k, p in chosen.items() if any(p is q for q in last)}
         if not chosen:
-            raise ValueError(f"{say}model must have a parameter that requires grad, got none")
+            raise ValueError(f"{prefix}model must have a parameter that requires grad, got none")
     else:
         chosen = {}
-        for item in [params] if isinstance(params, str | Tensor) else _listed(params, say):
+        for item in [params] if isinstance(params, str | Tensor) else _listed(params, prefix):
             if isinstance(item, str):
                 found = {k: p for k, p in every.items() if fnmatchcase(k, item)}
                 rule, got = "params must name parameters of the model", repr(item)
@@ -167,29 +167,29 @@ def select(modules: dict[str, nn.Module], params: Any, say: str) -> dict[str, nn
                 found = {k: p for k, p in every.items() if p is item}
                 rule, got = "params must be parameters of the model", f"a tensor of shape {tuple(item.shape)}"
             else:
-                raise TypeError(f"{say}params must be names or parameters, got {type(item).__name__}")
+                raise TypeError(f"{prefix}params must be names or parameters, got {type(item).__name__}")
             if not found:
-                raise ValueError(f"{say}{rule}, got {got}")
+                raise ValueError(f"{prefix}{rule}, got {got}")
             chosen |= found
         if frozen := [k for k, p in chosen.items() if not p.requires_grad]:
-            raise ValueError(f"{say}selected parameters must require grad, got {frozen[0]!r} which does not")
+            raise ValueError(f"{prefix}selected parameters must require grad, got {frozen[0]!r} which does not")
         if not chosen:
-            raise ValueError(f"{say}params must select a parameter, got an empty selection")
+            raise ValueError(f"{prefix}params must select a parameter, got an empty selection")
     for k, p in chosen.items():
         if isinstance(p, nn.parameter.UninitializedParameter):
-            raise ValueError(f"{say}lazy parameters must be initialised by a first forward, got {k!r} uninitialised")
+            raise ValueError(f"{prefix}lazy parameters must be initialised by a first forward, got {k!r} uninitialised")
         if not p.is_floating_point():
-            raise TypeError(f"{say}selected parameters must be real floating point, got {k!r} of {p.dtype}")
+            raise TypeError(f"{prefix}selected parameters must be real floating point, got {k!r} of {p.dtype}")
     return chosen
 
 
-def _listed(params: Any, say: str) -> list:
+def _listed(params: Any, prefix: str) -> list:
     if not isinstance(params, Iterable):
-        raise TypeError(f'{say}params must be None, "last", names or parameters, got {type(params).__name__}')
+        raise TypeError(f'{prefix}params must be None, "last", names or parameters, got {type(params).__name__}')
     return list(params)
 
 
-def _losses(loss_fn: Callable, say: str, model: nn.Module, batch: Any) -> Tensor:
+def _losses(loss_fn: Callable, prefix: str, model: nn.Module, batch: Any) -> Tensor:
     if isinstance(batch, Mapping):
         inputs, target = {k: v for k, v in batch.items() if k != "labels"}, batch["labels"]
     else:
@@ -217,15 +217,15 @@ def _is_causal(model: nn.Module) -> bool:
     )
 
 
-def _cross_entropy(say: str, output: Any, target: Any) -> Tensor:
+def _cross_entropy(prefix: str, output: Any, target: Any) -> Tensor:
     """Cross-entropy per example, averaged over its positions whose target is not -100 (0 where there are none)."""
     if not isinstance(output, Tensor) or not isinstance(target, Tensor):
         raise TypeError(
-            f"{say}the default loss needs tensors (else give loss_fn), got an output of type {type(output).__name__} "
-            f"and a target of type {type(target).__name__}"
+            f"{prefix}the default loss needs tensors (else give loss_fn), got an output of type "
+            f"{type(output).__name__} and a target of type {type(target).__name__}"
         )
     with torch._C.DisableTorchFunction():  # a recording need not see shapes
-        last = _class_is_last(say, output, target)
+        last = _class_is_last(prefix, output, target)
     if last:
         output = output.movedim(-1, 1)
     losses = F.cross_entropy(output, target, reduction="none")
@@ -237,18 +237,18 @@ def _cross_entropy(say: str, output: Any, target: Any) -> Tensor:
     return losses.sum(1) / (target != -100).flatten(1).sum(1).clamp(min=1)
 
 
-def _class_is_last(say: str, output: Tensor, target: Tensor) -> bool:
+def _class_is_last(prefix: str, output: Tensor, target: Tensor) -> bool:
     """Are the logits [n, ..., C] (and not [n, C, ...])?"""
     first, last = target.shape == (*output.shape[:1], *output.shape[2:]), target.shape == output.shape[:-1]
     if target.is_floating_point() and target.shape == output.shape and output.ndim >= 2:
         first, last = True, False  # class probabilities
     if first and last and output.ndim > 2:
         raise ValueError(
-            f"{say}the class dimension must be clear (else give loss_fn), got outputs {tuple(output.shape)}"
+            f"{prefix}the class dimension must be clear (else give loss_fn), got outputs {tuple(output.shape)}"
         )
     if not (first or last) or output.ndim < 2:
         raise ValueError(
-            f"{say}targets must be [n] or one per position of the output [n, C, ...] or [n, ..., C] (else give "
+            f"{prefix}targets must be [n] or one per position of the output [n, C, ...] or [n, ..., C] (else give "
             f"loss_fn), got an output {tuple(output.shape)} and targets {tuple(target.shape)}"
         )
     return last and not first

@@ -14,7 +14,7 @@ from fastrw.api.evaluate import Assembled, assemble, evaluate
 from fastrw.api.options import Options, check, scaling_of
 from fastrw.api.problem import Problem
 from fastrw.api.timeline import Timeline
-from fastrw.engine.accumulate import accumulate, backward
+from fastrw.engine.ordinary import accumulate, backward
 from fastrw.engine.report import Step
 from fastrw.engine.weights import NORMALIZERS
 from fastrw.errors import ForThisBatch, Refused, UntracedUse

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fastrw.api.meta_weights import gradient_dots
 from fastrw.api.options import BACKENDS, METHODS
 from fastrw.api.problem import Problem
-from fastrw.engine.whole import coarsest
+from fastrw.engine.per_example import coarsest
 from fastrw.errors import Refused
 from fastrw.graph.walk import dtypes
 from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error

@@ -1,8 +1,8 @@
-"""What the engine has learned of graphs: plans and families, in the store of the model whose graphs they are (see
-`fastrw.learned`, where they are also forgotten).
+"""What the engine has learned of graphs: plans and families, in the store of their model (see `fastrw.learned`, where
+they are also dropped).
 
-A plan serves the next graph of the same structure (types of nodes, edges, shapes), leaves and options, where what
-decides which row goes where (indices, lengths) is the same too: its content, see `nodes.routes`."""
+A plan is reused for the next graph of the same structure (types of nodes, edges, shapes), leaves and options, provided
+that what decides where each row goes (indices, lengths) is the same too: its content, see `nodes.routes`."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from fastrw.engine.plan import Plan
 from fastrw.graph.walk import Graph
 from fastrw.nodes import routes
 
-STRUCTURES, CONTENTS = 128, 16  # kept, of all graphs of a model; of one structure
+STRUCTURES, CONTENTS = 128, 16  # the most plans kept: structures per model; contents per structure
 
 
 @dataclass(slots=True, eq=False)
 class Family:
     """Graphs of the same operations on the same parameters, whatever their shapes."""
 
-    calls: int = 0  # that passed the check against an example's own gradient
-    has_no_hooks: bool = False  # that change a gradient
+    calls: int = 0  # since the first that passed the check against an example's own gradient
+    has_no_hooks: bool = False  # none that change a gradient
 
 
 class Cache:
-    """What was learned of graphs like this one. selected: nodes of the leaves that scores go by; n: training examples;
-    options: what else a plan depends on; model: None where only the graph is known: the store is then its first
-    parameter's."""
+    """What was learned of graphs like this one. selected: nodes of the leaves that scores use; n: training examples;
+    options: what else a plan depends on; model: None where only the graph is known: the store is then that of its first
+    parameter."""
 
     def __init__(self, graph: Graph, selected: frozenset[int], n: int, options: tuple, model: Any = None):
         self._graph = graph
@@ -58,7 +58,7 @@ class Cache:
     def put(self, plan: Plan) -> None:
         plan.content = _cloned(_content(self._graph, plan.cut))
         plans = (self._plans.get(self._key, self._parameters) or [])[: CONTENTS - 1]
-        # a plan that compares less would be found for all
+        # most specific first: a plan that compares less content would match more graphs
         self._plans.put(self._key, sorted([*plans, plan], key=lambda plan: -len(plan.content)), self._parameters)
 
     def drop(self) -> None:
@@ -79,7 +79,7 @@ def _equal(a, b) -> bool:
 
 
 def _cloned(content):
-    """With tensors of its own: the graph's may be written to."""
+    """With copies of the tensors: those of the graph may be written to."""
     if isinstance(content, Tensor):
         return content.clone()
     return tuple(map(_cloned, content)) if isinstance(content, tuple | list) else content

@@ -1,4 +1,4 @@
-"""What is not served yet and would be silently wrong: refused by name, with the way out."""
+"""What is not supported and would be silently wrong: refused by name, with a way out."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from fastrw.errors import Refused, UntracedUse
 from fastrw.graph.walk import Graph
 
 
-def one_process(say: str) -> None:
+def one_process(prefix: str) -> None:
     """Raises Refused where gradients would have to be reduced over processes."""
     if dist.is_available() and dist.is_initialized() and (ranks := dist.get_world_size()) > 1:
         raise Refused(
-            f"{say}weights and gradients are of one process, got torch.distributed with {ranks}: nothing would be "
-            "reduced, and ranks would drift apart (run one process, or train with plain averaging)"
+            f"{prefix}training must run in one process, got torch.distributed with {ranks}: gradients would not be "
+            "reduced, and the ranks would diverge (run one process, or train with plain averaging)"
         )
 
 
-def own_statistics(modules: Mapping[str, nn.Module], say: str) -> None:
-    """Raises Refused where a norm takes its statistics over processes."""
+def no_synchronized_norm(modules: Mapping[str, nn.Module], prefix: str) -> None:
+    """Raises Refused where a norm synchronizes its statistics across processes."""
     for name, module in modules.items():
         if isinstance(module, nn.SyncBatchNorm) and module.training:
             raise Refused(
-                f"{say}the statistics of a norm must be this process's own, got the nn.SyncBatchNorm {name!r} in "
-                "training (put nn.BatchNorm in its place, or .eval())"
+                f"{prefix}normalization statistics must not be synchronized across processes, got the nn.SyncBatchNorm "
+                f"{name!r} in training mode (use nn.BatchNorm, or .eval())"
             )
 
 
-def whole_tensors(leaves: Iterable[Tensor], say: str) -> None:
-    """Raises Refused where a parameter is one process's share of it."""
+def not_sharded(leaves: Iterable[Tensor], prefix: str) -> None:
+    """Raises Refused where a parameter is sharded."""
     kind = getattr(getattr(dist, "tensor", None), "DTensor", None)
     for leaf in leaves:
         if kind is not None and isinstance(leaf, kind):
-            raise Refused(f"{say}parameters must be whole tensors, got a DTensor (FSDP2 or tensor parallel)")
+            raise Refused(f"{prefix}parameters must not be sharded, got a DTensor (FSDP2 or tensor parallel)")
 
 
-def reached(val_loss: Tensor, selected: Collection[int], say: str) -> None:
+def reached(val_loss: Tensor, selected: Collection[int], prefix: str) -> None:
     """Raises ValueError where the validation loss reaches no selected parameter: every score would be 0."""
     leaves = Graph(val_loss.grad_fn).leaves.values()
     if not any(id(leaf) in selected for leaf in leaves):
-        raise ValueError(f"{say}val_loss must depend on a selected parameter, got one that reaches none of params")
+        raise ValueError(f"{prefix}val_loss must depend on a selected parameter, got one that reaches none of params")
 
 
-def leaves(found: Iterable[Tensor], say: str) -> None:
-    """Raises Refused where a leaf has a hook, or is one process's share of a parameter."""
+def leaves(found: Iterable[Tensor], prefix: str) -> None:
+    """Raises Refused where a leaf has a gradient hook, or is sharded."""
     found = list(found)
     for leaf in found:
         if leaf._backward_hooks:
-            raise UntracedUse(f"{say}parameters must have no gradient hooks, got one on a {tuple(leaf.shape)}")
-    whole_tensors(found, say)
+            raise UntracedUse(f"{prefix}parameters must have no gradient hooks, got one on a {tuple(leaf.shape)}")
+    not_sharded(found, prefix)
 
 
-def served(graph: Graph, say: str) -> None:
-    """Raises Refused, before anything runs, where a node is one that no method can serve."""
+def supported(graph: Graph, prefix: str) -> None:
+    """Raises Refused, before anything runs, where no method supports a node."""
     for node in graph.nodes:
         name = node.name()
         if "CompiledFunction" in name:
             raise Refused(
-                f"{say}losses must not come from compiled code, whose backward runs once only, got {name} (make them "
-                'under torch.compiler.set_stance("force_eager"))'
+                f"{prefix}losses must not come from compiled code, whose backward runs only once, got {name} (compute "
+                'them under torch.compiler.set_stance("force_eager"))'
             )
         if "SyncBatchNorm" in name:
-            raise Refused(f"{say}the statistics of a norm must be this process's own, got {name}")
+            raise Refused(f"{prefix}normalization statistics must not be synchronized across processes, got {name}")

@@ -1,4 +1,5 @@
-"""Ordinary backwards: the validation gradient, the weighted gradient, and letting a graph go."""
+"""Ordinary backwards: the validation gradient, the weighted gradient, and how gradients come into `.grad`: all of them
+or, where something raises, none."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastrw.engine import guards
+from fastrw.errors import ForThisBatch
 from fastrw.graph import nested
 from fastrw.graph.walk import Graph
 
@@ -15,9 +17,9 @@ from fastrw.graph.walk import Graph
 def gradient(
     loss: Tensor, leaves: Sequence[Tensor], scaling: Tensor | None = None, retain: bool = True
 ) -> list[Tensor | None]:
-    """The dense gradient of a 0-d loss, times `scaling`, by each leaf. Raises Refused where a node runs a backward of
-    its own, or is compiled."""
-    guards.served(Graph(loss.grad_fn), "fastrw.backward: ")
+    """The dense gradient of a 0-d loss, times `scaling`, by each leaf. Raises Refused where a node is compiled, or runs
+    a backward inside its own."""
+    guards.supported(Graph(loss.grad_fn), "fastrw.backward: ")
     seed = torch.ones_like(loss) if scaling is None else scaling.to(loss.dtype).expand(loss.shape)
     with nested.refused():
         found = torch.autograd.grad(loss, leaves, seed, retain_graph=retain, allow_unused=True)
@@ -27,16 +29,58 @@ def gradient(
 def weighted_gradient(
     losses: Tensor, w: Tensor, scaling: Tensor | None, scale: float | Tensor, retain: bool
 ) -> list[tuple[Tensor, Tensor]]:
-    """[(leaf, scale * sum_i w_i grad f_i)], of every leaf that a backward fills."""
+    """[(leaf, scale * sum_i w_i grad f_i)], of every leaf that a backward fills. losses, w: [n]."""
     seed = w.to(losses.dtype) * scale
-    seed = seed if scaling is None else seed * scaling.to(seed.dtype)
-    leaves = list(Graph(losses.grad_fn).leaves.values())
-    found = torch.autograd.grad(losses, leaves, seed, retain_graph=retain, allow_unused=True)
+    return _gradients(losses, seed if scaling is None else seed * scaling.to(seed.dtype), retain)
+
+
+def backward(total: Tensor, none: bool = False, finite: bool = False) -> None:
+    """An ordinary backward of the 0-d loss into `.grad` of every leaf; `none`: all weights are 0, and so is all that is
+    added; `finite`: raises ForThisBatch where a gradient is not finite."""
+    if any(leaf._post_accumulate_grad_hooks for leaf in Graph(total.grad_fn).leaves.values()):
+        return total.backward()
+    # all of them, or an error and none
+    found = {p: torch.zeros_like(p) if none else g for p, g in _gradients(total, torch.ones_like(total))}
+    if finite and not all(bool((g.to_dense() if g.is_sparse else g).isfinite().all()) for g in found.values()):
+        raise ForThisBatch(
+            "fastrw.Reweighter: an example that is not finite must be one of a dimension of the batch, to be left out, "
+            "got one that could not be"
+        )
+    accumulate(found)
+
+
+def _gradients(outputs: Tensor, seed: Tensor, retain: bool = False) -> list[tuple[Tensor, Tensor]]:
+    """(leaf, its gradient) of every leaf that a backward fills."""
+    leaves = list(Graph(outputs.grad_fn).leaves.values())
+    found = torch.autograd.grad(outputs, leaves, seed, retain_graph=retain, allow_unused=True)
     return [(leaf, g) for leaf, g in zip(leaves, found, strict=True) if g is not None]
 
 
+@torch.no_grad()
+def accumulate(gradients: dict[Tensor, Tensor]) -> None:
+    """Add to `.grad`. A new `.grad` has memory of its own, in the layout of its parameter."""
+    taken = set()
+    for p, g in gradients.items():
+        if p.grad is not None:
+            if p.grad.is_sparse and not g.is_sparse:
+                p.grad = p.grad + g
+            else:
+                p.grad.add_(g)
+            continue
+        if g.is_sparse:
+            p.grad = g
+            continue
+        storage = g.untyped_storage()
+        alone = storage.data_ptr() not in taken and storage.nbytes() == g.nbytes
+        taken.add(storage.data_ptr())
+        p.grad = (
+            g.detach() if alone and (g.dtype, g.stride()) == (p.dtype, p.stride()) else torch.empty_like(p).copy_(g)
+        )
+
+
 def free(*losses: Tensor | None) -> None:
-    """Lets go what the nodes below saved, as a backward does: by one of no gradient at all, which computes nothing."""
+    """Frees what the nodes below saved, as a backward does: by a backward of no gradient at all, which computes
+    nothing."""
     for loss in losses:
         if loss is None:
             continue

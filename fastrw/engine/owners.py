@@ -1,87 +1,93 @@
-"""Whose is each element of each gradient? Measured on the graph at hand, to the last bit.
+"""Which example owns each element of each gradient? Measured on the graph at hand, to the last bit.
 
 One backward of sum_k c f_k, then one of sum_k c 2^(d_k + 1) f_k with d_k a digit of k: an element that becomes 2^(d+1)
 times what it was has that digit in its owner; any other mixes examples. Powers of two are exact in every precision, so
-there is no tolerance. No factor is 1, so what a clamping hook lets through unchanged has no owner; c is large, so that
-the hook clamps."""
+there is no tolerance. No factor is 1, so that elements which a clamping hook leaves unchanged get no owner; c is large,
+so that the hook clamps."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from fastrw.graph.walk import Edge, Graph
-from fastrw.nodes.owned import NOBODY, Owned
+from fastrw.nodes.owned import NOBODY, Owned, along
 
 MIXED = None
 
-# dtype -> (log2 c, digits a pass): all that its exponents have room for, beside gradients themselves
+# dtype -> (log2 c, digits per pass): what its exponents have room for, beside the gradients themselves
 _ROOM = {torch.float16: (3, 4), torch.bfloat16: (16, 64), torch.float32: (16, 64), torch.float64: (40, 256)}
 
 
-def measure(graph: Graph, outputs: Sequence[Tensor], n: int, nodes: Sequence[int]):
-    """(nodes whose gradients mix examples, or lie below one; edges whose gradient is 0 everywhere; whether all was
-    finite; edge of all others -> Owned; edge -> gradient of sum_k c f_k). Edges that no gradient reaches are in none.
+class Measured(NamedTuple):
+    """Edges that no gradient reaches are in none."""
 
-    outputs: the losses [n], and perhaps the validation loss, 0-d, which is owner n. nodes: to be looked at, each after
-    all that send to it. Holds one gradient of each edge; what it is compared with is let go at once.
-    """
-    kinds = {m.dtype for i in nodes for m in graph.nodes[i]._input_metadata} | {t.dtype for t in outputs}
-    start, base = next((room for dtype, room in _ROOM.items() if dtype in kinds), _ROOM[torch.float32])
-    owners = [torch.arange(n, device=outputs[0].device), *(torch.full((), n, device=t.device) for t in outputs[1:])]
-    senders = _senders(graph, nodes)
-    ones: dict[Edge, Tensor] = {}
-    finder = _Finder(n, len(outputs) > 1, base, outputs[0].device, ones, senders)
-    with repeatable(outputs[0].device):
-        seeds = [torch.full_like(o, start) for o in owners]
-        _pass(graph, outputs, seeds, nodes, senders, ones.__setitem__)
+    mixed: set[int]  # nodes whose gradients mix examples, or that lie below one
+    zeros: set[Edge]  # edges whose gradient is 0 everywhere
+    reliable: bool  # was every gradient without owners finite?
+    owned: dict[Edge, Owned]  # all other edges
+    gradients: dict[Edge, Tensor]  # edge -> gradient of sum_k c f_k
+
+
+def measure(graph: Graph, outputs: Sequence[Tensor], nodes: Sequence[int]) -> Measured:
+    """outputs: the losses [n], and perhaps the validation loss, 0-d, which is owner n. nodes: each after all that send
+    to it. Holds one gradient of each edge; those that it is compared with are freed at once."""
+    n, device = len(outputs[0]), outputs[0].device
+    dtypes = {m.dtype for i in nodes for m in graph.nodes[i]._input_metadata} | {t.dtype for t in outputs}
+    start, base = next((room for dtype, room in _ROOM.items() if dtype in dtypes), _ROOM[torch.float32])
+    owners = [torch.arange(n, device=device), *(torch.full((), n, device=t.device) for t in outputs[1:])]
+    gradients: dict[Edge, Tensor] = {}
+    finder = _Finder(graph, n, len(outputs) > 1, base, device, gradients)
+    with repeatable(device):
+        _backward(graph, outputs, [torch.full_like(o, start) for o in owners], nodes, gradients.__setitem__)
         place = 1
-        while place <= max(n + len(outputs) - 2, 0) or place == 1:
-            seeds = [start + 1 + o // place % base for o in owners]
-            _pass(graph, outputs, seeds, nodes, senders, partial(finder.look, place))
+        while place <= max(n + len(outputs) - 2, 1):
+            exponents = [start + 1 + o // place % base for o in owners]
+            _backward(graph, outputs, exponents, nodes, partial(finder.add_digit, place))
             place *= base
-    found: dict[Edge, Owned | None] = {}
+    owned: dict[Edge, Owned] = {}
     mixed: set[int] = set()
-    asleep: set[Edge] = set()
-    sound = True  # were owners missed for no other reason than that examples mix?
-    sole: dict[int, int | None] = {}  # node -> whose all its gradients are, where they are one's
+    zeros: set[Edge] = set()
+    reliable = True
+    only: dict[int, int | None] = {}  # node -> the one owner of all its gradients, if there is one
     for edge in ((i, k) for i in nodes for k in range(len(graph.nodes[i]._input_metadata))):
-        if (g := ones.get(edge)) is None:
+        if (g := gradients.get(edge)) is None:
             continue
-        above = senders.get(edge, ())
-        whose = {sole.get(q) for q in above}
-        if len(whose) == 1 and (one := whose.pop()) is not None:  # made of gradients of that one alone
-            owned = finder.all_of(g, one)
-        elif not mixed.isdisjoint(above):  # below one that mixes nothing is asked for
-            owned = MIXED
+        i, above = edge[0], graph.senders.get(edge, ())
+        one = {only.get(q) for q in above}
+        if len(one) == 1 and (owner := one.pop()) is not None:  # computed from gradients of that owner alone
+            found = finder.all_of(g, owner)
+        elif not mixed.isdisjoint(above):
+            found = MIXED
         else:
-            owned = finder.owners(edge)
-        unknown = owned is not MIXED and g.numel() and bool((owned.of == NOBODY).all())
-        if unknown and not bool(g.any()):  # all 0, and no one knows of later
-            asleep.add(edge)
-        elif owned is MIXED or unknown:
-            mixed.add(edge[0])
-            sound = sound and bool(g.isfinite().all())
-        if owned is MIXED or unknown:
-            sole[edge[0]] = None
+            found = finder.owners(edge)
+        unknown = found is not MIXED and g.numel() and bool((found.of == NOBODY).all())
+        if found is MIXED or unknown:
+            only[i] = None
+            if unknown and not bool(g.any()):
+                zeros.add(edge)
+            else:
+                mixed.add(i)
+                reliable = reliable and bool(g.isfinite().all())
             continue
-        found[edge] = owned
-        one = int(owned.of[0]) if g.numel() and owned.complete and bool((owned.of == owned.of[0]).all()) else None
-        sole[edge[0]] = one if sole.get(edge[0], one) == one else None
-    found = {edge: owned for edge, owned in found.items() if edge[0] not in mixed}
-    return mixed, asleep, sound, found, ones
+        owned[edge] = found
+        one = int(found.of[0]) if g.numel() and found.complete and bool((found.of == found.of[0]).all()) else None
+        only[i] = one if only.get(i, one) == one else None
+    owned = {edge: found for edge, found in owned.items() if edge[0] not in mixed}
+    return Measured(mixed, zeros, reliable, owned, gradients)
 
 
 @contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
     """On a GPU, deterministic algorithms where torch has them: sums by atomics differ from one backward to the next,
-    and what differs has no owner (a higher cut then serves, as exactly)."""
+    and elements that differ have no owner (a higher cut is then used, equally exact)."""
     if device.type != "cuda":
         yield
         return
@@ -95,28 +101,21 @@ def repeatable(device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def _senders(graph: Graph, nodes: Sequence[int]) -> dict[Edge, set[int]]:
-    """Edge -> the nodes that send to it."""
-    found: dict[Edge, set[int]] = {}
-    for i in nodes:
-        for node, k in graph.next[i]:
-            if node is not None:
-                found.setdefault((graph.index[node], k), set()).add(i)
-    return found
-
-
-def _pass(
-    graph: Graph, outputs: Sequence[Tensor], exponents: list[Tensor], nodes: Sequence[int], senders, take
-) -> None:
-    """One backward of sum_k 2^exponent_k f_k: take(edge, gradient) as each comes."""
-    looked = set(nodes)
-    sending = {i for (child, _), above in senders.items() if child in looked for i in above}
+def _backward(graph: Graph, outputs: Sequence[Tensor], exponents: list[Tensor], nodes: Sequence[int],
+              take: Callable[[Edge, Tensor], None]) -> None:  # fmt: skip
+    """One backward of sum_k 2^exponent_k f_k: take(edge, gradient) as each arrives."""
+    measured = set(nodes)
+    sending = {i for i in nodes if any(edge is not None and edge[0] in measured for edge in graph.below[i])}
     last = [(i, k) for i in nodes if i not in sending for k in range(len(graph.nodes[i]._input_metadata))]
 
-    def hook(i: int, grads: tuple) -> None:
-        for k, g in enumerate(grads):
+    def take_all(edges: Sequence[Edge], grads: Sequence[Tensor | None]) -> None:
+        for edge, g in zip(edges, grads, strict=True):
             if g is not None:
-                take((i, k), _dense(g))
+                g = g.detach()
+                take(edge, g if g.layout == torch.strided else g.to_dense())
+
+    def hook(i: int, grads: tuple) -> None:
+        take_all([(i, k) for k in range(len(grads))], grads)
 
     handles = [graph.nodes[i].register_prehook(partial(hook, i)) for i in nodes if i in sending]
     seeds = [torch.exp2(e.double()).to(t.dtype) for e, t in zip(exponents, outputs, strict=True)]
@@ -126,38 +125,31 @@ def _pass(
     finally:
         for handle in handles:
             handle.remove()
-    for edge, g in zip(last, found, strict=True):
-        if g is not None:
-            take(edge, _dense(g))
-
-
-def _dense(g: Tensor) -> Tensor:
-    g = g.detach()
-    return g if g.layout == torch.strided else g.to_dense()
+    take_all(last, found)
 
 
 class _Finder:
-    """Digit by digit, the layouts of owners that agree with a gradient. What served for an earlier one is tried first:
-    most lie alike."""
+    """Digit by digit, the layouts of owners that agree with a gradient. Layouts found for earlier gradients are tried
+    first: most are alike. gradients: those of sum_k c f_k, as they arrive."""
 
-    def __init__(self, n: int, validation: bool, base: int, device: torch.device, ones: dict, senders: dict):
-        self.n, self.base = n, base
-        self._count = n + validation
-        self._ones, self._senders = ones, senders
+    def __init__(self, graph: Graph, n: int, validation: bool, base: int, device: torch.device,
+                 gradients: dict[Edge, Tensor]):  # fmt: skip
+        self._n, self._base, self._count = n, base, n + validation
+        self._gradients, self._senders = gradients, graph.senders
         self._digits: dict[tuple[int, int], list[Tensor]] = {}  # (place, length) -> digits by position
-        self._found: dict[Edge, list] = {}  # a digit each: {dimension: digits by position}, or digits by element
+        self._found: dict[Edge, list] = {}  # per digit: {dimension: digits by position}, or digits by element
         self._dense: dict[Edge, bool] = {}
         self._mixed: set[int] = set()
         self._slots = {0}  # how many validation entries there are to n training entries
         self._merged: set[int] = set()
         place = 1
         while place <= self._count:
-            self._know(place, torch.arange(n, device=device) // place % base)
+            self._add_layout(place, torch.arange(n, device=device) // place % base)
             place *= base
 
-    def look(self, place: int, edge: Edge, h: Tensor) -> None:
-        """One digit of an edge's owners, by its gradient h of scaled losses."""
-        g = self._ones.get(edge)
+    def add_digit(self, place: int, edge: Edge, h: Tensor) -> None:
+        """One digit of an edge's owners, from its gradient h of scaled losses."""
+        g = self._gradients.get(edge)
         if g is None or edge[0] in self._mixed:
             return
         if not self._mixed.isdisjoint(self._senders.get(edge, ())):
@@ -178,36 +170,35 @@ class _Finder:
         if dense:
             for dim, length in enumerate(g.shape):
                 for digits in self._digits.get((place, length), ()):
-                    shape = [-1 if d == dim else 1 for d in range(g.ndim)]
-                    if _same(h, g, _power(digits, g).view(shape)):
+                    if _same(h, g, along(_power(digits, g), dim, g.ndim)):
                         return {dim: digits}
         size = g.abs() if g.is_complex() else g
         alive = (size != 0) & size.isfinite()
         ratio = ((h.abs() if h.is_complex() else h) / size).abs().double().log2()
         digit = torch.where(alive, ratio.nan_to_num(-1, -1, -1).round() - 1, 0).long()
-        if bool(((digit < 0) | (digit >= self.base)).any()) or not _same(h, g, _power(digit, g)):
+        if bool(((digit < 0) | (digit >= self._base)).any()) or not _same(h, g, _power(digit, g)):
             return MIXED
         digit = torch.where(alive, digit, NOBODY)
         fits = {}
         for dim in range(g.ndim):
             others = [d for d in range(g.ndim) if d != dim]
             high = digit.amax(others) if others else digit
-            low = torch.where(alive, digit, self.base).amin(others) if others else digit
+            low = torch.where(alive, digit, self._base).amin(others) if others else digit
             if bool(((high == low) | (high == NOBODY)).all()):
                 fits[dim] = high
         if len(fits) == 1:
             (digits,) = fits.values()
             if bool((digits != NOBODY).all()):
-                self._know(place, digits)
+                self._add_layout(place, digits)
         return fits or digit.to(torch.int16)
 
-    def _know(self, place: int, digits: Tensor) -> None:
+    def _add_layout(self, place: int, digits: Tensor) -> None:
         known = self._digits.setdefault((place, len(digits)), [])
         if not any(torch.equal(digits, one) for one in known):
             known.append(digits)
 
     def owners(self, edge: Edge) -> Owned | None:
-        g, passes = self._ones[edge], self._found.get(edge)
+        g, passes = self._gradients[edge], self._found.get(edge)
         if edge[0] in self._mixed or passes is None:
             return MIXED
         if g.numel() == 0:
@@ -224,32 +215,31 @@ class _Finder:
             return self._owned(g, None, table.flatten(), 0)
         if any(bool((of >= self._count).any()) for _, of in fits):
             return MIXED
-        one = torch.cat([of for _, of in fits]).unique()
-        if len(one[one != NOBODY]) == 1:  # all that is known is one's
+        known = torch.cat([of for _, of in fits]).unique()
+        if len(known[known != NOBODY]) == 1:  # all known elements have the same owner
             whole = all(bool((of != NOBODY).all()) for _, of in fits) and bool(g.all())
-            return self.all_of(g, int(one.max())) if whole else Owned(self.n, g.shape, *fits[0], 0, complete=False)
+            return self.all_of(g, int(known.max())) if whole else Owned(self._n, g.shape, *fits[0], 0, complete=False)
         filled = [(dim, found) for dim, of in fits if (found := self._filled(of)) is not None]
-        if len(filled) > 1:  # too sparse to tell
-            dim, (of, each) = filled[0]
-            return Owned(self.n, g.shape, dim, of, each, complete=False)
-        if filled:
-            dim, (of, each) = filled[0]
-            if each and (len(of) - self.n * each) % each == 0:
-                self._slots.add(len(of) // each - self.n)
-            return self._owned(g, dim, of, each)
-        return self._owned(g, *fits[0], 0)
+        if not filled:
+            return self._owned(g, *fits[0], 0)
+        dim, (of, each) = filled[0]
+        if len(filled) > 1:  # too sparse to decide
+            return Owned(self._n, g.shape, dim, of, each, complete=False)
+        if each and len(of) % each == 0:
+            self._slots.add(len(of) // each - self._n)
+        return self._owned(g, dim, of, each)
 
     def _by_element(self, g: Tensor, found: dict[int, Tensor] | Tensor) -> Tensor:
         if isinstance(found, Tensor):
             return found.long()
         dim, digits = next(iter(found.items()))
-        table = digits.view([-1 if d == dim else 1 for d in range(g.ndim)]).expand(g.shape)
+        table = along(digits, dim, g.ndim).expand(g.shape)
         return torch.where((g != 0) & g.isfinite(), table, NOBODY)
 
     def all_of(self, g: Tensor, owner: int) -> Owned:
-        """All of g is one's."""
+        """All of g belongs to one owner."""
         of = torch.full((len(g) if g.ndim else 1,), owner, device=g.device)
-        return Owned(self.n, g.shape, 0 if g.ndim else None, of, self._each(of), complete=True)
+        return Owned(self._n, g.shape, 0 if g.ndim else None, of, self._each(of), complete=True)
 
     def _owned(self, g: Tensor, dim: int | None, of: Tensor, each: int) -> Owned:
         if dim == 0 and each:
@@ -257,51 +247,47 @@ class _Finder:
             for length in g.shape[1:-1]:
                 size *= length
                 self._merged.add(size)
-        return Owned(self.n, g.shape, dim, of.to(g.device), each, complete=not bool((of == NOBODY).any()))
+        return Owned(self._n, g.shape, dim, of.to(g.device), each, complete=not bool((of == NOBODY).any()))
 
     def _filled(self, of: Tensor) -> tuple[Tensor, int] | None:
-        """`of` without gaps, and `each`: where one layout alone, and no other, agrees with all that is known."""
+        """`of` without gaps, and `each`: where exactly one layout agrees with all that is known."""
         known = of != NOBODY
         if bool(known.all()):
             return of, self._each(of)
-        if len(of[known].unique()) < 2:  # one, or none, tells of no order
+        if len(of[known].unique()) < 2:  # the order is unknown
             return None
-        position = torch.arange(len(of), device=of.device)
-        fits: dict[tuple, Tensor] = {}
-        for slots in sorted(self._slots):
-            if len(of) % (self.n + slots):
-                continue
-            per = len(of) // (self.n + slots)
-            for inner in (d for d in range(1, per + 1) if per % d == 0):
-                one = (position // inner % (self.n + slots)).clamp(max=self.n)
-                if bool((one == of)[known].all()):
-                    fits[tuple(one.tolist())] = one
-        if self._count > self.n:  # the validation has what the training examples leave
-            for per in range(1, (len(of) - 1) // self.n + 1):
-                one = (position // per).clamp(max=self.n)
-                if bool((one == of)[known].all()):
-                    fits[tuple(one.tolist())] = one
-        if (
-            len(fits) > 1 and len(of) in self._merged
-        ):  # examples and positions, seen apart before, are one dimension here
+        fits = {tuple(one.tolist()): one for one in self._layouts(of) if bool((one == of)[known].all())}
+        if len(fits) > 1 and len(of) in self._merged:  # examples and positions, separate before, are one dimension here
             fits = {key: one for key, one in fits.items() if self._each(one)}
         if len(fits) != 1:
             return None
         (one,) = fits.values()
         return one, self._each(one)
 
+    def _layouts(self, like: Tensor) -> Iterator[Tensor]:
+        """The owners [L] in every regular order."""
+        position, n = torch.arange(len(like), device=like.device), self._n
+        for slots in sorted(self._slots):
+            if len(like) % (n + slots) == 0:
+                per = len(like) // (n + slots)
+                for inner in (d for d in range(1, per + 1) if per % d == 0):
+                    yield (position // inner % (n + slots)).clamp(max=n)
+        if self._count > n:  # the validation loss has what the training examples leave
+            for per in range(1, (len(like) - 1) // n + 1):
+                yield (position // per).clamp(max=n)
+
     def _each(self, of: Tensor) -> int:
         """See Owned."""
-        count = int((of < self.n).sum())
-        if count == 0 or count % self.n:
+        count = int((of < self._n).sum())
+        if count == 0 or count % self._n:
             return 0
-        each = count // self.n
-        order = torch.arange(self.n, device=of.device).repeat_interleave(each)
+        each = count // self._n
+        order = torch.arange(self._n, device=of.device).repeat_interleave(each)
         return each if torch.equal(of[:count], order) else 0
 
 
 def _number(digits: list[tuple[int, Tensor]]) -> Tensor:
-    """The owners that have these digits, by place; NOBODY where one is missing."""
+    """The owners with these (place, digit) pairs; NOBODY where a digit is missing."""
     total = sum(place * d for place, d in digits)
     missing = torch.stack([d == NOBODY for _, d in digits]).any(0)
     return torch.where(missing, NOBODY, total)
@@ -313,7 +299,7 @@ def _power(digits: Tensor, g: Tensor) -> Tensor:
 
 
 def _same(h: Tensor, g: Tensor, factor: Tensor) -> bool:
-    """h == g * factor, bit for bit; but for what is not finite, and what is so small that scaling rounds it."""
+    """h == g * factor, bit for bit; except what is not finite, and what is so small that scaling rounds it."""
     product = g * factor
     if torch.equal(h, product):
         return True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fastrw.engine.cut import Cut
@@ -14,8 +14,8 @@ from fastrw.nodes.base import Use
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the gradient of an input of a use goes: to the leaf of node `leaf`, whose transpose it may be, or through
-    the edge `edge` of the parameter side."""
+    """Where the gradient of an input of a use goes: to the leaf of node `leaf` (transposed or not), or, where `leaf` is
+    None, through the edge `edge` to parameters from which the input is derived."""
 
     leaf: int | None
     transposed: bool
@@ -30,52 +30,49 @@ class Site:
     name: str  # of the node's type
     parameters: str  # the names of the leaves below
     sources: dict[int, Source]  # input -> where its gradient goes
-    scored: dict[int, Source]  # those that scores go by
-    lowest: bool
-    alone: bool  # no other use has a part in the V of what is scored
+    scored: dict[int, Source]  # the sources that contribute to scores
+    lowest: bool  # does no other use lie below?
+    shared: bool  # do other uses contribute to the V of its scored sources?
 
 
 @dataclass(slots=True, eq=False)
 class Plan:
     cut: Cut
     sites: tuple[Site, ...]
+    selected: frozenset[int]  # nodes of the leaves that scores use
     under: dict[int, set[Edge]]  # leaf -> the edges of sources that it lies below
-    wanted: frozenset[Edge]  # the edges whose tangents scores go by
+    wanted: frozenset[Edge]  # the edges whose tangents scores need
     content: tuple = ()
-    keeps: bool = True  # nodes are called by hand: the backward must not free what they saved
+    calls_nodes: bool = True  # nodes are called directly: the backward must not free what they saved
     checkpointed: bool = False  # see graph.saved.once
     mixed_by: str | None = None  # the operation below the cut that mixes the batch dimension
-    scores_mixed_by: str | None = None  # the same, on the way to what scores go by
+    scores_mixed_by: str | None = None  # the same, of operations that the scores depend on
 
 
-def plan_of(graph: Graph, cut: Cut, selected: Collection[int], names: Mapping[int, str]) -> Plan:
-    """selected: nodes of the leaves that scores go by; names: id of a leaf -> its name."""
+def plan_of(graph: Graph, cut: Cut, selected: frozenset[int], names: Mapping[int, str]) -> Plan:
+    """selected: nodes of the leaves that scores use; names: id of a leaf -> its name."""
     leaves = graph.leaves
-    sources = []
-    for use in cut.uses:
-        below = graph.next[use.node]
-        sources.append({j: _source(graph, leaves, graph.index[below[j][0]], below[j][1]) for j in use.below})
+    sources = [{j: _source(graph, *graph.below[use.node][j]) for j in use.below} for use in cut.uses]
     every = [source for found in sources for source in found.values()]
     under = _under(graph, {source.edge for source in every if source.leaf is None})
-    counts = Counter(source.leaf for source in every if source.leaf is not None)
+    counts = Counter(source.leaf for source in every)
 
-    def scored(source: Source) -> bool:
+    def leaves_of(source: Source) -> list[int]:
         if source.leaf is not None:
-            return source.leaf in selected
-        return any(leaf in selected and source.edge in edges for leaf, edges in under.items())
+            return [source.leaf]
+        return [leaf for leaf, edges in under.items() if source.edge in edges]
 
     sites = []
     for use, found in zip(cut.uses, sources, strict=True):
-        mine = {j: source for j, source in found.items() if scored(source)}
-        alone = all(counts[source.leaf] == 1 and source.leaf not in under for source in mine.values())
-        told: dict[int, None] = {}
-        for source in found.values():
-            through = [leaf for leaf, edges in under.items() if source.edge in edges]
-            told |= dict.fromkeys(through if source.leaf is None else [source.leaf])
-        words = " ".join(names.get(id(leaves[i])) or str(list(leaves[i].shape)) for i in told)
-        sites.append(Site(use, graph.nodes[use.node].name(), words, found, mine, use.node in cut.lowest, alone))
+        scored = {j: source for j, source in found.items() if not selected.isdisjoint(leaves_of(source))}
+        shared = any(counts[source.leaf] > 1 or source.leaf in under or source.leaf is None
+                     for source in scored.values())  # fmt: skip
+        below = dict.fromkeys(leaf for source in found.values() for leaf in leaves_of(source))
+        parameters = " ".join(names.get(id(leaves[i])) or str(list(leaves[i].shape)) for i in below)
+        name = graph.nodes[use.node].name()
+        sites.append(Site(use, name, parameters, found, scored, use.node in cut.lowest, shared))
     wanted = frozenset(source.edge for site in sites for source in site.scored.values() if source.leaf is None)
-    return Plan(cut, tuple(sites), under, wanted)
+    return Plan(cut, tuple(sites), selected, under, wanted)
 
 
 def _under(graph: Graph, edges: set[Edge]) -> dict[int, set[Edge]]:
@@ -87,23 +84,21 @@ def _under(graph: Graph, edges: set[Edge]) -> dict[int, set[Edge]]:
             i = stack.pop()
             if i in graph.leaves:
                 found.setdefault(i, set()).add(edge)
-            for child, _ in graph.next[i]:
-                if child is not None and (c := graph.index[child]) not in seen:
-                    seen.add(c)
-                    stack.append(c)
+            for child in graph.below[i]:
+                if child is not None and child[0] not in seen:
+                    seen.add(child[0])
+                    stack.append(child[0])
     return found
 
 
-def _source(graph: Graph, leaves: dict, i: int, k: int) -> Source:
+def _source(graph: Graph, i: int, k: int) -> Source:
     """Through transposes and casts, which V and gradients follow without a sweep."""
     edge, transposed = (i, k), False
-    while i not in leaves:
+    while i not in graph.leaves:
         transposes = views.of_parameter(graph.nodes[i])
-        if transposes is None:
+        below = graph.below[i]
+        if transposes is None or below[0] is None or any(below[1:]):
             return Source(None, False, edge)
         transposed ^= transposes
-        (child, k), *others = graph.next[i]
-        if child is None or any(node is not None for node, _ in others):
-            return Source(None, False, edge)
-        i = graph.index[child]
+        i = below[0][0]
     return Source(i, transposed, edge)

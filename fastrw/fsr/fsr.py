@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
-from fastrw.engine.accumulate import backward
+from fastrw.engine.ordinary import backward
 from fastrw.fsr import checks
 from fastrw.fsr.dictionary import ProxyDictionary
 from fastrw.fsr.indexed import Indexed, examples, labels_of

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from fastrw.api.evaluate import evaluate
 from fastrw.api.problem import Problem
-from fastrw.engine.whole import RELATIVE, coarsest
+from fastrw.engine.per_example import RELATIVE, coarsest
 from fastrw.fsr.lookahead import Lookahead
 from fastrw.graph.walk import dtypes
 from fastrw.nodes.base import wide

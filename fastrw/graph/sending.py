@@ -1,4 +1,4 @@
-"""Nodes called by hand: what one sends to its inputs, and whether a hook changes it on the way."""
+"""Direct calls of nodes: what a node sends to its inputs, and whether a hook changes it on the way."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from fastrw.graph.saved import is_custom
-from fastrw.graph.walk import Graph
+from fastrw.graph.walk import Edge, Graph
 
 
 def send(node: Node, grads: Sequence[Tensor | None]) -> Iterator[tuple[int, Tensor]]:
     """(input, gradient) for each input of the operation that gradients of its outputs (None: 0) reach; shaped and cast
-    as the engine does. Not within a backward: there a node sends only what that backward asks for."""
+    as the engine does. Impossible during a backward: then a node sends only what that backward needs."""
     assert torch._C._current_graph_task_id() == -1
     filled = [
         torch.zeros(m.shape, dtype=m.dtype, device=m.device) if g is None else g
@@ -30,12 +30,12 @@ def send(node: Node, grads: Sequence[Tensor | None]) -> Iterator[tuple[int, Tens
             yield j, g if g.dtype == m.dtype else g.to(m.dtype)
 
 
-def changed_on_the_way(graph: Graph, found: dict[tuple[int, int], Tensor], nodes: Sequence[int]) -> str | None:
-    """The name of the first of `nodes` (each after all that send to it) whose gradient is not what they send: a hook
-    has changed it. found: edge -> the gradient that a backward gave."""
-    got: dict[tuple[int, int], Tensor] = {}
-    terms: dict[tuple[int, int], Tensor] = {}  # the norms of what is summed: it may cancel
-    for i in nodes:
+def changed_on_the_way(graph: Graph, found: dict[Edge, Tensor]) -> str | None:
+    """The name of the first node that leads to a leaf and whose gradient differs from the sum of what is sent to it: a
+    hook has changed it. found: edge -> the gradient in a backward."""
+    got: dict[Edge, Tensor] = {}
+    terms: dict[Edge, Tensor] = {}  # the sum of the norms of the terms: they may cancel
+    for i in graph.inner:
         node = graph.nodes[i]
         grads = [found.get((i, k)) for k in range(len(node._input_metadata))]
         for k, g in enumerate(grads):
@@ -45,8 +45,7 @@ def changed_on_the_way(graph: Graph, found: dict[tuple[int, int], Tensor], nodes
         if all(g is None for g in grads):
             continue
         for j, g in send(node, grads):
-            child, k = graph.next[i][j]
-            edge = graph.index[child], k
+            edge = graph.below[i][j]
             if edge in found:
                 if edge in got:
                     terms[edge] = terms.get(edge, _norm(got[edge])) + _norm(g)
@@ -60,7 +59,7 @@ def _norm(g: Tensor) -> Tensor:
 
 
 def _alike(g: Tensor, sent: Tensor, terms: Tensor | None) -> bool:
-    """terms: the sum of the norms of what was summed, where it was more than one."""
+    """terms: the sum of the norms of the terms that were added, if more than one."""
     if g.layout == sent.layout == torch.strided and torch.equal(g, sent):
         return True
     g, sent = (t.to_dense() if t.layout != torch.strided else t for t in (g, sent))

@@ -1,8 +1,8 @@
-"""One walk of the graph that autograd would run: nodes, edges, leaves, and what two graphs of one making have in
-common."""
+"""One walk of the graph that autograd would run: nodes, edges, leaves, and what graphs of the same structure share."""
 
 from __future__ import annotations
 
+from collections import Counter
 from functools import cached_property
 
 import torch
@@ -29,7 +29,7 @@ class Graph:
             self.add(root)
 
     def add(self, root: Node) -> bool:
-        """Goes on below another root. Returns whether that meets an operation that was known."""
+        """Continue below another root. Returns whether that reaches an operation that was already known."""
         index, nodes = self.index, self.nodes
         known = len(nodes)
         self.roots.append(root)
@@ -55,14 +55,14 @@ class Graph:
         return met
 
     def first(self, count: int) -> Graph:
-        """Of the first root alone, which has so many nodes."""
+        """The graph of the first root alone, which has `count` nodes."""
         found = Graph()
         found.nodes, found.next, found.roots = self.nodes[:count], self.next[:count], self.roots[:1]
         found.index = dict(zip(found.nodes, range(count), strict=True))
         return found
 
     def skeleton(self) -> tuple:
-        """What two graphs of one structure share: types, edges, shapes. Cheap: it is asked for at every call."""
+        """What two graphs of one structure share: types, edges, shapes. Cheap: it is computed at every call."""
         index = self.index
         return (
             tuple([type(node) for node in self.nodes]),
@@ -70,31 +70,45 @@ class Graph:
             tuple([tuple(m.shape) for node in self.nodes for m in node._input_metadata]),
         )
 
-    @property
-    def below(self) -> list[list[Edge | None]]:
-        """`next`, in numbers."""
+    @cached_property
+    def below(self) -> list[tuple[Edge | None, ...]]:
+        """`next`, in numbers of nodes."""
         index = self.index
-        return [[None if node is None else (index[node], k) for node, k in edges] for edges in self.next]
+        return [tuple([None if node is None else (index[node], k) for node, k in edges]) for edges in self.next]
+
+    @cached_property
+    def senders(self) -> dict[Edge, set[int]]:
+        """Edge -> the nodes that send a gradient along it."""
+        found: dict[Edge, set[int]] = {}
+        for i, edges in enumerate(self.below):
+            for edge in edges:
+                if edge is not None:
+                    found.setdefault(edge, set()).add(i)
+        return found
 
     @cached_property
     def leaves(self) -> dict[int, Tensor]:
         """Node -> the leaf whose `.grad` a plain backward would fill there."""
         return {i: node.variable for i, node in enumerate(self.nodes) if type(node) is Leaf}
 
-    def order(self) -> list[int]:
+    @cached_property
+    def inner(self) -> list[int]:
+        """The nodes that lead to a leaf, without the leaves, each after all that send to it."""
+        order, leads = self._order(), set(self.leaves)
+        for i in reversed(order):
+            if any(edge is not None and edge[0] in leads for edge in self.below[i]):
+                leads.add(i)
+        return [i for i in order if i in leads and i not in self.leaves]
+
+    def _order(self) -> list[int]:
         """Every node after all that send to it."""
-        below = self.below
-        waiting = [0] * len(self.nodes)
-        for edges in below:
-            for edge in edges:
-                if edge is not None:
-                    waiting[edge[0]] += 1
-        ready = [i for i, count in enumerate(waiting) if not count]
+        waiting = Counter(edge[0] for edges in self.below for edge in edges if edge is not None)
+        ready = [i for i in range(len(self.nodes)) if not waiting[i]]
         found = []
         while ready:
             i = ready.pop()
             found.append(i)
-            for edge in below[i]:
+            for edge in self.below[i]:
                 if edge is not None:
                     waiting[edge[0]] -= 1
                     if not waiting[edge[0]]:
@@ -108,7 +122,7 @@ def shape_of(node: Node, k: int = 0) -> torch.Size:
 
 
 def dtypes(*outputs: Tensor) -> set[torch.dtype]:
-    """The dtypes of every gradient that a backward of `outputs` passes on: autocast inside a forward shows here, where
-    the dtypes of parameters and losses do not tell of it."""
+    """The dtypes of all gradients in a backward of `outputs`. Autocast inside a forward shows here, but not in the
+    dtypes of parameters and losses."""
     graph = Graph(*(t.grad_fn for t in outputs if t.grad_fn is not None))
     return {t.dtype for t in outputs} | {m.dtype for node in graph.nodes for m in node._input_metadata}

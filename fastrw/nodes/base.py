@@ -54,7 +54,7 @@ class Part:
     """
 
     masks = True
-    by_hand = False  # does it call its node, which is possible outside a backward only?
+    calls_node = False  # does it call its node, which is impossible during a backward?
     waiting: tuple | None = None  # operands that `alone` left to `gram_scores`
     form = "project"
     backend = "torch"  # that computed the last product

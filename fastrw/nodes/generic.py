@@ -25,7 +25,7 @@ class Generic(Part):
     """gs: output of the node's operation -> its gradient; tangent: {input: tangent} -> {output: tangent}."""
 
     masks = False
-    by_hand = True
+    calls_node = True
     form = "generic"
 
     def why(self) -> str:

@@ -94,20 +94,25 @@ class Owned:
 
     def weigh(self, g: Tensor, w: Tensor) -> Tensor:
         """g times the weights [n] of the training examples: 0, whatever g holds, where the weight is 0 and where the
-        owner is no training example."""
+        owner is not a training example."""
         return self._times(g, _spread(w.to(g.real.dtype if g.is_complex() else g.dtype), self.of))
 
     def validating(self, g: Tensor) -> Tensor:
         """g where the validation loss owns it, else 0."""
-        return self._times(g, (self.of == self.n).to(g.real.dtype if g.is_complex() else g.dtype))
+        return self.only(g, self.n)
 
     def only(self, g: Tensor, i: int) -> Tensor:
-        """g where training example i owns it, else 0."""
+        """g where owner i has it, else 0."""
         return self._times(g, (self.of == i).to(g.real.dtype if g.is_complex() else g.dtype))
 
     def _times(self, g: Tensor, w: Tensor) -> Tensor:
-        w = w.view(g.shape if self.dim is None else [-1 if d == self.dim else 1 for d in range(g.ndim)])
+        w = w.view(g.shape) if self.dim is None else along(w, self.dim, g.ndim)
         return torch.where(w == 0, 0, g * w)
+
+
+def along(x: Tensor, dim: int, ndim: int) -> Tensor:
+    """x [L] as a tensor of `ndim` dimensions, of size 1 in all but `dim`."""
+    return x.view([-1 if d == dim else 1 for d in range(ndim)])
 
 
 def _spread(w: Tensor, of: Tensor) -> Tensor:

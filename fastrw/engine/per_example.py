@@ -1,0 +1,142 @@
+"""Scores by autograd alone, slow and general; and the check of all others against the gradient of one example."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from fastrw.engine.request import Request
+from fastrw.errors import Refused
+from fastrw.graph.walk import Graph
+from fastrw.nodes.base import wide
+from fastrw.nodes.generic import product
+
+if TYPE_CHECKING:
+    from fastrw.engine.step import PassResult
+
+# Relative limits on differences: a wrong rule errs by far more; rounding by far less.
+RELATIVE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
+# Sums of products are rounded at the scale of the factors, |grad f_i| |V|, however small the sum: so many eps of them.
+ROUNDINGS = {torch.float64: 64, torch.float32: 64, torch.float16: 4, torch.bfloat16: 4}
+
+Directions = Sequence[tuple[Tensor, Tensor]]  # (leaf, V)
+
+
+def coarsest(kinds: set[torch.dtype]) -> torch.dtype:
+    """The dtype that limits the accuracy of numbers that pass through these."""
+    return max(kinds & {*RELATIVE}, key=list(RELATIVE).index, default=torch.float32)
+
+
+def per_example(losses: Tensor, V: Directions) -> Tensor:
+    """[n]: s_i = <V, grad f_i>, one backward per example. Source: Ren et al. 2018, Eq. 7 at epsilon = 0."""
+    zero = wide(losses.detach()).new_zeros(())
+    return torch.stack([sum(_dots(_gradient(losses, i, V), V), zero) for i in range(len(losses))])
+
+
+def double_backward(losses: Tensor, V: Directions) -> Tensor:
+    """[n]: Algorithm 1 of Ren et al. 2018, through a backward that is itself differentiated. With theta_hat = theta -
+    sum_i epsilon_i grad f_i, s = -d f^v(theta_hat) / d epsilon = d <sum_i epsilon_i grad f_i, V> / d epsilon.
+
+    Raises Refused where a backward has no derivative.
+    """
+    epsilon = torch.zeros_like(losses, requires_grad=True)
+    try:
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+            leaves = [leaf for leaf, _ in V]
+            grads = torch.autograd.grad(losses, leaves, epsilon, create_graph=True, allow_unused=True)
+            dots = [dot for dot in _dots(grads, V) if dot.requires_grad]
+        (s,) = torch.autograd.grad(dots, epsilon, allow_unused=True) if dots else (None,)
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "second time" in str(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise Refused(f"fastrw.double_backward: the backward must be differentiable, got {reason}") from error
+    return wide(losses.detach().new_zeros(len(losses)) if s is None else s)
+
+
+METHODS = {"double_backward": double_backward, "per_example": per_example}
+
+
+def check(graph: Graph, request: Request, V: Mapping[int, Tensor] | None, selected: Sequence[int], found: PassResult,
+          assembled: bool) -> bool:  # fmt: skip
+    """Raises Refused where a score is not that of its example's own gradient or, if `assembled`, where the weighted
+    gradient is not that of the weights. The graph must not be freed. V: leaf's node -> direction; None: the gradient
+    of val_loss. selected: nodes of leaves.
+
+    Returns whether this batch can show an error: one whose numbers are not finite, or all 0, cannot.
+    """
+    leaves = graph.leaves
+    scaling = 1.0 if request.scaling is None else float(request.scaling)
+    if V is None and selected:
+        seed = torch.full_like(request.val_loss, scaling)
+        wanted = [leaves[i] for i in selected]
+        grads = torch.autograd.grad(request.val_loss, wanted, seed, retain_graph=True, allow_unused=True)
+        V = {i: g for i, g in zip(selected, grads, strict=True) if g is not None}
+    kind = coarsest({request.losses.dtype} | {m.dtype for node in graph.nodes for m in node._input_metadata})
+    directions = [(leaves[i], v) for i, v in (V or {}).items()]
+    truth = check_scores(request.losses, directions, found.scores, kind, scaling)
+    if truth is None:
+        return False
+    if assembled:  # <sum_i w_i grad f_i, V> = sum_i w_i s_i
+        expected = torch.where(found.weights == 0, 0, found.weights * found.scores).sum() * request.scale
+        got, noise = _dot([(g, V[leaf]) for leaf, g in found.gradients.items() if leaf in V], expected, scaling)
+        if not _agree(got, expected, noise, kind):
+            raise Refused(
+                "fastrw.engine: the gradient must be that of the weighted losses, got a product with the validation "
+                f"gradient of {got.item():.6g} where weights and scores give {expected.item():.6g}"
+            )
+    return bool(truth != 0)
+
+
+def check_scores(losses: Tensor, V: Directions, scores: Tensor, kind: torch.dtype, scaling: float = 1.0
+                 ) -> Tensor | None:  # fmt: skip
+    """The largest score, by the gradient of its example alone; None where no finite one exists. Raises Refused where
+    the two differ by more than `kind` explains. scaling: the factor on the losses, and in V."""
+    finite = (losses.detach().isfinite() & scores.isfinite()).nonzero().flatten()
+    if not len(finite) or not V:
+        return None
+    i = int(finite[scores[finite].abs().argmax()])  # the largest one is the most informative
+    grads = _gradient(losses, i, V, scaling)
+    pairs = [(g, v) for g, (_, v) in zip(grads, V, strict=True) if g is not None]
+    truth, noise = _dot(pairs, wide(losses.detach()), scaling)
+    if not bool(truth.isfinite()):
+        return None
+    if not _agree(scores[i], truth, noise, kind):
+        raise Refused(
+            f"fastrw.engine: scores must equal one gradient per example, got {scores[i].item():.6g} where example {i} "
+            f"has {truth.item():.6g}"
+        )
+    return truth
+
+
+def _gradient(losses: Tensor, i: int, V: Directions, scaling: float = 1.0) -> Sequence[Tensor | None]:
+    """grad f_i, times `scaling`, by each leaf of V."""
+    seed = torch.zeros_like(losses)
+    seed[i] = scaling
+    return torch.autograd.grad(losses, [leaf for leaf, _ in V], seed, retain_graph=True, allow_unused=True)
+
+
+def _dots(grads: Sequence[Tensor | None], V: Directions) -> list[Tensor]:
+    """<gradient, V> for each leaf that has a gradient."""
+    return [product(g, v).sum() for g, (_, v) in zip(grads, V, strict=True) if g is not None]
+
+
+def _dot(pairs: Sequence[tuple[Tensor, Tensor]], like: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+    """Without the scaling of both sides: the sum of <g, v> over the pairs; and |g| |v|, of all g and of all v, the
+    scale at which its terms are rounded."""
+    zero = like.new_zeros(())
+    pairs = [tuple(t.to_dense() if t.layout != torch.strided else t for t in pair) for pair in pairs]
+    dot = sum((product(g, v).sum() for g, v in pairs), zero)
+    sides = [[wide(torch.linalg.vector_norm(t)) for t in side] for side in zip(*pairs, strict=True)]
+    norms = [torch.stack(side).norm() for side in sides]
+    return dot / scaling**2, (norms[0] * norms[1] if norms else zero) / scaling**2
+
+
+def _agree(found: Tensor, truth: Tensor, noise: Tensor, kind: torch.dtype) -> bool:
+    """Is the difference one that rounding in `kind` explains?"""
+    limit = RELATIVE[kind] * truth.abs() + ROUNDINGS[kind] * torch.finfo(kind).eps * noise
+    return bool((found - truth).abs() <= limit)

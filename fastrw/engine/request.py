@@ -1,0 +1,56 @@
+"""What the engine is given in a call, and what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from fastrw.engine.report import UseReport
+from fastrw.nodes.base import Products
+
+METHODS = ("layerwise", "tangent", "double_backward", "per_example")
+
+
+@dataclass
+class Request:
+    """What is to be computed from the graph of `losses` [n]."""
+
+    losses: Tensor
+    val_loss: Tensor | None
+    selected: Collection[int] | None  # ids of the leaves that scores use; None: all parameters, or all leaves if none
+    normalize: Callable[[Tensor], Tensor]
+    products: Products = field(default_factory=Products)
+    # the factor on losses in a backward, so that float16 gradients do not underflow
+    scaling: Tensor | None = None
+    scale: float | Tensor = 1.0  # the factor on the weighted gradient
+    # The weighted gradient comes from "assembled": the same backward as the scores; "backward": a second one, which
+    # takes less memory; "auto": assembled, unless the graph is checkpointed. None: it is not computed.
+    update: str | None = "assembled"
+    retain: bool = False  # leave the graph as it is
+    free: bool = False  # free what the graph saved: the caller still holds the graph
+    must_reach: bool = False  # refuse a validation loss that depends on nothing selected
+    recheck: bool = True  # check again at the 2nd, 4th, 8th ... call
+    V: dict[int, Tensor] | None = None  # id of a leaf -> direction; None: the gradient of val_loss
+    names: Mapping[int, str] = field(default_factory=dict)  # id of a leaf -> its name in reports
+    model: Any = None  # the owner of the graph, if known
+    prefix: str = "fastrw.backward: "  # of error texts
+
+    def unscaled(self, product: Tensor) -> Tensor:
+        """A product of two scaled gradients, without the factors."""
+        return product if self.scaling is None else product / self.scaling / self.scaling
+
+
+@dataclass
+class Result:
+    scores: Tensor  # [n]
+    weights: Tensor  # [n]
+    gradients: list[tuple[Tensor, Tensor]]  # (leaf, sum_i w_i grad f_i), unless update is None
+    method: str
+    assembled: bool = False  # does the weighted gradient come from the backward of the scores?
+    refused: dict[str, str] = field(default_factory=dict)  # method -> reason
+    account: Callable[[], tuple[UseReport, ...]] = tuple  # the form and backend of each use
+    checked: bool = False  # was a score compared with its example's own gradient in this call?
+    trusted: bool = True  # was it compared, now or earlier, on a batch that can show an error?
