@@ -144,10 +144,10 @@ def select(modules: dict[str, nn.Module], params: Any, prefix: str) -> dict[str,
     """The selected parameters by name: None all that require grad, "last" those of the last layer (in the order of
     `model.modules()`) that has any, names with wildcards, or parameters of the model."""
     named: dict[int, tuple[str, nn.Parameter]] = {}  # a shared parameter goes by its first name
-    for prefix, module in modules.items():
+    for path, module in modules.items():
         for name, p in module._parameters.items():
             if p is not None:
-                named.setdefault(id(p), (f"{prefix}.{name}" if prefix else name, p))
+                named.setdefault(id(p), (f"{path}.{name}" if path else name, p))
     every = dict(named.values())
     if params is None or params == "last":
         chosen = {k: p for k, p in every.items() if p.requires_grad}

@@ -1,4 +1,4 @@
-"""The one schedule: cut the graph, find owners, send gradients down and tangents up, weigh, update.
+"""The algorithm: find owners, cut the graph, send gradients down and tangents up, compute weights, update.
 
-May import nodes, graph, ops and errors; it names no type of node and knows no model. Nothing in nodes, graph or ops may
-import it."""
+May import nodes, graph, ops, learned and errors; it names no node type and knows no model. Nothing in nodes, graph or
+ops may import it."""

@@ -98,7 +98,7 @@ def _cut(graph: Graph, measured: owners.Measured, views_of_leaves: set[int]) -> 
         reusable = reusable and all(o.complete for o in mine.values())
         to = {j: owned[e] for j, e in enumerate(below[i]) if e is not None and e[0] in separable and e in owned}
         if to and mine:  # a node whose gradients are 0 sends nothing
-            if routes.by_values(node, mine, to, below[i]):
+            if routes.by_values(node, mine, to):
                 reusable = False
             elif i not in sends and routes.content(node, to):
                 content.append(i)

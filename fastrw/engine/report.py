@@ -1,4 +1,4 @@
-"""What a call gave and did: which method served, which form and backend each use took, and why the others did not."""
+"""What a call found and did: the method, the form and backend of each use, and why other methods were refused."""
 
 import sys
 from collections.abc import Callable
@@ -11,25 +11,25 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class UseReport:
-    """One place where a parameter meets the batch."""
+    """One use of parameters: an operation that combines them with the batch."""
 
     op: str  # the node of the autograd graph
     name: str  # the parameters in it, by name
     rows: int  # elements of the output divided by its last dimension
-    form: str  # "gram" | "project" | "instance" | "gather" | "generic" | "once an example"
-    backend: str  # who computed its score: "cpp", "triton", "cuda", "reference" or "torch"
+    form: str  # "gram" | "project" | "instance" | "gather" | "generic" | "once per example"
+    backend: str  # of its score: "cpp", "triton", "cuda", "reference" or "torch"
     why: str
 
 
 @dataclass(frozen=True)
 class Report:
-    """The account of one call. Tensors stay on their device; nothing here forces a synchronisation."""
+    """What one call did. Tensors stay on their device; nothing here forces a synchronisation."""
 
     method: str
     scores: Tensor  # [n] raw s_i, not finite where an example's loss or gradient is not
     losses: Tensor  # [n] f_i, detached
     refused: dict[str, str] = field(default_factory=dict)  # method -> reason, in the order tried
-    uses: tuple[UseReport, ...] = ()  # empty where the method does not go use by use
+    uses: tuple[UseReport, ...] = ()  # empty for methods that do not work use by use
 
     @property
     def nonfinite(self) -> Tensor:
@@ -51,7 +51,8 @@ class Report:
 
 @dataclass
 class Step:
-    """What `Reweighter.backward` found. Tensors stay on their device; nothing here waits for one unless said."""
+    """The result of `Reweighter.backward` or `fastrw.backward`. Tensors stay on their device; nothing here waits for a
+    GPU."""
 
     weights: Tensor  # [n] w_i
     losses: Tensor  # [n] f_i
@@ -61,22 +62,22 @@ class Step:
     update: str  # "assembled" or "backward"
     refused: dict[str, str] = field(default_factory=dict)  # method -> reason, in the order tried
     account: Callable[[], tuple[UseReport, ...]] = tuple
-    timeline: list[tuple[str, float]] | None = None  # (phase, seconds), where it was asked for
+    timeline: list[tuple[str, float]] | None = None  # (phase, seconds), on request
 
     @cached_property
     def uses(self) -> tuple[UseReport, ...]:
-        """How each use was served; empty where the method does not go use by use."""
+        """The form and backend of each use; empty for methods that do not work use by use."""
         return self.account()
 
     @property
     def nonfinite(self) -> Tensor:
-        """0-d integer tensor: how many examples have a score that is not finite: weight 0, nothing added."""
+        """0-d integer tensor: how many examples have a score that is not finite; they get weight 0 and add nothing."""
         return (~(self.losses if self.scores is None else self.scores).isfinite()).sum()
 
     @property
     def peak_memory(self) -> int:
-        """Bytes: the most that torch had allocated on the losses' GPU so far; on a CPU, the most that the process had
-        resident so far."""
+        """Bytes: the peak of torch's allocations on the GPU of the losses so far; on a CPU, the peak resident memory of
+        the process."""
         if self.losses.is_cuda:
             return torch.cuda.max_memory_allocated(self.losses.device)
         import resource

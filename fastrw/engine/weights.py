@@ -9,7 +9,7 @@ from fastrw.ops import rectify_normalize
 def rectify(s: Tensor) -> Tensor:
     """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta), with delta = 1 where the sum is 0 and 0 elsewhere.
 
-    A score that is not finite gets weight 0 and leaves the others unharmed.
+    A score that is not finite gets weight 0 and does not affect the others.
 
     Args:
         s: [n] scores, float32 or float64, any device.
@@ -23,7 +23,7 @@ def rectify(s: Tensor) -> Tensor:
 def shift(s: Tensor) -> Tensor:
     """w_i = (s_i - min_k s_k + 1/n) / sum_k (s_k - min_k s_k + 1/n): the rule for long tails.
 
-    A score that is not finite gets weight 0 and takes no part in the minimum.
+    A score that is not finite gets weight 0 and is excluded from the minimum.
 
     Args:
         s: [n] scores, float32 or float64, any device.

@@ -1,3 +1,3 @@
-"""torch's autograd graph as data: which nodes there are, what they saved, what they send.
+"""torch's autograd graph as data: its nodes, what they saved, what they send.
 
-May import errors alone: no formula, no op."""
+May import only errors: no formula, no op."""

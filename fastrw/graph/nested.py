@@ -1,5 +1,5 @@
-"""A node that runs a backward of its own (reentrant checkpointing, reversible layers) hides the parameters inside from
-the graph and writes their `.grad`. It shows while it runs, so it is stopped there, before anything is written."""
+"""A node that runs a nested backward (reentrant checkpointing, reversible layers) hides the parameters inside from the
+graph and writes their `.grad`. Only running it shows this, so it is stopped there, before anything is written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ WAY_OUT = "give torch.utils.checkpoint use_reentrant=False; a reversible layer n
 
 
 class _Engine:
-    """torch's engine, but for a backward that accumulates within a backward."""
+    """torch's engine, except that a nested backward must not accumulate into `.grad`."""
 
     def __init__(self, engine):
         self._engine = engine
@@ -28,7 +28,7 @@ class _Engine:
         if kwargs.get("accumulate_grad") and torch._C._current_graph_task_id() != -1:
             node = torch._C._current_autograd_node()
             raise Refused(
-                "fastrw.graph: a node must not run a backward of its own, whose parameters no one else can see, got "
+                "fastrw.graph: a node must not run a nested backward, whose parameters are hidden from the graph, got "
                 f"{'one' if node is None else node.name()} ({WAY_OUT})"
             )
         return self._engine.run_backward(*args, **kwargs)
@@ -39,7 +39,7 @@ _watchers = 0
 
 
 def _watch(by: int) -> None:
-    """Engines are one a process, and callers may be many."""
+    """There is one engine per process, and there may be several callers."""
     global _watchers
     with _lock:
         _watchers += by
@@ -52,14 +52,14 @@ def _watch(by: int) -> None:
 
 @contextmanager
 def refused() -> Iterator[None]:
-    """Raises Refused, by name, where a node runs a backward of its own inside."""
+    """Raises Refused, with the node's name, where a node in this context runs a nested backward."""
     _watch(1)
     try:
         yield
     except RuntimeError as error:
-        if "use_reentrant=True" in str(error):  # torch's own checkpoint says so itself
+        if "use_reentrant=True" in str(error):  # raised by torch.utils.checkpoint
             raise Refused(
-                f"fastrw.graph: a node must not run a backward of its own, got reentrant checkpointing ({WAY_OUT})"
+                f"fastrw.graph: a node must not run a nested backward, got reentrant checkpointing ({WAY_OUT})"
             ) from error
         raise
     finally:

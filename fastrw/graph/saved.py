@@ -1,4 +1,4 @@
-"""The one place that reads what a node saved. The names are torch's own internals: tests/test_saved.py lists them."""
+"""The only file that reads what a node saved. The names are internals of torch; tests/test_nodes.py lists them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _PREFIX = "_saved_"
 
 
 def saved(node: Node, name: str) -> Any:
-    """What `node` saved under this name: tensors detached, for what a node saved holds the node.
+    """What `node` saved under this name. Tensors are detached, because a saved output holds the node.
 
-    Raises RuntimeError, in torch's words, where a backward has freed it or it was written to since.
+    Raises torch's RuntimeError if a backward has freed it or it was written to since.
     """
     found = getattr(node, _PREFIX + name)
     if isinstance(found, Tensor):
@@ -30,7 +30,7 @@ def saved(node: Node, name: str) -> Any:
 
 
 class Saved:
-    """What a node saved, read when it is asked for: `s.mat1`; and the shapes on both sides of its operation."""
+    """What a node saved, read on access: `s.mat1`; and the shapes of the inputs and the output of its operation."""
 
     __slots__ = ("node",)
 
@@ -38,7 +38,7 @@ class Saved:
         self.node = node
 
     def __getattr__(self, name: str) -> Any:
-        if name == "eps" and not hasattr(self.node, "_saved_eps"):  # cuDNN's BatchNorm has another name for it
+        if name == "eps" and not hasattr(self.node, "_saved_eps"):  # the name in cuDNN's BatchNorm
             name = "epsilon"
         return saved(self.node, name)
 
@@ -54,7 +54,7 @@ class Saved:
 
 
 class Values:
-    """In the place of `Saved`, where there is no node: plain values, under the names that formulas read."""
+    """Replaces `Saved` where there is no node: plain values, under the names that formulas read."""
 
     def __init__(self, output: Any = None, shapes: Sequence[torch.Size | None] = (), /, **read: Any):
         self.output, self._shapes = output, shapes
@@ -66,13 +66,13 @@ class Values:
 
 
 def signed(value: int) -> int:
-    """torch saves dimensions and indices as unsigned numbers."""
+    """torch saves dimensions and indices as unsigned integers."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
 @cache
 def names(kind: type) -> tuple[str, ...]:
-    """What nodes of this type save."""
+    """The names of what nodes of this type save."""
     return tuple(name[len(_PREFIX) :] for name in dir(kind) if name.startswith(_PREFIX))
 
 
@@ -82,7 +82,8 @@ def is_custom(node: Node) -> bool:
 
 
 def plain_values(node: Node, kept: frozenset[str] = frozenset()) -> tuple:
-    """The numbers, words and sizes that a node saved; of a custom Function, of its context."""
+    """The numbers, strings and sizes that a node saved, except under the names `kept`; those in the context of a custom
+    Function."""
     if is_custom(node):
         items = sorted(vars(node).items())
         return tuple((k, _plain(v)) for k, v in items if not k.startswith("_"))
@@ -98,7 +99,7 @@ def _plain(value: Any) -> Any:
 
 
 def is_checkpointed(node: Node) -> bool:
-    """Will what this node saved be computed again when it is read (torch.utils.checkpoint, use_reentrant=False)?"""
+    """Is what this node saved recomputed when it is read (torch.utils.checkpoint, use_reentrant=False)?"""
     for name in dir(type(node)):
         if name.startswith("_raw" + _PREFIX):
             raw = getattr(node, name)
@@ -113,10 +114,10 @@ def is_checkpointed(node: Node) -> bool:
 
 
 class Once(GraphExecGroup):
-    """`with` it, as often as one likes, round reads that ask for each saved tensor once only: what checkpointing
-    computes again is computed once for all of them, beside what the backward itself computes."""
+    """A reusable context for reads of saved tensors, each read once: checkpointing recomputes once for all of them, in
+    addition to what the backward itself recomputes."""
 
 
 def once(checkpointed: bool) -> AbstractContextManager:
-    """See Once; nothing where nothing is computed again."""
+    """See Once; does nothing unless `checkpointed`."""
     return Once() if checkpointed else nullcontext()

@@ -1,3 +1,3 @@
-"""All that is known of the types of node, a file a family: what it reads of a node, and formulas of tensors.
+"""All knowledge of node types, one file per family: what is read from a node, and formulas on tensors.
 
-May import graph, ops and errors, and nothing of the schedule."""
+May import graph, ops and errors, but not engine."""

@@ -10,7 +10,7 @@ from fastrw.nodes.base import ByInput, NodeType, by_calls, total
 
 
 def _jvp(mask_name: str):
-    """mask_name: what the mask is saved under; empty where the kernel takes none."""
+    """mask_name: the name that the mask is saved under; empty if the kernel has none."""
 
     def jvp(s, ts: ByInput, backend: str) -> ByInput | None:
         """o = p v, p = softmax(scale q kᵀ + mask): p' = p (s' - Σ p s'), o' = p' v + p v'."""

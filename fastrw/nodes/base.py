@@ -1,8 +1,8 @@
-"""What a type of node has to answer, and what several of them share. Gradients are keyed by input of the operation:
+"""The interface of a node type, and what several types share. Gradients are keyed by input of the operation:
 {input: tensor}.
 
-A `Part` is one use of parameters, made of the gradient G that reaches its node: operands are tensors, and each method
-is a formula of them, which torch.compile and make_fx can trace."""
+A `Part` is one use of parameters, made from the gradient G that reaches its node: its operands are tensors, and each
+method is a formula of them, which torch.compile and make_fx can trace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ByInput = dict[int, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class Products:
-    """How a part computes: which backend, and the dtype of the score products (None: that of the rows)."""
+    """How a part computes: the backend, and the dtype of the score products (None: that of the rows)."""
 
     backend: str = "auto"
     score_dtype: torch.dtype | None = None
@@ -36,7 +36,7 @@ class Products:
 @dataclass(slots=True, eq=False)
 class Use:
     """A place where the graph is cut: a node, and `below`, the inputs of its operation that lead to a leaf and whose
-    gradients have no owners. owned: output -> owners of its gradient. memo: what a node type derived from these once.
+    gradients have no owners. owned: output -> owners of its gradient. memo: what a node type has derived from these.
     """
 
     node: int
@@ -46,33 +46,33 @@ class Use:
 
 
 class Part:
-    """One use of parameters. Subclasses are built from tensors and numbers alone.
+    """One use of parameters. Subclasses are built from tensors and numbers only.
 
-    `alone` is the score of a use that shares no parameter with another: fused forms take V in the same pass, or form
-    none. Uses that share one are scored by `validation`, summed over all of them, then `score`. Where `masks`, an
+    `alone` is the score of a use that shares no parameter with another: fused forms compute V in the same pass, or not
+    at all. Uses that share one are scored by `validation`, summed over all of them, then `score`. If `masks`, an
     example of weight 0 adds nothing to `update`, even if its gradient is not finite.
     """
 
     masks = True
     calls_node = False  # does it call its node, which is impossible during a backward?
-    waiting: tuple | None = None  # operands that `alone` left to `gram_scores`
+    waiting: tuple | None = None  # operands that `alone` leaves to `gram_scores`
     form = "project"
-    backend = "torch"  # that computed the last product
+    backend = "torch"  # of the last product
 
     def why(self) -> str | tuple:
-        """Why this form: a text, or a template and its values."""
+        """Why this form: a text, or a format string and its values."""
         return ""
 
     def costs(self) -> dict[str, float]:
-        """Form -> cost, of the forms that this use could take; only comparable with one another."""
+        """Form -> cost, of the forms that are possible here; comparable only with one another."""
         return {self.form: 0.0}
 
     def alone(self) -> Tensor | None:
-        """[n]: scores along the V of the validation's own elements of G."""
+        """[n]: scores along the V that the validation rows of G give."""
         return self.score(self.validation())
 
     def validation(self) -> ByInput:
-        """What the validation's elements of G send to each input: this use's term of V."""
+        """What the validation rows of G send to each input: the term of V from this use."""
         raise NotImplementedError
 
     def score(self, V: ByInput) -> Tensor | None:
@@ -88,13 +88,13 @@ class Part:
         raise NotImplementedError
 
     def _op(self, name: str, products: Products, *args):
-        """One of fastrw.ops, by the backend that serves it."""
+        """One of fastrw.ops, by the chosen backend."""
         found, self.backend = run_op(name, products.backend, *args)
         return found
 
 
 def by_calls(s, use: Use, g: Tensor, products: Products) -> Part | None:
-    """No formula: the use is served by calling its node, see `generic`."""
+    """No formula: the use is computed by calling its node, see `generic`."""
     return None
 
 
@@ -109,10 +109,9 @@ class NodeType(NamedTuple):
 
     reads: the names that formulas read.
     part(s, use, g, products): the Part of a use with gradient g of output 0 alone; None where no formula applies.
-    jvp(s, ts, backend): the tangents of the operation's outputs, {output: tangent}, for those of its inputs; None where
-    no formula applies.
-    fused: type of the only node that reads this one's output -> a `jvp` for both, the reader's s its third argument.
-    lazy: `jvp` takes tangents that are not formed yet, see `lazy`."""
+    jvp(s, ts, backend): {input: tangent} -> {output: tangent} of the operation; None where no formula applies.
+    fused: type of the only node that reads the output -> a joint `jvp(s, ts, reader's s, backend)`.
+    lazy: `jvp` accepts tangents that are not formed yet, see `lazy`."""
 
     reads: str
     part: Callable[[Any, Use, Tensor, Products], Part | None]
@@ -122,8 +121,8 @@ class NodeType(NamedTuple):
 
 
 class Instances(Part):
-    """A use with small gradients of single examples: they are kept, and nothing else. G: input -> ([n, ...], their sum
-    over the validation [...])."""
+    """A use with small per-example gradients: only they are kept. G: input -> ([n, ...], the sum over the validation
+    rows [...] or None)."""
 
     form = "instance"
 
@@ -131,7 +130,7 @@ class Instances(Part):
         self._G = G
 
     def why(self) -> str:
-        return "the gradient of one example is small, and kept"
+        return "per-example gradients are small, and kept"
 
     def costs(self) -> dict[str, float]:
         return {"instance": float(sum(G.numel() for G, _ in self._G.values()))}
@@ -155,11 +154,14 @@ class Instances(Part):
 
 
 class Both(Part):
-    """A use whose inputs are served by two parts."""
+    """A use whose inputs have separate parts."""
 
     def __init__(self, first: Part, second: Part):
-        self._first, self._second = first, second
-        self.form, self.backend = first.form, first.backend
+        self._first, self._second, self.form = first, second, first.form
+
+    @property
+    def backend(self) -> str:
+        return self._first.backend
 
     def why(self) -> str | tuple:
         return self._first.why()
@@ -168,13 +170,13 @@ class Both(Part):
         return self._first.costs()
 
     def alone(self) -> Tensor | None:
-        return self._noted(total(self._second.alone(), self._first.alone()))
+        return total(self._second.alone(), self._first.alone())
 
     def validation(self) -> ByInput:
         return self._second.validation() | self._first.validation()
 
     def score(self, V: ByInput) -> Tensor | None:
-        return self._noted(total(self._second.score(V), self._first.score(V)))
+        return total(self._second.score(V), self._first.score(V))
 
     def update(self, w: Tensor) -> ByInput:
         return self._second.update(w) | self._first.update(w)
@@ -182,14 +184,10 @@ class Both(Part):
     def instances(self) -> ByInput:
         return self._second.instances() | self._first.instances()
 
-    def _noted(self, s: Tensor | None) -> Tensor | None:
-        self.backend = self._first.backend
-        return s
-
 
 def summed(G: Tensor, shape: torch.Size, j: int, owned: Owned) -> Part | None:
     """The use of an input of this shape that was broadcast to the output: G, summed to the shape, as instances; None
-    where the input has elements of its own for each example."""
+    where the input has separate elements for each example."""
     if owned.dim is None or G.shape != owned.shape or G.is_complex():
         return None
     full = [1] * (G.ndim - len(shape)) + list(shape)
@@ -201,7 +199,7 @@ def summed(G: Tensor, shape: torch.Size, j: int, owned: Owned) -> Part | None:
 
 
 def by_example(x: Tensor, owned: Owned) -> tuple[Tensor, Tensor | None]:
-    """Sums of x [L, ...], laid out as `owned` along its first dimension: ([n, ...], the validation's or None)."""
+    """Sums of x [L, ...] by the owners of its rows: ([n, ...], that of the validation rows [...] or None)."""
     n, each = owned.n, owned.each
     if each:
         mine, rest = x[: n * each], x[n * each :]
@@ -219,7 +217,7 @@ def masked_sum(G: Tensor, w: Tensor) -> Tensor:
 
 
 def flat(G: Tensor) -> Tensor:
-    """One row an example."""
+    """[n, ...] as [n, p]: one row per example."""
     return G.reshape(len(G), G.shape[1:].numel())
 
 
@@ -235,7 +233,7 @@ def in_sums_of(w: Tensor, g: Tensor) -> Tensor:
 
 
 def total(*parts: Tensor | None) -> Tensor | None:
-    """The sum of the parts that are there."""
+    """The sum of the parts that are not None."""
     found = None
     for part in parts:
         if part is not None:
@@ -244,5 +242,5 @@ def total(*parts: Tensor | None) -> Tensor | None:
 
 
 def scaled(t: Tensor, by: float) -> Tensor:
-    """t * by, without a pass where that is t."""
+    """t * by, without a pass where by is 1."""
     return t if by == 1 else t * by

@@ -1,5 +1,5 @@
-"""Convolutions, linear in weight and bias. Instance form while a per-example gradient is no larger than the example's
-rows, else project form."""
+"""Convolutions, linear in weight and bias. Instance form if a per-example gradient is no larger than the operands of
+that example, else project form."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ INPUT, WEIGHT, BIAS = 0, 1, 2
 
 
 class Convolution(Part):
-    """The weight [O, C / groups, ...] of a convolution: inputs x [N, C, ...] and output-gradients g [N, O, ...], of the
-    n training examples, then of the validation's."""
+    """The weight [O, C / groups, ...] of a convolution: inputs x [N, C, ...] and output gradients g [N, O, ...], of the
+    n training examples, then of the validation examples."""
 
     def __init__(self, x: Tensor, g: Tensor, weight: torch.Size, geometry: tuple, n: int, products: Products):
         self._x, self._g, self._n, self._weight = x, g, n, weight
@@ -36,17 +36,17 @@ class Convolution(Part):
         costs = self.costs()
         instance = costs["instance"] <= costs["project"]
         if instance and (weight[1] < 16 or weight[2:].numel() > 9):
-            # torch alone makes them an example a group, which is slow for these
+            # torch computes them with one group per example, which is slow for these sizes
             instance = _has_kernel("conv_instance", products, x)
         self.form = "instance" if instance else "project"
 
     def why(self) -> str:
         if self.form == "instance":
-            return "the gradient of one example is no larger than its rows"
-        return "the gradient of one example is larger than its rows"
+            return "a per-example gradient is no larger than the operands of the example"
+        return "a per-example gradient is larger than the operands of the example"
 
     def costs(self) -> dict[str, float]:
-        """What is kept of an example until the weights are known, in numbers."""
+        """The elements kept per example until the weights are known."""
         kept = (self._x.numel() + self._g.numel()) // len(self._x)
         return {"instance": float(self._weight.numel()), "project": float(kept)}
 
@@ -87,12 +87,12 @@ class Convolution(Part):
 
 
 def _has_kernel(op: str, products: Products, x: Tensor) -> bool:
-    """Does another backend than the reference serve the op?"""
+    """Does a backend other than the reference support the op?"""
     return torch.compiler.is_dynamo_compiling() or backends.choose(op, products.backend, x).name != "reference"
 
 
 def _geometry(s) -> tuple:
-    """Stride, padding and dilation, a number a dimension, and groups."""
+    """Stride, padding and dilation, one number per dimension, and groups."""
     dims = len(s.output.shape) - 2
     each = (list(x) for x in (s.stride, s.padding, s.dilation))
     return (*(x * dims if len(x) == 1 else x for x in each), s.groups)
@@ -114,7 +114,7 @@ def _part(s, use: Use, g: Tensor, products: Products) -> Part | None:
         stride, padding, dilation, _ = geometry
         sizes = zip(x.shape[2:], weight[2:], padding, dilation, stride, strict=True)
         if [(size + 2 * p - d * (k - 1) - 1) // step + 1 for size, k, p, d, step in sizes] != list(g.shape[2:]):
-            return None  # so much output padding that a further position would fit
+            return None  # the output padding is so large that a further position would fit
     part = Convolution(x, g, weight, geometry, owned.n, products)
     return part if bias is None else Both(part, bias)
 
@@ -136,8 +136,8 @@ def _jvp(s, ts: ByInput, backend: str) -> ByInput:
 
 
 def _jvp_with_sums(s, ts: ByInput, norm, backend: str) -> dict | None:
-    """The tangent of a convolution's output y with its sums, for the BatchNorm that alone reads it: one kernel; None
-    where none serves."""
+    """The tangent of a convolution's output y with its sums, for the BatchNorm that is its only reader: one kernel;
+    None where no kernel supports it."""
     if not norm.training:
         return None
     y = norm.input

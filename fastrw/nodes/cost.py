@@ -1,4 +1,4 @@
-"""What the forms of a product of rows cost, and so which is taken.
+"""The cost of the two forms of a product of rows, by which one is chosen.
 
 gram      sum_k (a_r . a_k + 1)(g_r . g_k)         2 r k (p + q) FLOPs, forms no V
 project   g_r . (V a_r + v_b)                      2 r p q FLOPs, and 2 k p q for V
@@ -11,13 +11,13 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Fixed numbers, so that a form never changes between runs: fitted to the times of 17 shapes, from (64, 8, 128, 2)
-    to (2048, 256, 1024, 1024), where they choose the faster form or one within a fifth of it."""
+    """Constants, so that a form never changes between runs: fitted to the times of 17 shapes, from (64, 8, 128, 2) to
+    (2048, 256, 1024, 1024), where they choose the faster form or one within a fifth of it."""
 
     flops: float  # of a matrix product, per second
     bytes: float  # of the project form's passes over rows and V, per second
     gram_flops: float  # of the fused gram form, per second
-    pair: float  # seconds that a pair of rows costs besides its FLOPs
+    pair: float  # seconds per pair of rows besides its FLOPs
 
     def gram(self, r: int, k: int, p: int, q: int) -> float:
         """Seconds of the gram form."""
@@ -31,7 +31,7 @@ class Machine:
 
 MACHINES = {
     "cpu": Machine(210e9, 12e9, 300e9, 2.5e-9),  # two cores with AVX-512
-    "cuda": Machine(50e12, 3e12, 20e12, 1e-12),  # by the data sheet of an H100 and no measurement
+    "cuda": Machine(50e12, 3e12, 20e12, 1e-12),  # from the data sheet of an H100, not measured
 }
 
 

@@ -1,5 +1,5 @@
-"""Sums, scales and activations. At a use, the per-example gradient of a shift or scale: g or g x, summed to its
-shape."""
+"""Sums, scales and activations. At a use, the per-example gradient of a shift or scale is g or g x, summed to the shape
+of the parameter."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _relu_jvp(s, ts, backend: str):
 
 
 def _on(formula):
-    """An operation on each element x: formula(s, t) is t f'(x), for gradients and for tangents."""
+    """An elementwise operation f: formula(s, t) is t f'(x), for gradients and for tangents."""
 
     def jvp(s, ts: ByInput, backend: str) -> ByInput | None:
         t = ts.get(0)

@@ -1,5 +1,4 @@
-"""Rows of a table, looked up, and sums of them in bags: gathered rows of V dotted with g; scattered rows of w g for the
-update."""
+"""Embeddings, and bags of them: gathered rows of V dotted with g; scattered rows of w g for the update."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ SUM, MEAN, MAX = 0, 1, 2  # modes of a bag
 
 
 class Lookup(Part):
-    """A table looked up at idx [rows]; g [rows, q]. shape: that of the table, [size, q] or, where q is 1, any.
+    """A table looked up at idx [rows]; g [rows, q]. shape: that of the table, [size, q], or any shape if q is 1.
     padding: the row that gets no gradient, or -1."""
 
     form = "gather"
@@ -26,7 +25,7 @@ class Lookup(Part):
         self._rows, self._products, self._size = rows, products, shape.numel() // g.shape[1]
 
     def why(self) -> str:
-        return "rows of a table: those of V, gathered"
+        return "an embedding: the rows of V are gathered"
 
     def costs(self) -> dict[str, float]:
         return {"gather": float(self._g.numel())}
@@ -79,16 +78,16 @@ def _part(s, use: Use, g: Tensor, products: Products) -> Part | None:
 def _jvp(s, ts: ByInput, backend: str) -> ByInput:
     idx, padding = s.indices, signed(s.padding_idx)
     t = ts[TABLE][idx]
-    if s.scale_grad_by_freq:  # torch's own second derivative forgets it
+    if s.scale_grad_by_freq:  # torch's own second derivative ignores it
         counts = torch.bincount(idx.reshape(-1), minlength=len(ts[TABLE]))[idx]
         t = t / counts.unsqueeze(-1)
     return {0: t if padding < 0 else t.masked_fill((idx == padding).unsqueeze(-1), 0)}
 
 
 def _bags(s) -> tuple[Tensor, Tensor | None]:
-    """Of each index: its bag, and the factor of its row in the bag's sum (None: 1)."""
+    """For each index: its bag, and the factor of its row in the sum of the bag (None: 1)."""
     idx, bag, sizes = s.indices, s.result1, s.result2
-    if len(bag) != len(idx):  # torch leaves it out where it needs none
+    if len(bag) != len(idx):  # torch omits it where it does not need it
         starts = s.offsets[: s.output.shape[0]]
         counts = torch.diff(starts, append=starts.new_tensor([len(idx)]))
         bag = torch.repeat_interleave(torch.arange(len(starts), device=idx.device), counts, output_size=len(idx))
@@ -102,7 +101,7 @@ def _bags(s) -> tuple[Tensor, Tensor | None]:
 
 
 def _winners(s) -> tuple[Tensor, Tensor]:
-    """[bags, q]: the row that won each maximum; and whether the bag was empty [bags, 1]."""
+    """[bags, q]: the row of each maximum; and whether the bag was empty [bags, 1]."""
     bags = s.output.shape[0]
     return s.result3[:bags].clamp(min=0), (s.result2[:bags] == 0).unsqueeze(-1)
 
@@ -111,7 +110,7 @@ def _bag_part(s, use: Use, g: Tensor, products: Products) -> Part | None:
     owned, width = use.owned[0], g.shape[1]
     if use.below != (TABLE,) or s.scale_grad_by_freq or owned.dim != 0 or not g.numel() or g.dtype == torch.float16:
         return None
-    if s.mode == MAX:  # each number of a row of its own
+    if s.mode == MAX:  # each element of g belongs to another row
         rows, empty = _winners(s)
         idx = (rows * width + torch.arange(width, device=g.device)).reshape(-1)
         g, of = g.masked_fill(empty, 0).reshape(-1, 1), owned.of.repeat_interleave(width)

@@ -1,5 +1,5 @@
-"""Any node, by itself: V and the update are what it sends; the tangent is the transpose of what it sends, which is
-linear in what it takes; and where its backward has no derivative, it is called once an example."""
+"""Any node, by calling it: V and the update are what it sends; the tangent is the transpose of what it sends, which is
+linear in what it receives; and if its backward has no derivative, it is called once per example."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Generic(Part):
 
     def why(self) -> str:
         if self.form == "generic":
-            return "the tangent of the operation; the rest by calling its node"
+            return "the tangent of the operation; all else by calling its node"
         return "the node's backward has no derivative"
 
     def __init__(self, node: Node, use: Use, gs: dict[int, Tensor], tangent: Callable[[dict], dict]):
@@ -48,7 +48,7 @@ class Generic(Part):
         try:
             ts = {k: formed(t) for k, t in self._tangent(V).items()}
         except NoDerivative:
-            self.form = "once an example"
+            self.form = "once per example"
             return self._one_by_one(V)
         return total(*(self._owned[k].sums(product(self._gs[k], t)) for k, t in ts.items() if k in self._gs))
 
@@ -62,7 +62,7 @@ class Generic(Part):
         return torch.stack([total(none, *each) for each in dots])
 
     def _each(self) -> Iterator[ByInput]:
-        """What the G of each example sends."""
+        """What the G of each example sends to each input."""
         for i in range(next(iter(self._owned.values())).n):
             yield self._sent(lambda owned, g, i=i: owned.only(g, i))
 
@@ -73,8 +73,8 @@ class Generic(Part):
 
 
 def product(g: Tensor, t: Tensor) -> Tensor:
-    """Element by element, real: <g, t> before it is summed. A gradient of torch's is that of the real and the imaginary
-    part."""
+    """The real terms of <g, t>, elementwise, before the sum. A complex gradient holds those of the real and imaginary
+    parts."""
     if g.is_complex() or t.is_complex():
         g, t = (torch.view_as_real(x.resolve_conj().contiguous()) if x.is_complex() else x for x in (g, t))
         return (g * t).sum(-1)
@@ -83,7 +83,7 @@ def product(g: Tensor, t: Tensor) -> Tensor:
 
 
 def transposed(node: Node, ts: ByInput) -> dict[int, Tensor]:
-    """The tangents of the operation's outputs: of u -> <what node sends for u, ts>, which is linear, the gradient.
+    """{output: tangent}: the gradient of u -> <what the node sends for u, ts>, which is linear.
 
     Raises NoDerivative where torch cannot take it.
     """
@@ -99,7 +99,7 @@ def transposed(node: Node, ts: ByInput) -> dict[int, Tensor]:
         if not dots:
             return {}
         found = torch.autograd.grad(dots, us, allow_unused=True)
-        if is_custom(node):  # what its author cut off, or declared to be differentiable once, raises nothing
+        if is_custom(node):  # a detached or once_differentiable backward raises nothing
             _prove(node, ts, us, found)
     except NoDerivative:
         raise
@@ -114,7 +114,7 @@ def transposed(node: Node, ts: ByInput) -> dict[int, Tensor]:
 
 
 def _prove(node: Node, ts: ByInput, us: list[Tensor], found: tuple[Tensor | None, ...]) -> None:
-    """<what node sends for r, ts> = <r, found>, for some r. Raises NoDerivative where it is not."""
+    """Raises NoDerivative unless <what the node sends for r, ts> = <r, found>, for one fixed r."""
     wave = [
         torch.arange(1, u.numel() + 1, device=u.device, dtype=torch.float64).sin().view(u.shape).to(u.dtype) for u in us
     ]
@@ -123,6 +123,4 @@ def _prove(node: Node, ts: ByInput, us: list[Tensor], found: tuple[Tensor | None
     scale = sum(float(product(r, t).abs().sum()) for r, t in zip(wave, found, strict=True) if t is not None)
     sent, ours = (0.0 if x is None else float(x) for x in (sent, ours))
     if not abs(sent - ours) <= (1e-6 if us[0].dtype == torch.float64 else 1e-2) * max(scale, abs(sent)):
-        raise NoDerivative(
-            f"fastrw.nodes: the backward of {node.name()} must have a derivative, got one that is not its own"
-        )
+        raise NoDerivative(f"fastrw.nodes: the backward of {node.name()} must have a derivative, got a wrong one")

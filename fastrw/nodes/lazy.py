@@ -1,5 +1,6 @@
-"""Tangents that are not formed until something reads them. BatchNorm's waits for the addition and the ReLU that follow
-it in a residual network: all three are one pass. A convolution's brings the sums that a BatchNorm needs."""
+"""Tangents that are not formed until something reads them. That of a BatchNorm waits for the addition and the ReLU that
+follow it in a residual network: all three are one pass. That of a convolution includes the sums that a BatchNorm needs.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ class TangentWithSums:
 
 @dataclass(eq=False)
 class LazyBatchNormTangent:
-    """The tangent of a BatchNorm's output, or of the sum of that and something with this `residual` tangent.
+    """The tangent of a BatchNorm's output, or of its sum with something whose tangent is `residual`.
 
     operands: the arguments of `batch_norm_tangent` from x to d_bias; None once the tangent is formed.
     """
@@ -37,7 +38,7 @@ class LazyBatchNormTangent:
         return (self.formed if self.operands is None else self.operands[0]).shape
 
     def form(self) -> Tensor:
-        """The tangent itself: computed at the first call, kept for the next."""
+        """The tangent itself: computed in the first call, then kept."""
         if self.formed is None:
             self.formed = self._compute(None)
             self.operands = self.residual = None
@@ -64,7 +65,7 @@ def through_relu(t: Tensor, output: Tensor) -> Tensor:
 
 
 def serving(op: str, backend: str, *args) -> str:
-    """The backend asked for; where it has no kernel for these arguments, the fastest that has."""
+    """The backend, or, if it has no kernel for these arguments, the fastest that has one."""
     if torch.compiler.is_dynamo_compiling():
         return "auto"
     entry = backends.get(op)

@@ -1,9 +1,10 @@
-"""Products of matrices: y = alpha a M + beta b, with parameters M and b; rows of a and y belong to examples. Gram or
-project form, and a weighted outer product for the update."""
+"""Matrix products y = alpha a M + beta b, with parameters M and b; rows of a and y belong to examples. Gram or project
+form for the scores, and a weighted outer product for the update."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,14 +15,14 @@ from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, in_sums_of
 from fastrw.nodes.owned import Owned, Rows
 
 _COSTS = "r={} k={} p={} q={}: gram {:.3g} us, project {:.3g} us by the cost model"
-BATCHES = 64  # the most products of a batch that are scored one by one
+BATCHES = 64  # the largest batch of products that are scored one by one
 
 
 class Linear(Part):
     """a [rows, p], g [rows, q] by owner; matrix [p, q] and bias: the inputs that lead to parameters, or None. The bias
-    has one element a column, in this shape, and was multiplied with beta.
+    has one element per column, in the shape `bias_shape`, and was multiplied by beta.
 
-    waiting: the operands of gram_dot, where `alone` leaves them to `gram_scores`: all small layers in one call.
+    waiting: the operands of gram_dot, where `alone` leaves them to `gram_scores`: one call for all small layers.
     """
 
     _costs: tuple | None = None
@@ -102,12 +103,12 @@ class Linear(Part):
         return found
 
     def _layout(self, M: Tensor) -> Tensor:
-        """From [..., q, p], as the ops have it, to how the parameter lies; and back."""
+        """From [..., q, p], the layout of the ops, to that of the parameter; and back."""
         return M.mT
 
 
 class Transposed(Linear):
-    """The matrix is [q, p]: the examples are columns of the product."""
+    """The matrix is [q, p]: examples are columns of the product."""
 
     def _layout(self, M: Tensor) -> Tensor:
         return M
@@ -121,7 +122,7 @@ class Vector(Linear):
 
 
 class Batched(Part):
-    """A batch of products, each with a matrix of its own: experts, heads. parts: in the order of the batch."""
+    """A batch of products with a separate matrix for each: experts, heads. parts: in the order of the batch."""
 
     def __init__(self, parts: list[Linear]):
         self._parts = parts
@@ -152,9 +153,9 @@ def _stacked(found: list[ByInput], dim: int = 0) -> ByInput:
 
 
 def gram_scores(parts: Iterable[Part], n: int, backend: str) -> list[Tensor]:
-    """[n] each: the scores of the uses in gram form."""
+    """[n] per group of uses in gram form: their summed scores."""
     waiting = [part for part in parts if part.waiting is not None]
-    if backend == "triton":  # which has no grouped form
+    if backend == "triton":  # it has no grouped form
         return [part._op("gram_dot", Products(backend), *part.waiting).view(n, -1).sum(1) for part in waiting]
     groups: dict[tuple, list[Linear]] = {}
     for part in waiting:
@@ -169,20 +170,43 @@ def gram_scores(parts: Iterable[Part], n: int, backend: str) -> list[Tensor]:
     return found
 
 
-def _part(s, use: Use, g: Tensor, products: Products, left: str, right: str, matrix: int, bias: int | None = None,
-          bias_shape: torch.Size | None = None, alpha: float = 1, beta: float = 1) -> Part | None:  # fmt: skip
-    """A use of the product left right, by the names they are saved under. matrix: which input `right` is; `left` is the
-    one before it."""
+def _product(left: str, right: str, bias: int | None = None, batched: bool = False) -> NodeType:
+    """beta bias + alpha left right, with inputs (bias, left, right), or (left, right) where `bias` is None.
+
+    left, right: the names that the operands are saved under. batched: a product for each index of the first dimension.
+    """
+    first = 0 if bias is None else 1
+
+    def part(s, use: Use, g: Tensor, products: Products) -> Part | None:
+        shape = s.shape(bias) if bias in use.below else None
+        scales = (1, 1) if bias is None else (s.alpha, s.beta)
+        return (_batched if batched else _part)(s, use, g, products, left, right, first + 1, bias, shape, *scales)
+
+    def jvp(s, ts: ByInput, backend: str) -> ByInput:
+        product = total(ts[first] @ getattr(s, right) if first in ts else None,
+                        getattr(s, left) @ ts[first + 1] if first + 1 in ts else None)  # fmt: skip
+        if bias is None:
+            return {0: product}
+        b = scaled(ts[bias], s.beta) if bias in ts else None
+        found = total(None if product is None else scaled(product, s.alpha), b)
+        return {0: found.expand(s.output.shape)}
+
+    return NodeType(f"{left} {right}" if bias is None else f"{left} {right} alpha beta", part, jvp)
+
+
+def _part(s, use: Use, g: Tensor, products: Products, left: str, right: str, matrix: int, bias: int | None,
+          bias_shape: torch.Size | None, alpha: float, beta: float) -> Part | None:  # fmt: skip
+    """A use of one product. matrix: which input `right` is; `left` is the one before it."""
     below = [j for j in use.below if j != bias]
     bias = bias if bias in use.below else None
     transposed = below == [matrix - 1]  # M x: examples are columns
     if "rows" not in use.memo:
         owned, width = use.owned[0], g.shape[0 if transposed else -1]
-        served = g.ndim == 2 and below in ([], [matrix - 1], [matrix])
+        supported = g.ndim == 2 and below in ([], [matrix - 1], [matrix])
         if bias is not None:  # it must not run along the rows
-            served = served and bias_shape.numel() == width and bias_shape[-1] == (1 if transposed else width)
-        owned = _swapped(owned) if transposed else owned
-        use.memo["rows"] = owned.rows(width) if served and owned is not None and width else None
+            supported = supported and bias_shape.numel() == width and bias_shape[-1] == (1 if transposed else width)
+        owned = _transposed(owned) if transposed else owned
+        use.memo["rows"] = owned.rows(width) if supported and owned is not None and width else None
     rows = use.memo["rows"]
     if rows is None:
         return None
@@ -193,22 +217,11 @@ def _part(s, use: Use, g: Tensor, products: Products, left: str, right: str, mat
     return kind(scaled(a, alpha), g, rows, below[0], bias, products, bias_shape, beta)
 
 
-def _swapped(owned: Owned) -> Owned | None:
+def _transposed(owned: Owned) -> Owned | None:
     """The owners of the transpose of a matrix."""
     if len(owned.shape) != 2 or owned.dim is None:
         return None
-    return Owned(owned.n, torch.Size(reversed(owned.shape)), 1 - owned.dim, owned.of, owned.each, owned.complete)
-
-
-def _addmm(s, use: Use, g: Tensor, products: Products) -> Part | None:
-    """beta self + alpha mat1 mat2: inputs 0, 1, 2."""
-    shape = s.shape(0) if 0 in use.below else None
-    return _part(s, use, g, products, "mat1", "mat2", 2, 0, shape, s.alpha, s.beta)
-
-
-def _mm(s, use: Use, g: Tensor, products: Products) -> Part | None:
-    """self mat2: inputs 0, 1."""
-    return _part(s, use, g, products, "self", "mat2", 1)
+    return replace(owned, shape=torch.Size(reversed(owned.shape)), dim=1 - owned.dim)
 
 
 def _mv(s, use: Use, g: Tensor, products: Products) -> Part | None:
@@ -219,24 +232,13 @@ def _mv(s, use: Use, g: Tensor, products: Products) -> Part | None:
     return None if rows is None else Vector(s.self, g[:, None], rows, 1, None, products)
 
 
-def _bmm(s, use: Use, g: Tensor, products: Products) -> Part | None:
-    """self mat2, a product for each index of the batch: inputs 0, 1."""
-    return _batched(s, use, g, products, "self", "mat2", 1)
-
-
-def _baddbmm(s, use: Use, g: Tensor, products: Products) -> Part | None:
-    """beta self + alpha batch1 batch2: inputs 0, 1, 2."""
-    shape = s.shape(0) if 0 in use.below else None
-    return _batched(s, use, g, products, "batch1", "batch2", 2, 0, shape, s.alpha, s.beta)
-
-
-def _batched(s, use: Use, g: Tensor, products: Products, left: str, right: str, matrix: int, bias: int | None = None,
-             bias_shape: torch.Size | None = None, *scales: float) -> Part | None:  # fmt: skip
+def _batched(s, use: Use, g: Tensor, products: Products, left: str, right: str, matrix: int, bias: int | None,
+             bias_shape: torch.Size | None, *scales: float) -> Part | None:  # fmt: skip
     batch = len(g)
     if "one" not in use.memo:
         owned, owns_bias = use.owned[0], bias_shape is None or (len(bias_shape) == 3 and bias_shape[0] == batch)
-        served = owns_bias and batch <= BATCHES and owned.dim not in (None, 0)
-        one = Owned(owned.n, owned.shape[1:], owned.dim - 1, owned.of, owned.each, owned.complete) if served else None
+        supported = owns_bias and batch <= BATCHES and owned.dim not in (None, 0)
+        one = replace(owned, shape=owned.shape[1:], dim=owned.dim - 1) if supported else None
         use.memo["one"] = one and Use(use.node, use.below, {0: one})
     one = use.memo["one"]
     if one is None:
@@ -251,26 +253,10 @@ def _batched(s, use: Use, g: Tensor, products: Products, left: str, right: str, 
     return Batched(parts) if parts and None not in parts else None
 
 
-def _product_jvp(bias: int | None, left: str, right: str):
-    """The tangent of beta bias + alpha left right; left and right: what they are saved under."""
-
-    def jvp(s, ts: ByInput, backend: str) -> ByInput:
-        first = 0 if bias is None else 1
-        product = total(ts[first] @ getattr(s, right) if first in ts else None,
-                        getattr(s, left) @ ts[first + 1] if first + 1 in ts else None)  # fmt: skip
-        if bias is None:
-            return {0: product}
-        b = scaled(ts[bias], s.beta) if bias in ts else None
-        found = total(None if product is None else scaled(product, s.alpha), b)
-        return {0: found.expand(s.output.shape)}
-
-    return jvp
-
-
 TYPES = {
-    "AddmmBackward0": NodeType("mat1 mat2 alpha beta", _addmm, _product_jvp(0, "mat1", "mat2")),
-    "MmBackward0": NodeType("self mat2", _mm, _product_jvp(None, "self", "mat2")),
-    "MvBackward0": NodeType("self vec", _mv, _product_jvp(None, "self", "vec")),
-    "BmmBackward0": NodeType("self mat2", _bmm, _product_jvp(None, "self", "mat2")),
-    "BaddbmmBackward0": NodeType("batch1 batch2 alpha beta", _baddbmm, _product_jvp(0, "batch1", "batch2")),
+    "AddmmBackward0": _product("mat1", "mat2", bias=0),
+    "MmBackward0": _product("self", "mat2"),
+    "MvBackward0": _product("self", "vec")._replace(part=_mv),
+    "BmmBackward0": _product("self", "mat2", batched=True),
+    "BaddbmmBackward0": _product("batch1", "batch2", bias=0, batched=True),
 }

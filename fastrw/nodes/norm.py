@@ -1,5 +1,5 @@
-"""Affine norms: per example, the gradients of scale and shift are the sums of g x_hat and of g over what they serve.
-(InstanceNorm is a BatchNorm of repeated parameters: see `views` for the repetition.)"""
+"""Affine normalizations: per example, the gradients of scale and shift are the sums of g x_hat and of g over the
+positions that share them. (InstanceNorm is a BatchNorm of repeated parameters: see `views` for the repetition.)"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INPUT, WEIGHT, BIAS = 0, 1, 2
 
 
 def _instances(s, below, x, g, mean, rstd, products: Products, owned: Owned) -> Part:
-    """x, g [N, S, C], statistics [N, S, G]; owned: of N rows."""
+    """x, g [N, S, C]; mean, rstd [N, S, G]; owned: of the N rows."""
     (X, B), _ = run_op("norm_instance", products.backend, x, g, mean, rstd)
     G = {}
     for j, sums in ((WEIGHT, X), (BIAS, B)):
@@ -50,7 +50,7 @@ def _layer_norm(s, use: Use, g: Tensor, products: Products) -> Part | None:
 
 
 def _channels(x: Tensor) -> Tensor:
-    """[N, C, ...] as [N, S, C], in place where the layout allows it."""
+    """[N, C, ...] as [N, S, C], a view if the layout allows it."""
     return x.flatten(2).mT if x.ndim > 2 else x.unsqueeze(1)
 
 
@@ -64,7 +64,7 @@ def _group_norm(s, use: Use, g: Tensor, products: Products) -> Part | None:
 
 
 def _batch_norm(s, use: Use, g: Tensor, products: Products) -> Part | None:
-    """With running statistics; those of the batch mix its examples."""
+    """With running statistics: batch statistics mix the batch dimension."""
     x, owned = s.input, use.owned[0]
     if INPUT in use.below or s.training or not owned.leading or x.dtype != g.dtype or not g.numel():
         return None
@@ -85,7 +85,7 @@ def _normalized(x_hat: Tensor, rstd: Tensor, t: Tensor, over) -> Tensor:
 
 def _layer_norm_jvp(s, ts, backend: str):
     x, mean, rstd, weight = s.input, s.result1, s.result2, s.weight
-    lead = next(d for d in range(x.ndim, -1, -1) if prod(x.shape[:d]) == mean.numel())  # these have statistics each
+    lead = next(d for d in range(x.ndim, -1, -1) if prod(x.shape[:d]) == mean.numel())  # statistics are over the rest
     x_hat, t = (x - mean) * rstd, None
     if INPUT in ts:
         t = _normalized(x_hat, rstd, ts[INPUT], tuple(range(lead, x.ndim)))
@@ -115,7 +115,7 @@ def _group_norm_jvp(s, ts, backend: str):
 
 
 def _batch_norm_jvp(s, ts, backend: str):
-    """Waits for the addition and the ReLU that may follow: all three are one pass."""
+    """Not formed yet: with an addition and a ReLU that may follow, it is one pass."""
     x = s.input
     if x.dtype not in (torch.float32, torch.float64):
         return None

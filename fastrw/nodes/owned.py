@@ -13,16 +13,16 @@ NOBODY = -1  # the owner of an element whose gradient is 0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rows:
-    """Rows of a matrix by owner: `each` neighbouring rows an example, those of the n training examples first and all
-    that is left the validation's; or, where they lie otherwise, the owner of each row."""
+    """Rows of a matrix by owner: `each` adjacent rows per example, first those of the n training examples, then all
+    validation rows; or, in any other order, the owner of each row."""
 
     n: int
     each: int
-    of: Tensor | None  # [rows]; None where `each` tells
+    of: Tensor | None  # [rows]; None where `each` determines it
 
     @property
     def training(self) -> int:
-        """How many rows the training examples have."""
+        """The number of rows of the training examples."""
         return self.n * self.each
 
     def sums(self, x: Tensor) -> Tensor:
@@ -33,23 +33,23 @@ class Rows:
         return _sums(x, self.of, self.n)
 
     def weights(self, w: Tensor) -> Tensor:
-        """[rows] of weights [n] of the training examples; of their own rows alone where these come first."""
+        """[rows], or [training rows] where these come first: the weight of each row. w: [n]."""
         if self.of is None:
             return w if self.each == 1 else w.repeat_interleave(self.each)
         return _spread(w, self.of)
 
     def validating(self, like: Tensor) -> Tensor:
-        """[rows]: 1 where a row is the validation's, else 0."""
+        """[rows]: 1 for validation rows, else 0."""
         return (self.of == self.n).to(like.dtype)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Owned:
     """Elements of a gradient of this shape belong to owner `of[position along dim]`: 0 .. n-1 are training examples, n
-    is the validation loss, NOBODY has a gradient of 0. `dim` None: `of` has an entry for each element.
+    is the validation loss, NOBODY marks a gradient of 0. `dim` None: `of` has an entry for each element.
 
-    each: `of` holds so many neighbours for each training example, from the first on, then the validation's alone; 0
-    where it is laid out otherwise.
+    each: `of` has this many adjacent entries for each training example, in order, then those of the validation loss; 0
+    if it is in any other order.
     """
 
     n: int
@@ -57,10 +57,10 @@ class Owned:
     dim: int | None
     of: Tensor
     each: int
-    complete: bool  # no entry of `of` is NOBODY: what was learned on one batch serves the next
+    complete: bool  # no entry of `of` is NOBODY: what was learned on one batch holds for the next
 
     def rows(self, width: int) -> Rows | None:
-        """The gradient as a matrix whose rows are so wide; None where a row has several owners."""
+        """The owners of the gradient as a matrix with rows of this width; None where a row has several owners."""
         shape = self.shape
         after = 1
         split = len(shape)
@@ -78,11 +78,11 @@ class Owned:
 
     @property
     def leading(self) -> bool:
-        """Is the first dimension that of the examples, one entry each, training first?"""
+        """Is the first dimension the batch dimension, one entry per example, training examples first?"""
         return self.dim == 0 and self.each == 1
 
     def sums(self, x: Tensor) -> Tensor:
-        """[n]: the sum over the elements of each training example. x: of the gradient's shape."""
+        """[n]: the sum over the elements of each training example. x: in the shape of the gradient."""
         if self.dim is None:
             return _sums(x.reshape(-1), self.of, self.n)
         others = [d for d in range(x.ndim) if d != self.dim]
@@ -98,11 +98,11 @@ class Owned:
         return self._times(g, _spread(w.to(g.real.dtype if g.is_complex() else g.dtype), self.of))
 
     def validating(self, g: Tensor) -> Tensor:
-        """g where the validation loss owns it, else 0."""
+        """g where it belongs to the validation loss, else 0."""
         return self.only(g, self.n)
 
     def only(self, g: Tensor, i: int) -> Tensor:
-        """g where owner i has it, else 0."""
+        """g where it belongs to owner i, else 0."""
         return self._times(g, (self.of == i).to(g.real.dtype if g.is_complex() else g.dtype))
 
     def _times(self, g: Tensor, w: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Type of node -> what is known of it."""
+"""Node type -> what is known of it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ GENERIC = NodeType("", by_calls, by_transposition)
 
 
 def tangent(node: Node, ts: dict, backend: str, reader: Node | None = None, first: bool = True) -> dict[int, Tensor]:
-    """The tangents of the outputs of a node's operation, for those of its inputs. reader: the only node that sends to
-    it, where there is one. first: is no output needed but the first? (Formulas know of that one alone.)"""
+    """{input: tangent} -> {output: tangent} of a node's operation. reader: the only node that sends to it, if there is
+    one. first: is the first output the only one needed? (Formulas compute no other.)"""
     kind = TYPES.get(node.name(), GENERIC) if first else GENERIC
     found, s = None, Saved(node)
     if not kind.lazy:

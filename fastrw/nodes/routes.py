@@ -1,5 +1,5 @@
-"""Does what a node saved decide which row goes where? Owners that were measured on one graph hold on another of the
-same structure only where it is the same there."""
+"""Do the values that a node saved decide where each row goes? Then owners that were measured on one graph hold on
+another of the same structure only if these values are the same."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from fastrw.graph.saved import is_custom, names, plain_values, saved, signed
-from fastrw.graph.walk import Edge
 from fastrw.nodes.owned import Owned
 
 
 def _named(words: str) -> frozenset[str]:
-    """The types of node of these operations."""
+    """The node types of these operations."""
     return frozenset(f"{word}Backward{i}" for word in words.split() for i in range(3))
 
 
-# Each element of their gradients stays where it is, or moves as the shapes tell; what they save are values, or choices
-# within a row (the class of a target, the place of a maximum in its window).
+# Each element of their gradients stays in place, or moves as the shapes determine; what they save are values, or
+# choices within a row (the class of a target, the position of a maximum in its window).
 LOCAL = _named(
     """Abs Acos Acosh Add AddReluAdd AdaptiveMaxPool2D AdaptiveMaxPool3D AdaptiveAvgPool2D AvgPool2D AvgPool3D Asin
     Asinh Atan Atanh BinaryCrossEntropy BinaryCrossEntropyWithLogits Celu Clamp ClampMin ClampMax Clone
@@ -42,10 +41,10 @@ PRODUCTS = frozenset({"MmBackward0", "AddmmBackward0", "BmmBackward0", "BaddbmmB
 
 
 def content(node: Node, owners: Mapping[int, Owned]) -> tuple | list[Tensor]:
-    """What has to be the same, for the owners to be: numbers and tensors of node. owners: of the gradients that it
-    sends to its inputs, where they have any."""
+    """The numbers and tensors of the node that determine the owners of what it sends. owners: input -> owners of its
+    gradient, if it has any."""
     name = node.name()
-    if has_modes(node):  # with running statistics it mixes nothing
+    if has_modes(node):  # with running statistics, it mixes nothing
         return (saved(node, "training"),)
     if name in LOCAL or name in PRODUCTS:
         return ()
@@ -57,7 +56,7 @@ def content(node: Node, owners: Mapping[int, Owned]) -> tuple | list[Tensor]:
     if name in ALONG and "dim" in names(type(node)):
         dim = signed(saved(node, "dim"))
         if all(o.dim is not None and o.shape and dim % len(o.shape) != o.dim for o in owners.values()):
-            kept = frozenset(names(type(node))) - {"dim"}  # along what an example owns whole, they stay with it
+            kept = frozenset(names(type(node))) - {"dim"}  # along another dimension, rows stay with their example
     found: list = [plain_values(node, kept)]
     for key in names(type(node)):
         if key not in kept:
@@ -72,10 +71,10 @@ def _indices(node: Node, owners: Mapping[int, Owned]) -> list:
     indices = list(saved(node, "indices"))
     dims = {o.dim for o in owners.values()}
     if None in dims or not dims:
-        return [None if t is None else t for t in indices]
+        return indices
     if any(t is not None and t.dtype in (torch.bool, torch.uint8) for t in indices):
         return indices
-    # an index into a dimension that no example shares with another chooses within it
+    # an index into a dimension other than the batch dimension chooses within an example
     return [t if dim in dims else None for dim, t in enumerate(indices)]
 
 
@@ -83,9 +82,9 @@ def _chooses(t: Tensor) -> bool:
     return not (t.is_floating_point() or t.is_complex())
 
 
-def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Owned], below: list[Edge | None]) -> bool:
-    """Do the owners of what this node sends hang on floating point values (the zeros of a mask, of a matrix)? Then they
-    have to be measured at every call. outputs, inputs: output or input of the operation -> its gradient's owners."""
+def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Owned]) -> bool:
+    """Do the owners of what this node sends depend on floating-point values (the zeros of a mask, of a matrix)? Then
+    they have to be measured in every call. outputs, inputs: output or input of the operation -> owners of its gradient."""
     name = node.name()
     if name in PRODUCTS:
         out = outputs.get(0)
@@ -94,12 +93,12 @@ def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Own
         if out is None or out.dim is None:
             return bool(inputs)
         batch = len(out.shape) - 2
-        if out.dim < batch:  # a product an example
+        if out.dim < batch:  # one product per example
             return any(side is not None and side.dim != out.dim for side in (left, right))
         if out.dim == batch:  # rows
             return right is not None or (left is not None and left.dim != batch)
         return left is not None or (right is not None and right.dim != batch + 1)
-    if name == "torch::autograd::CopySlices":  # which slice it wrote, it does not tell
+    if name == "torch::autograd::CopySlices":  # it does not record which slice was written
         out = outputs.get(0)
         whole = out is not None and out.dim == 0 and out.each
         return not whole or any(o.dim != 0 or not torch.equal(o.of, out.of) for o in inputs.values())
@@ -108,22 +107,22 @@ def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Own
         return out is None or out.dim is None or signed(saved(node, "dim")) % max(len(out.shape), 1) == out.dim
     if "DotProduct" in name or "Attention" in name:
         return any(o.dim is None or o.dim > 1 for o in (*outputs.values(), *inputs.values()))
-    if is_custom(node):  # its backward may route by anything; rows that stay in their places do not
+    if is_custom(node):  # its backward may move rows by anything, unless they stay in place
         found = [*outputs.values(), *inputs.values()]
         return any(o.dim != 0 or not o.each for o in found)
     return False
 
 
 def spreads(node: Node) -> bool:
-    """Does it give rows of a parameter to examples: a batch dimension out of none?"""
+    """Does it create the batch dimension, from rows of a parameter?"""
     return node.name().startswith(("Expand", "Repeat", "Embedding"))
 
 
 def has_modes(node: Node) -> bool:
-    """Does a flag of its own decide whether it mixes examples?"""
+    """Does a saved flag decide whether it mixes the batch dimension?"""
     return "BatchNorm" in node.name() and "training" in names(type(node))
 
 
 def batchwise(node: Node) -> bool:
-    """Does its backward hang on what else is in the batch, though each gradient has one owner?"""
-    return bool(saved(node, "scale_grad_by_freq") if "scale_grad_by_freq" in names(type(node)) else False)
+    """Does its backward depend on the rest of the batch, though each gradient has one owner?"""
+    return "scale_grad_by_freq" in names(type(node)) and bool(saved(node, "scale_grad_by_freq"))

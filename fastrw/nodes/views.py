@@ -1,5 +1,5 @@
-"""Operations that move elements or sum them: linear in what they take, the same for its tangent. At a use, a
-repetition of a parameter over the batch is an instance of it for each example."""
+"""Operations that move elements or sum them: linear, so a tangent goes through the same operation. At a use, a
+parameter repeated over the batch has one instance for each example."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def _on(reads: str, formula, part=by_calls) -> NodeType:
 
 
 def of_parameter(node: Node) -> bool | None:
-    """Does a use take a parameter through this node as if it were the parameter itself: transposed (True), or in
-    another dtype (False)? None: what it gives is derived from the parameter."""
+    """Is the output of this node treated as the parameter itself: transposed (True), or in another dtype (False)? None:
+    it is derived from the parameter."""
     if node.name() == "TBackward0":
         return True
     if node.name() != "ToCopyBackward0":
@@ -46,7 +46,7 @@ def _reduced(reduce):
 
 
 def _max_pool(s, t: Tensor) -> Tensor:
-    """The tangent of the input at the place of each maximum."""
+    """The tangent of the input at the position of each maximum."""
     return t.flatten(-2).gather(-1, s.result1.flatten(-2)).view(s.result1.shape)
 
 
@@ -61,7 +61,7 @@ def _expand(s, use: Use, g: Tensor, products: Products) -> Part | None:
 
 
 def _repeat(s, use: Use, g: Tensor, products: Products) -> Part | None:
-    """A parameter repeated, whole, for each example (InstanceNorm's): its repetitions are instances."""
+    """A parameter repeated as a whole for each example (InstanceNorm): its repetitions are instances."""
     owned, shape = use.owned[0], s.shape(0)
     shape = (*[1] * (g.ndim - len(shape)), *shape)
     d = owned.dim
