@@ -84,7 +84,8 @@ def _chooses(t: Tensor) -> bool:
 
 def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Owned]) -> bool:
     """Do the owners of what this node sends depend on floating-point values (the zeros of a mask, of a matrix)? Then
-    they have to be measured in every call. outputs, inputs: output or input of the operation -> owners of its gradient."""
+    they have to be measured in every call. outputs, inputs: by output or input of the operation, the owners of
+    its gradient."""
     name = node.name()
     if name in PRODUCTS:
         out = outputs.get(0)
