@@ -1,17 +1,17 @@
-"""What fastrw raises when a number would not be exact: it refuses, and says why."""
+"""What fastrw raises when a number would not be exact."""
 
 
 class Refused(ValueError):
-    """A method or backend cannot serve this model exactly. The text names what is in the way, and the way out."""
+    """A method or backend is not exact for this model. The text names the reason and, if there is one, a way out."""
 
 
 class ForThisBatch(Refused):
-    """This batch cannot be served; the next may be."""
+    """This batch is not supported; the next one may be."""
 
 
 class UntracedUse(Refused):
-    """A gradient is changed on its way, where no formula can follow: by a hook of the user's."""
+    """A gradient is changed by a hook of the user, which no formula can take into account."""
 
 
 class CoupledExamples(Refused):
-    """The examples of the batch influence each other (BatchNorm in training, in-batch losses), so Eq. 12 is wrong."""
+    """An operation mixes the batch dimension (BatchNorm in training, in-batch losses), so Eq. 12 does not hold."""

@@ -1,8 +1,8 @@
-"""What is remembered of a model from one call to the next: one bounded store for each model.
+"""What is cached for a model from one call to the next: one bounded store for each model.
 
-Everything that is forgotten is forgotten here. A store goes with its model (it is held weakly). An entry goes when its
-table is full (the one that was used least recently), when a parameter that it speaks of is no longer the same object,
-and by `drop`, where a check has shown that what was learned no longer holds."""
+A store lives as long as its model (it is held weakly). An entry is dropped when its table is full (least recently used
+first), when a parameter that it refers to is no longer the same object, and by `drop`, when a check has shown that it
+no longer holds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _stores = WeakIdKeyDictionary()  # owner, by identity -> name -> Table
 
 
 class Table:
-    """At most `size` entries by key; the least recently used goes first. An entry may speak of parameters, whose ids
-    are then part of its key: it is dropped where an id belongs to another tensor now."""
+    """At most `size` entries by key; the least recently used is dropped first. An entry may refer to parameters, whose
+    ids are then part of its key: it is dropped if an id now belongs to another tensor."""
 
     def __init__(self, size: int):
         self._size = size
@@ -38,7 +38,7 @@ class Table:
         return value
 
     def put(self, key: Hashable, value: Any, parameters: Sequence[Tensor] = ()) -> Any:
-        """Enters the value, and returns it."""
+        """Stores the value, and returns it."""
         self._entries[key] = [weakref.ref(p) for p in parameters], value
         self._entries.move_to_end(key)
         if len(self._entries) > self._size:
@@ -55,8 +55,3 @@ def table(owner: Any, name: str, size: int = 64) -> Table:
     if name not in store:
         store[name] = Table(size)
     return store[name]
-
-
-def forget(owner: Any) -> None:
-    """All that was learned of it."""
-    _stores.pop(owner, None)

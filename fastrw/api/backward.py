@@ -1,4 +1,4 @@
-"""The reweighted backward of losses that the user's own code made."""
+"""The reweighted backward of losses that the caller computed."""
 
 from __future__ import annotations
 
@@ -25,45 +25,42 @@ def backward(
     """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta),  s_i = grad f^v . grad f_i;   .grad += scale * sum_i w_i grad
     f_i
 
-    In the place of `loss.backward()`, with losses that any code made, in any loop:
+    Replaces `loss.backward()` for losses that any code computed, in any loop:
 
         losses = F.cross_entropy(model(x), y, reduction="none")            # [n]
         val_loss = F.cross_entropy(model(x_val), y_val)
         out = fastrw.backward(losses, val_loss)
         optimizer.step()
 
-    or with both from one forward of `torch.cat([x, x_val])`: `fastrw.backward(f[:n], f[n:].mean())`, which is the
-    fastest.
-    All is read off the graph that autograd recorded: nothing runs again, so nothing can move. Every leaf that
-    `(w * losses).sum().backward()` would fill is filled, the loss's own parameters too; sparse gradients stay sparse.
-    The graph is freed, as a backward frees it, unless `retain_graph`.
+    or with both from one forward of `torch.cat([x, x_val])`: `fastrw.backward(f[:n], f[n:].mean())`, which is fastest.
+    Everything is read from the graph that autograd recorded: no forward runs again, so no state changes. Every leaf
+    that `(w * losses).sum().backward()` would fill is filled, including parameters of the loss; sparse gradients stay
+    sparse. The graph is freed, as in a backward, unless `retain_graph`.
 
     Args:
         losses: [n], f_i, floating point, any device, with a graph.
         val_loss: f^v, 0-d; or [m], which are averaged. With a graph; it may share operations with that of `losses`.
-        params: whose gradients the scores compare: None (every torch.nn.Parameter in the graph; where there is none,
-            every leaf), or tensors that require grad.
+        params: the parameters whose gradients are compared: None (every torch.nn.Parameter in the graph; if there is
+            none, every leaf), or tensors that require grad.
         normalize: "rectify" (Eq. 8-9) or "shift" (s - min s + 1/n, Zhang & Pfister 2021).
-        scale: what the weighted gradient is multiplied with: 1/k over k micro-batches of one step.
-        scaler: a `torch.amp.GradScaler`: gradients are scaled by its factor, so that `scaler.step` finds what it
-        expects.
-        update: "assembled": the weighted gradient from the same backward as the scores. "backward": an ordinary
-            backward
-            of the weighted losses after it: less memory. "auto": assembled where it is cheaper.
+        scale: a factor on the weighted gradient: 1/k over k micro-batches of one step.
+        scaler: a `torch.amp.GradScaler`: gradients are scaled by its factor, as `scaler.step` expects.
+        update: "assembled": the weighted gradient from the same backward as the scores. "backward": from an ordinary
+            backward of the weighted losses after it, which takes less memory. "auto": assembled where it is cheaper.
         method: "auto" (the lowest cut of the graph), "layerwise", "tangent", "double_backward" or "per_example".
-        backend: "auto", "cpp", "cuda", "triton" or "reference": who computes the fused products.
+        backend: "auto", "cpp", "cuda", "triton" or "reference": computes the fused products.
         score_dtype: None is exact; torch.bfloat16 or torch.float16 take the score products in that precision.
-        recheck: hold one score against its example's own gradient at the 1st, 2nd, 4th, 8th ... call of a graph of one
-            structure. The first is always held.
-        retain_graph: leave the graph as it is.
+        recheck: compare one score with the gradient of its example in the 1st, 2nd, 4th, 8th ... call with a graph of
+            the same structure; False: in the first only.
+        retain_graph: do not free the graph.
     Returns:
         Step: weights [n], losses, scores, val_loss, method, refusals, uses. Tensors stay on their device, without a
         graph. An example whose loss or gradient is not finite has weight 0 and adds nothing.
     Raises:
-        TypeError, ValueError: a rule is broken; the text says the rule and what was got.
-        Refused (a ValueError): the graph cannot be served exactly: a hook that changes gradients, a node that runs a
-            backward of its own, compiled code, another process's share. `.grad` is as it was.
-        RuntimeError: torch's own, where the graph was freed, or written to since.
+        TypeError, ValueError: an argument is invalid; the text states the rule and what was given.
+        Refused (a ValueError): no method is exact for the graph: a hook that changes gradients, a node that runs a
+            nested backward, compiled code, a sharded parameter. `.grad` is unchanged.
+        RuntimeError: that of torch, if the graph was freed, or saved tensors were modified.
     Source: Ren et al. 2018, Algorithm 1, Eq. 7-9 and Eq. 12.
     """
     prefix = "fastrw.backward: "
@@ -91,18 +88,18 @@ def _checked(losses: Any, val_loss: Any, prefix: str) -> tuple[Tensor, Tensor]:
         if not t.is_floating_point():
             raise TypeError(f"{prefix}{name} must be real floating point, got {t.dtype}")
     if losses.ndim != 1 or not len(losses):
-        raise ValueError(f'{prefix}losses must be [n], one an example (reduction="none"), got {tuple(losses.shape)}')
+        raise ValueError(f'{prefix}losses must be [n], one per example (reduction="none"), got {tuple(losses.shape)}')
     if val_loss.ndim > 1 or not val_loss.numel():
         raise ValueError(f"{prefix}val_loss must be a scalar or [m], got {tuple(val_loss.shape)}")
     for name, t in (("losses", losses), ("val_loss", val_loss)):
         if t.grad_fn is None:
-            raise ValueError(f"{prefix}{name} must have a graph to go back through, got a tensor without one")
+            raise ValueError(f"{prefix}{name} must have a graph, got a tensor without one")
     with torch.enable_grad():
         return losses, val_loss.mean() if val_loss.ndim else val_loss
 
 
 def _selected(params: Any, prefix: str) -> set[int]:
-    """The ids of the leaves that scores go by."""
+    """The ids of the leaves that scores use."""
     params = [params] if isinstance(params, Tensor) else params
     if isinstance(params, nn.Module | str) or not isinstance(params, Iterable):
         raise TypeError(f"{prefix}params must be None or tensors, got {type(params).__name__}")

@@ -1,4 +1,4 @@
-"""A whole step as one CUDA graph: what Python decides is decided once, then the GPU repeats it without Python."""
+"""A whole step as one CUDA graph: Python runs once, then the GPU repeats the step without it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fastrw.state.snapshot import RandomState, State
 
 Run = Callable[[Problem, State], Assembled]
 
-EAGER = 2  # steps of one kind that run as ever: the first measures and compiles, the second finds everything learned
-KINDS = 8  # graphs kept; each holds the memory of a step
+EAGER = 2  # steps of one kind that run eagerly: the first measures and compiles, the second finds the plan cached
+KINDS = 8  # the most graphs; each holds the memory of a step
 
 
 class CudaGraph:
@@ -30,8 +30,8 @@ class CudaGraph:
         self._device, self._graph = device, torch.cuda.CUDAGraph()
 
     def record(self, run: Callable[[], Assembled]) -> Assembled:
-        """Nothing is computed yet. Raises RuntimeError where the function waits for the GPU."""
-        # thread_local: loaders that pin memory may go on meanwhile
+        """Computes nothing yet. Raises RuntimeError if the function waits for the GPU."""
+        # thread_local: data loaders may pin memory in other threads meanwhile
         with torch.cuda.device(self._device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             return run()
 
@@ -40,7 +40,7 @@ class CudaGraph:
 
 
 class Captured:
-    """One kind of step: batches of fixed shapes, in memory of their own, and the graph that reads them."""
+    """One kind of step: static copies of both batches, and the graph that reads them."""
 
     def __init__(self, problem: Problem, run: Run, graph: CudaGraph):
         self._inputs, trees = zip(*map(tree_flatten, (problem.batch, problem.val_batch)), strict=True)
@@ -51,14 +51,14 @@ class Captured:
             "cuda", torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda"), cache_enabled=False
         )
         try:
-            with autocast:  # a cast weight that outlives the capture would lie in the graph's memory
+            with autocast:  # a cached cast of a weight would lie in the graph's memory
                 self._found = graph.record(lambda: run(problem, State(problem.modules)))
         except RuntimeError as error:
             raise Refused(
                 "fastrw.capture: a captured step must not wait for the GPU, got " + str(error).partition("\n")[0]
             ) from error
         if buffers != [id(b) for module in problem.modules.values() for b in module._buffers.values()]:
-            raise Refused("fastrw.capture: a captured forward must keep its buffers, got one put in another's place")
+            raise Refused("fastrw.capture: a captured forward must keep its buffers, got one that was replaced")
         self._graph = graph
 
     def step(self, problem: Problem) -> Assembled:
@@ -74,7 +74,7 @@ class Captured:
 
 
 class Graphs:
-    """Steps of a model by kind: the first of each run as ever, the others are replayed."""
+    """Steps of a model by kind: the first of each run eagerly, the others are replayed."""
 
     def __init__(self, make: Callable[[torch.device], Any] = CudaGraph):
         self._make = make
@@ -82,7 +82,7 @@ class Graphs:
         self._captured: dict[tuple, Captured] = {}
 
     def step(self, problem: Problem, state: State, run: Run) -> Assembled:
-        """What `run(problem, state)` gives. Raises Refused where such a step cannot be repeated without Python."""
+        """The result of `run(problem, state)`. Raises Refused if such a step cannot be repeated without Python."""
         device = next(iter(problem.params.values())).device
         kind = kind_of(problem)
         if kind not in self._captured:
@@ -98,14 +98,14 @@ class Graphs:
             if len(self._captured) >= KINDS:
                 raise ForThisBatch(
                     f"fastrw.capture: batches must have few shapes, got a {KINDS + 1}th kind of step (pad them, or "
-                    "take capture=False)"
+                    "use capture=False)"
                 )
             self._captured[kind] = Captured(problem, run, graph)
         return self._captured[kind].step(problem)
 
 
 def kind_of(problem: Problem) -> tuple:
-    """What a graph is good for: shapes of both batches, modes of the model, and where its tensors lie."""
+    """What a graph depends on: shapes of both batches, modes of the model, and addresses of its tensors."""
     batches = []
     for batch in (problem.batch, problem.val_batch):
         leaves, tree = tree_flatten(batch)

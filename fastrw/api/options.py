@@ -1,4 +1,4 @@
-"""The options that calls of the public API share: their values and the rules they keep."""
+"""The options that calls of the public API share, and checks of their values."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def check(caller: str, *, method: str, backend: str, score_dtype: torch.dtype | 
         rule = 'normalize must be "rectify", "shift" or None' if or_none else 'normalize must be "rectify" or "shift"'
         raise ValueError(f"fastrw.{caller}: {rule}, got {normalize!r}")
     if update == "assembled" and method not in ("auto", "layerwise"):
-        raise ValueError(f'fastrw.{caller}: update="assembled" goes layer by layer, got method={method!r}')
+        raise ValueError(f'fastrw.{caller}: update="assembled" needs method="auto" or "layerwise", got {method!r}')
     if score_dtype not in (None, torch.float32, torch.bfloat16, torch.float16):
         raise ValueError(f"fastrw.{caller}: score_dtype must be None or a float dtype, got {score_dtype!r}")
     if isinstance(scale, bool) or not isinstance(scale, int | float):
@@ -49,7 +49,7 @@ def check(caller: str, *, method: str, backend: str, score_dtype: torch.dtype | 
 
 
 def scaling_of(scaler: Any, device: torch.device) -> Tensor | None:
-    """The factor of a `torch.amp.GradScaler`, 0-d; None where there is none, or it is switched off."""
+    """The factor of a `torch.amp.GradScaler`, 0-d; None if there is none, or it is disabled."""
     if scaler is None or not scaler.is_enabled():
         return None
     return scaler.scale(torch.ones((), device=device))

@@ -1,4 +1,4 @@
-"""The question as the user puts it (model, two batches, a loss, some parameters), checked and made one callable."""
+"""The arguments of a call (model, two batches, a loss, some parameters), checked and combined into one callable."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import cached_property, partial
 from types import CellType, FunctionType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastrw.api.default_loss import cross_entropy, losses_of
 from fastrw.engine import guards
-from fastrw.state.batches import mapped, tensors_of
+from fastrw.state.batches import examples, mapped, tensors_of
 
 
 class Problem:
@@ -41,14 +41,14 @@ class Problem:
         self.val_losses: Tensor | None = None  # of the last validation forward
         self.modules = dict(model.named_modules())
         self.by_default = loss_fn is None and losses_fn is None
-        self._names: dict[int, str] | None = None
+        self._splits_batch = losses_fn is None
         self._compiled = "torch._dynamo" in sys.modules
         guards.no_synchronized_norm(self.modules, self.prefix)
         self.params = select(self.modules, params, self.prefix)
         guards.not_sharded(self.params.values(), self.prefix)
         self.key = (fingerprint(loss_fn), fingerprint(losses_fn), *map(id, self.params.values()))
-        self._losses = losses_fn or partial(_losses, loss_fn or partial(_cross_entropy, self.prefix), self.prefix)
-        if losses_fn is None:
+        self._losses = losses_fn or partial(losses_of, loss_fn or partial(cross_entropy, self.prefix))
+        if self._splits_batch:
             for name, b in (("batch", batch), ("val_batch", val_batch)):
                 self._check_batch(name, b)
 
@@ -58,19 +58,17 @@ class Problem:
         assert self.val_losses is not None
         return self.val_losses.mean()
 
-    @property
+    @cached_property
     def names(self) -> dict[int, str]:
         """Id of a parameter -> its name."""
-        if self._names is None:
-            self._names = {id(p): name for name, p in self.model.named_parameters()}
-        return self._names
+        return {id(p): name for name, p in _named_parameters(self.modules).items()}
 
     def losses(self, batch: Any, graph: bool = True) -> Tensor:
-        """f_i for i in the batch: [n], with its graph unless it is not wanted."""
+        """f_i for i in the batch: [n], with a graph if `graph`."""
         eager = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
-        with torch.set_grad_enabled(graph), eager:  # the backward of compiled code runs once only
+        with torch.set_grad_enabled(graph), eager:  # the backward of compiled code runs only once
             losses = self._losses(self.model, batch)
-        word = "val_batch" if batch is self.val_batch else "batch"
+        name = "val_batch" if batch is self.val_batch else "batch"
         if batch is self.val_batch and isinstance(losses, Tensor):
             self.val_losses = losses.detach()
         if not isinstance(losses, Tensor):
@@ -80,17 +78,17 @@ class Problem:
         if losses.ndim != 1:
             raise ValueError(f"{self.prefix}the loss must return [n], one loss per example, got {tuple(losses.shape)}")
         if len(losses) == 0:
-            raise ValueError(f"{self.prefix}{word} must hold at least one example, got 0")
+            raise ValueError(f"{self.prefix}{name} must hold at least one example, got 0")
         if not losses.is_floating_point():
             raise TypeError(f"{self.prefix}losses must be real floating point, got {losses.dtype}")
         if (size := self._size(batch)) is not None and len(losses) != size:
             raise ValueError(f"{self.prefix}losses must be [n] with n = {size} targets, got {tuple(losses.shape)}")
         if graph and not losses.requires_grad:
-            raise ValueError(f"{self.prefix}the losses of {word} must depend on a parameter, got none with a graph")
+            raise ValueError(f"{self.prefix}the losses of {name} must depend on a parameter, got none with a graph")
         return losses
 
     def without(self, n: int, bad: Tensor) -> Any:
-        """The batch with a good example in the place of every bad one ([n] flags): shapes and draws stay the same."""
+        """The batch with a good example in place of every bad one ([n] flags): shapes and random draws stay."""
         index = torch.arange(n, device=bad.device)
         index = torch.where(bad, (~bad).int().argmax(), index)
 
@@ -101,11 +99,8 @@ class Problem:
         return mapped(take, self.batch)
 
     def _size(self, batch: Any) -> int | None:
-        if not isinstance(self._losses, partial):
-            return None
-        target = batch["labels"] if isinstance(batch, Mapping) else batch[1]
-        leaf = next((t for t in tensors_of(target) if t.ndim), None)
-        return None if leaf is None else len(leaf)
+        """The number of targets; None if only losses_fn can tell."""
+        return examples(batch["labels"] if isinstance(batch, Mapping) else batch[1]) if self._splits_batch else None
 
     def _check_batch(self, name: str, batch: Any) -> None:
         rule = f'{name} must be (inputs, targets) or a mapping with "labels" (or give losses_fn)'
@@ -117,16 +112,16 @@ class Problem:
             raise TypeError(f"{self.prefix}{rule}, got {got}")
         if self._size(batch) == 0:
             raise ValueError(f"{self.prefix}{name} must hold at least one example, got 0")
-        homes = {p.device for m in self.modules.values() for p in m._parameters.values() if p is not None}
+        devices = {p.device for m in self.modules.values() for p in m._parameters.values() if p is not None}
         for leaf in tensors_of(batch):
-            if leaf.ndim and leaf.device not in homes:
-                home = ", ".join(map(str, homes))
-                raise ValueError(f"{self.prefix}{name} must be on the model's device {home}, got {leaf.device}")
+            if leaf.ndim and leaf.device not in devices:
+                expected = ", ".join(map(str, devices))
+                raise ValueError(f"{self.prefix}{name} must be on the model's device {expected}, got {leaf.device}")
 
 
 def fingerprint(value: Any) -> Any:
-    """What stands for a loss function among the things learned of a model: its code and the plain values bound to it.
-    Not the function itself, which may be made anew at every step, and whose closure would keep the model alive."""
+    """The key of a loss function in what is learned of a model: its code and the plain values bound to it. Not the
+    function itself, which may be created anew in every step, and whose closure would keep the model alive."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, partial):
@@ -143,23 +138,21 @@ _EMPTY_CELL = CellType()
 def select(modules: dict[str, nn.Module], params: Any, prefix: str) -> dict[str, nn.Parameter]:
     """The selected parameters by name: None all that require grad, "last" those of the last layer (in the order of
     `model.modules()`) that has any, names with wildcards, or parameters of the model."""
-    named: dict[int, tuple[str, nn.Parameter]] = {}  # a shared parameter goes by its first name
-    for path, module in modules.items():
-        for name, p in module._parameters.items():
-            if p is not None:
-                named.setdefault(id(p), (f"{path}.{name}" if path else name, p))
-    every = dict(named.values())
+    every = _named_parameters(modules)
     if params is None or params == "last":
         chosen = {k: p for k, p in every.items() if p.requires_grad}
         if params == "last":
-            layers = [own for m in modules.values() if (own := [p for p in m._parameters.values() if p is not None])]
-            last = next((own for own in reversed(layers) if any(p.requires_grad for p in own)), [])
+            layers = ([p for p in m._parameters.values() if p is not None] for m in reversed(modules.values()))
+            last = next((own for own in layers if any(p.requires_grad for p in own)), [])
             chosen = {k: p for k, p in chosen.items() if any(p is q for q in last)}
         if not chosen:
             raise ValueError(f"{prefix}model must have a parameter that requires grad, got none")
     else:
         chosen = {}
-        for item in [params] if isinstance(params, str | Tensor) else _listed(params, prefix):
+        params = [params] if isinstance(params, str | Tensor) else params
+        if not isinstance(params, Iterable):
+            raise TypeError(f'{prefix}params must be None, "last", names or parameters, got {type(params).__name__}')
+        for item in params:
             if isinstance(item, str):
                 found = {k: p for k, p in every.items() if fnmatchcase(k, item)}
                 rule, got = "params must name parameters of the model", repr(item)
@@ -183,72 +176,11 @@ def select(modules: dict[str, nn.Module], params: Any, prefix: str) -> dict[str,
     return chosen
 
 
-def _listed(params: Any, prefix: str) -> list:
-    if not isinstance(params, Iterable):
-        raise TypeError(f'{prefix}params must be None, "last", names or parameters, got {type(params).__name__}')
-    return list(params)
-
-
-def _losses(loss_fn: Callable, prefix: str, model: nn.Module, batch: Any) -> Tensor:
-    if isinstance(batch, Mapping):
-        inputs, target = {k: v for k, v in batch.items() if k != "labels"}, batch["labels"]
-    else:
-        inputs, target = batch
-    if isinstance(inputs, Mapping):
-        output = model(**inputs)
-    else:
-        output = model(*inputs) if isinstance(inputs, tuple | list) else model(inputs)
-    output = _logits(output)
-    if isinstance(batch, Mapping) and isinstance(target, Tensor) and target.ndim > 1 and _is_causal(model):
-        output, target = output[:, :-1], target[:, 1:]  # a causal model's logits at t predict the label at t + 1
-    return loss_fn(output, target)
-
-
-def _logits(output: Any) -> Any:
-    """Hugging Face outputs carry their logits by name."""
-    if isinstance(output, Mapping) and "logits" in output:
-        return output["logits"]
-    return getattr(output, "logits", output)
-
-
-def _is_causal(model: nn.Module) -> bool:
-    return "ForCausalLM" in (getattr(model, "loss_type", None) or "") or type(model).__name__.endswith(
-        ("ForCausalLM", "LMHeadModel")
-    )
-
-
-def _cross_entropy(prefix: str, output: Any, target: Any) -> Tensor:
-    """Cross-entropy per example, averaged over its positions whose target is not -100 (0 where there are none)."""
-    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
-        raise TypeError(
-            f"{prefix}the default loss needs tensors (else give loss_fn), got an output of type "
-            f"{type(output).__name__} and a target of type {type(target).__name__}"
-        )
-    with torch._C.DisableTorchFunction():  # a recording need not see shapes
-        last = _class_is_last(prefix, output, target)
-    if last:
-        output = output.movedim(-1, 1)
-    losses = F.cross_entropy(output, target, reduction="none")
-    if output.ndim == 2:
-        return losses
-    losses = losses.flatten(1)
-    if target.is_floating_point():
-        return losses.mean(1)
-    return losses.sum(1) / (target != -100).flatten(1).sum(1).clamp(min=1)
-
-
-def _class_is_last(prefix: str, output: Tensor, target: Tensor) -> bool:
-    """Are the logits [n, ..., C] (and not [n, C, ...])?"""
-    first, last = target.shape == (*output.shape[:1], *output.shape[2:]), target.shape == output.shape[:-1]
-    if target.is_floating_point() and target.shape == output.shape and output.ndim >= 2:
-        first, last = True, False  # class probabilities
-    if first and last and output.ndim > 2:
-        raise ValueError(
-            f"{prefix}the class dimension must be clear (else give loss_fn), got outputs {tuple(output.shape)}"
-        )
-    if not (first or last) or output.ndim < 2:
-        raise ValueError(
-            f"{prefix}targets must be [n] or one per position of the output [n, C, ...] or [n, ..., C] (else give "
-            f"loss_fn), got an output {tuple(output.shape)} and targets {tuple(target.shape)}"
-        )
-    return last and not first
+def _named_parameters(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
+    """`model.named_parameters()`, from modules that are known already: shared parameters have their first name."""
+    found: dict[int, tuple[str, nn.Parameter]] = {}
+    for path, module in modules.items():
+        for name, p in module._parameters.items():
+            if p is not None:
+                found.setdefault(id(p), (f"{path}.{name}" if path else name, p))
+    return dict(found.values())

@@ -1,4 +1,4 @@
-"""The reweighted step for a training loop: `Reweighter.backward` leaves sum_i w_i grad f_i in `.grad`."""
+"""The reweighted step for a training loop: `Reweighter.backward` adds sum_i w_i grad f_i to `.grad`."""
 
 from __future__ import annotations
 
@@ -34,34 +34,32 @@ class Reweighter:
             out = step.backward(batch, val_batch)
             optimizer.step()
 
-    Any optimizer may follow. The scores are of first order, as the paper's: they say how f^v changes for an infinitely
-    small step of plain gradient descent from theta; momentum, Adam's scaling and weight decay of your optimizer are not
-    in them.
+    Any optimizer may follow. The scores are of first order, as in the paper: the change of f^v in an infinitesimal step
+    of plain gradient descent from theta. They do not include momentum, Adam's scaling or weight decay.
 
     Args:
         model, loss_fn, losses_fn, params, method, backend, normalize, score_dtype: as in `meta_weights`. Gradients go
-            to every parameter that requires grad, also where `params` selects a few for the scores.
-        update: "assembled": the weighted gradient is put together layer by layer while the scores are found, no second
+            to every parameter that requires grad, even if `params` selects only some for the scores.
+        update: "assembled": the weighted gradient is assembled layer by layer with the scores, without a second
             backward. "backward": the scores, then an ordinary backward of the weighted losses: little memory, any
             model. "auto": assembled where it is exact.
-        every: the weights are found at every k-th call, from the first on. The calls between are plain steps (w_i =
-            1/n, no validation batch is run): the training is then that of Algorithm 1 at one step in k and of ordinary
-            averaging at the others. Weights are never carried over to other examples.
-        scaler: a `torch.amp.GradScaler`: gradients are scaled by its factor, so that `scaler.step` finds what it
-            expects.
-        recheck: hold one score against its example's own gradient at the 1st, 2nd, 4th, 8th ... step on graphs of one
-            structure; False: at the first alone.
-        timeline: also measure where the time goes (waits for the GPU after each phase).
+        every: the weights are computed in every k-th call, starting with the first. The calls between are plain steps
+            (w_i = 1/n, the validation batch is not used): Algorithm 1 in one step of k, ordinary averaging in the
+            others. Weights are never carried over to other examples.
+        scaler: a `torch.amp.GradScaler`: gradients are scaled by its factor, as `scaler.step` expects.
+        recheck: compare one score with the gradient of its example in the 1st, 2nd, 4th, 8th ... step with a graph of
+            the same structure; False: in the first only.
+        timeline: also measure the time of each phase (waits for the GPU after each).
         capture: on a GPU, repeat the whole step as one CUDA graph. For batches of fixed shapes and models that are
-            assembled, draw no random numbers, and whose Python does the same at every call: it is not run again. The
-            first steps of each shape run as ever; a graph holds the memory of a step. The batches may stay on their
-            device or come from pinned memory.
+            assembled, draw no random numbers, and whose Python code does the same in every call: it is not run again.
+            The first steps of each shape run eagerly; a graph holds the memory of a step. The batches may be on the
+            device or in pinned memory.
 
-    An example whose loss or gradient is not finite gets weight 0 and adds nothing. A validation example that is not
-    finite leaves nothing to compare with: all weights are 0 then and nothing is added (`val_loss` tells).
+    An example whose loss or gradient is not finite gets weight 0 and adds nothing. If a validation example is not
+    finite, all weights are 0 and nothing is added (see `val_loss`).
 
-    Everything but `.grad`, and what one ordinary training forward moves (running statistics, random states), stays as
-    it was; the validation batch moves nothing. A call that raises leaves everything as it was.
+    Nothing changes except `.grad` and what one ordinary training forward changes (running statistics, random states);
+    the validation batch changes nothing. A call that raises leaves everything as it was.
     """
 
     def __init__(
@@ -81,8 +79,8 @@ class Reweighter:
         if not isinstance(model, nn.Module):
             raise TypeError(f"fastrw.Reweighter: model must be a torch.nn.Module, got {type(model).__name__}")
         self.model = model
-        self.steps = 0  # calls of `backward` that have ended
-        self._question = {"loss_fn": loss_fn, "losses_fn": losses_fn, "params": params, "caller": "Reweighter"}
+        self.steps = 0  # calls of `backward` that succeeded
+        self._arguments = {"loss_fn": loss_fn, "losses_fn": losses_fn, "params": params, "caller": "Reweighter"}
         self._graphs = Graphs() if capture else None
         self._options = Options(method, Products(backend, score_dtype), NORMALIZERS[normalize], update,
                                 recheck=recheck and not capture)  # fmt: skip
@@ -93,7 +91,7 @@ class Reweighter:
 
         Args:
             batch, val_batch: as in `meta_weights`.
-            scale: 1/k, where k micro-batches make one step.
+            scale: 1/k, if one step has k micro-batches.
         Returns:
             Step: weights, losses, scores, validation loss, method, peak memory and, on request, a timeline. Tensors
             stay on their device; nothing waits for a GPU.
@@ -104,7 +102,7 @@ class Reweighter:
         if self._graphs and scale != 1:
             raise ValueError(f"fastrw.Reweighter: a captured step has scale=1, got {scale}")
         plain = self.steps % self._every != 0
-        problem = Problem(self.model, batch, batch if plain else val_batch, **self._question)
+        problem = Problem(self.model, batch, batch if plain else val_batch, **self._arguments)
         scaling = scaling_of(self._scaler, next(iter(problem.params.values())).device)
         options = replace(self._options, scaling=scaling, scale=float(scale))
         with torch.enable_grad():
@@ -113,8 +111,8 @@ class Reweighter:
         return out
 
     def weights(self, batch: Any, val_batch: Any) -> Tensor:
-        """w [n] alone, for a loop that does its own forward and backward: see `meta_weights`. Nothing moves."""
-        problem = Problem(self.model, batch, val_batch, **self._question)
+        """w [n] only, for a loop with its own forward and backward: see `meta_weights`. No state changes."""
+        problem = Problem(self.model, batch, val_batch, **self._arguments)
         state = State(problem.modules)
         try:
             return self._options.normalize(evaluate(problem, self._options)[0].scores)
@@ -122,11 +120,11 @@ class Reweighter:
             state.rewind()
 
     def state_dict(self) -> dict[str, int]:
-        """What a resumed run needs: how many steps were made (for `every`)."""
+        """What a resumed run needs: the number of steps so far (for `every`)."""
         return {"steps": self.steps}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from `state_dict()`."""
+        """Continue from `state_dict()`."""
         steps = state.get("steps") if isinstance(state, dict) else None
         if not isinstance(steps, int) or steps < 0:
             raise ValueError(f"fastrw.Reweighter: a state must hold its number of steps, got {state!r}")
@@ -145,14 +143,12 @@ class Reweighter:
         return out
 
     def _assembled(self, problem: Problem, state: State, options: Options, timeline: Timeline | None) -> Step | None:
-        """None where an ordinary backward is to do it."""
+        """None if the weighted gradient has to come from an ordinary backward."""
         hooked = any(p._post_accumulate_grad_hooks for p in self.model.parameters())
         if options.update == "backward" or (hooked and options.update != "assembled"):
             return None
         if hooked:
-            raise Refused(
-                "fastrw.Reweighter: assembled parameters must have no hooks, got one on an accumulated gradient"
-            )
+            raise Refused("fastrw.Reweighter: assembled parameters must have no post-accumulate hooks, got one")
         if options.update == "assembled" or self._graphs:
             options = replace(options, method="layerwise")
 
@@ -179,7 +175,7 @@ class Reweighter:
             timeline.mark("scores")
         w = options.normalize(scores)
         bad = ~scores.isfinite()
-        if bool(bad.any()):  # they shall add nothing, and 0 times what is not finite is nan
+        if bool(bad.any()):  # they must add nothing, but 0 * nan is nan
             state.rewind()
             losses = problem.losses(problem.without(len(w), bad))
         total = torch.where(w == 0, 0, w.to(losses.dtype) * losses).sum()
@@ -200,6 +196,6 @@ class Reweighter:
         return Step(w.detach(), losses.detach(), None, None, "plain", "backward")
 
     def _accumulate(self, total: Tensor, options: Options, none: bool = False, finite: bool = False) -> None:
-        """An ordinary backward; `none`: no example counts; `finite`: raises where a gradient is not."""
+        """An ordinary backward; none, finite: see `ordinary.backward`."""
         total = total * options.scale if options.scale != 1 else total
         backward(total if self._scaler is None else self._scaler.scale(total), none, finite)

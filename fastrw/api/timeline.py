@@ -1,4 +1,4 @@
-"""Where the time of a step goes, by phase."""
+"""The time of a step, by phase."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastrw.api.problem import Problem
 
 
 class Timeline:
-    """`mark(phase)` ends a phase: (name, seconds) in `phases`. On a GPU it waits, so that the time is that phase's."""
+    """`mark(phase)` ends a phase: (name, seconds) in `phases`. Waits for the GPU, so that times are exact."""
 
     def __init__(self, problem: Problem):
         self._devices = {p.device for p in problem.params.values() if p.is_cuda}

@@ -1,4 +1,4 @@
-"""Does every method and backend give the exact scores of a model? Each against one gradient per example."""
+"""Does every method and backend compute the exact scores of a model? Each is compared with one gradient per example."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import glob
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -26,23 +26,23 @@ from fastrw.state.snapshot import RandomState, State
 
 @dataclass(frozen=True)
 class VerifyRow:
-    """One method by one backend ("torch" where the method has no op of its own to dispatch)."""
+    """One method with one backend ("torch" if the method uses none of fastrw.ops)."""
 
     method: str
     backend: str
     error: float | None  # relative error of the scores, in the norm; None where refused
     bound: float
-    refused: str | None = None  # why it would not serve
+    refused: str | None = None  # the reason
 
     @property
     def ok(self) -> bool:
-        """Within the bound (nan is not), or refused: never a wrong number."""
-        return self.refused is not None or self.error <= self.bound
+        """Refused, or within the bound (nan is not): never a wrong number."""
+        return self.error is None or self.error <= self.bound
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """A row per method and backend, and the reference that they were compared with."""
+    """A row per method and backend, and the reference that they are compared with."""
 
     rows: tuple[VerifyRow, ...]
     reference: str
@@ -59,11 +59,11 @@ class VerifyReport:
             cells.append((row.method, row.backend, error, f"{row.bound:.1e}", verdict))
         widths = [max(len(line[column]) for line in cells) for column in range(4)]
         lines = ["  ".join([*map(str.ljust, line, widths), line[4]]).rstrip() for line in cells]
-        return "\n".join([f"against {self.reference}", *lines])
+        return "\n".join([f"compared with {self.reference}", *lines])
 
 
 class VerificationError(AssertionError):
-    """A method gave scores beyond its bound; `.report` has every row."""
+    """The scores of a method are beyond its bound; `.report` has every row."""
 
     def __init__(self, report: VerifyReport):
         super().__init__(f"fastrw.verify: errors must be within their bounds, got\n{report}")
@@ -81,62 +81,62 @@ def verify(
 ) -> VerifyReport:
     """|s - s*| / |s*| <= bound for every method and backend, with s*_i = grad f^v . grad f_i of Ren et al. 2018, Eq. 7.
 
-    s* comes from one `autograd.grad` per example on a deep copy of the model in float64, outside autocast. Where the
-    forward draws random numbers, they need not agree between dtypes: s* is then taken in the model's own. The bound is
-    `tolerance.SCORE_GOAL`, or, where plain torch misses that itself in this dtype, `tolerance.bound` on its error.
+    s* comes from one `autograd.grad` per example on a deep copy of the model in float64, outside autocast; if the
+    forward draws random numbers, which may differ between dtypes, in the dtype of the model. The bound is
+    `tolerance.SCORE_GOAL` or, if plain torch itself misses that in this dtype, `tolerance.bound` on its error.
 
-    Args: those of `meta_weights`. The model must be one that `copy.deepcopy` and `.double()` can copy, and losses_fn
-        must call the model that it is given.
+    Args: those of `meta_weights`. `copy.deepcopy` and `.double()` must be able to copy the model, and losses_fn must
+        call the model that it is given.
     Returns:
         VerifyReport: `.rows` (method, backend, error, bound, refused), `.ok`; `str(report)` is a table.
     Raises:
-        VerificationError (an AssertionError): a bound is missed.
-        TypeError, ValueError: as `meta_weights`; ValueError also if the model computes something else in float64.
+        VerificationError (an AssertionError): an error is beyond its bound.
+        TypeError, ValueError: as `meta_weights`; ValueError also if the model computes something different in float64.
     """
     problem = Problem(model, batch, val_batch, loss_fn=loss_fn, losses_fn=losses_fn, params=params, caller="verify")
     names = [glob.escape(name) for name in problem.params]
-    how = {"loss_fn": loss_fn, "losses_fn": losses_fn, "params": names, "return_report": True}
-    score = partial(gradient_dots, model, batch, val_batch, **how)
+    score: Callable[..., Any] = partial(
+        gradient_dots, loss_fn=loss_fn, losses_fn=losses_fn, params=names, return_report=True
+    )
+    given = model, batch, val_batch
     draws, working = _forward(problem)
-    plain, _ = score(method="per_example")
+    plain, _ = score(*given, method="per_example")
     if draws:
         truth, reference = plain, f"one gradient per example in {plain.dtype}: the forward draws random numbers"
     else:
         with torch.autocast(plain.device.type, enabled=False):
-            doubled = _doubled(model), *(mapped(_double, b) for b in (batch, val_batch))
-            truth, _ = gradient_dots(*doubled, **how, method="per_example")
+            truth, _ = score(_doubled(model), *(mapped(_double, b) for b in given[1:]), method="per_example")
         reference = "one gradient per example in float64"
     drift = relative_error(plain, truth)
     if drift > math.sqrt(torch.finfo(working).eps):
         rule = f"one gradient per example must be nearly the same in {working} and in float64"
-        raise ValueError(f"fastrw.verify: {rule} to judge by, got a relative difference of {drift:.1e}")
+        raise ValueError(f"fastrw.verify: {rule}, got a relative difference of {drift:.1e}")
     limit = max(SCORE_GOAL[plain.dtype], bound(working, drift, 1))
-    found = VerifyReport(tuple(row for method in METHODS for row in _rows(method, score, truth, limit)), reference)
-    if not found.ok:
-        raise VerificationError(found)
-    return found
+    rows = (row for method in METHODS for row in _rows(method, partial(score, *given), truth, limit))
+    report = VerifyReport(tuple(rows), reference)
+    if not report.ok:
+        raise VerificationError(report)
+    return report
 
 
-def _rows(method: str, score: Callable, truth: Tensor, limit: float) -> list[VerifyRow]:
-    """The method once, if torch serves all its uses; otherwise once with each backend of our ops."""
-    try:
-        s, report = score(method=method)
-    except Refused as refusal:
-        return [VerifyRow(method, "any", None, limit, str(refusal))]
-    if all(use.backend == "torch" for use in report.uses):
-        return [VerifyRow(method, "torch", relative_error(s, truth), limit)]
-    rows = []
-    for backend in BACKENDS[1:]:
+def _rows(method: str, score: Callable[..., Any], truth: Tensor, limit: float) -> list[VerifyRow]:
+    """The method once, if it uses none of our ops; otherwise once with each backend."""
+
+    def row(backend: str) -> tuple[VerifyRow, set[str]]:
         try:
-            s, _ = score(method=method, backend=backend)
-            rows.append(VerifyRow(method, backend, relative_error(s, truth), limit))
+            s, report = score(method=method, backend=backend)
         except Refused as refusal:
-            rows.append(VerifyRow(method, backend, None, limit, str(refusal)))
-    return rows
+            return VerifyRow(method, backend, None, limit, str(refusal)), set()
+        return VerifyRow(method, backend, relative_error(s, truth), limit), {use.backend for use in report.uses}
+
+    first, used = row("auto")
+    if used <= {"torch"}:
+        return [replace(first, backend="any" if first.refused else "torch")]
+    return [row(backend)[0] for backend in BACKENDS[1:]]
 
 
 def _forward(problem: Problem) -> tuple[bool, torch.dtype]:
-    """Whether a training forward moves torch's random state, and the coarsest dtype that it computes in."""
+    """Whether a training forward draws random numbers, and the coarsest dtype that it computes in."""
     state = State(problem.modules)
     random = [RandomState(device) for device in {p.device for p in problem.params.values()}]
     try:
@@ -151,10 +151,10 @@ def _double(leaf: Any) -> Any:
 
 
 def _doubled(model: nn.Module) -> nn.Module:
-    """A deep copy in float64. Tensors that a forward left on a module (with their graph) are copied without it."""
+    """A deep copy in float64. Tensors that a forward left on a module are copied without their graph."""
     held = [t for module in model.modules() for t in vars(module).values() if isinstance(t, Tensor) and not t.is_leaf]
     twin = copy.deepcopy(model, {id(t): t.detach().clone() for t in held}).double()
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
-        for hook in (p._backward_hooks or {}).values():  # a deep copy does not have them
+        for hook in (p._backward_hooks or {}).values():  # deepcopy omits them
             q.register_hook(hook)
     return twin

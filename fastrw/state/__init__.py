@@ -1,3 +1,3 @@
 """A model's state, saved and restored around its forwards; and batches as nested data, joined and mapped.
 
-May import errors alone: it knows modules and tensors, but no graph and no score."""
+May import only errors and learned: it knows modules and tensors, but no graph and no score."""

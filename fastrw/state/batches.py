@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-_NESTS = (tuple, list, dict)
+_COLLECTIONS = (tuple, list, dict)
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
 def tensors_of(batch: Any) -> list[Tensor]:
-    """The tensors of a batch of any structure, in order. Plain nests are walked without pytree, which is slow."""
+    """The tensors of a batch of any structure, in order. Plain collections are walked without pytree, which is slow."""
     if isinstance(batch, Mapping) and type(batch) is not dict:
         batch = dict(batch)
-    if type(batch) not in _NESTS:
+    if type(batch) not in _COLLECTIONS:
         return [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
     found: list[Tensor] = []
     for item in batch.values() if type(batch) is dict else batch:
@@ -30,24 +30,24 @@ def tensors_of(batch: Any) -> list[Tensor]:
 
 
 def examples(batch: Any) -> int | None:
-    """The length of the first tensor that has dimensions; None without one."""
+    """The length of the first tensor that is not 0-d; None if there is none."""
     return next((len(t) for t in tensors_of(batch) if t.ndim), None)
 
 
 def mapped(function: Callable[[Any], Any], batch: Any) -> Any:
-    """The batch with `function` applied to each leaf; mappings that pytree does not know (a transformers.BatchEncoding,
-    a UserDict) keep their type."""
-    if _is_own_mapping(batch):
+    """The batch with `function` applied to each leaf; mappings unknown to pytree (a transformers.BatchEncoding, a
+    UserDict) keep their type."""
+    if _is_custom_mapping(batch):
         return _with(batch, {key: mapped(function, value) for key, value in batch.items()})
     return tree_map(lambda leaf: mapped(function, leaf) if isinstance(leaf, MutableMapping) else function(leaf), batch)
 
 
 def join(batch: Any, val_batch: Any, n: int, m: int) -> Any | None:
-    """[batch; val_batch] if they agree in structure and in all shapes after the first dimension (n, m); else None."""
+    """[batch; val_batch] if they agree in structure and in all shapes except the first dimension (n, m); else None."""
     kind = type(batch)
     if kind is not type(val_batch):
         return None
-    if _is_own_mapping(batch):
+    if _is_custom_mapping(batch):
         found = join(dict(batch), dict(val_batch), n, m)
         return None if found is None else _with(batch, found)
     flat = kind in (tuple, list) and all(type(t) is Tensor for t in (*batch, *val_batch))  # then without pytree
@@ -68,12 +68,12 @@ def join(batch: Any, val_batch: Any, n: int, m: int) -> Any | None:
     return kind(joined) if flat else tree_unflatten(joined, tree)
 
 
-def _is_own_mapping(batch: Any) -> bool:
+def _is_custom_mapping(batch: Any) -> bool:
     return isinstance(batch, MutableMapping) and type(batch) is not dict
 
 
 def _with(mapping: MutableMapping, items: dict) -> MutableMapping:
-    """A copy of the mapping, of its type, with these items."""
+    """A copy of the mapping with these items."""
     found = copy.copy(mapping)
     found.update(items)
     return found

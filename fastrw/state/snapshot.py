@@ -1,4 +1,4 @@
-"""A model's state, saved before a forward and restored after it, so that scoring leaves no trace on the model."""
+"""A model's state, saved before a forward and restored after it, so that scoring does not change the model."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch import Tensor, nn
 from fastrw import learned
 from fastrw.errors import Refused
 
-KEPT = 1 << 30  # bytes: larger sets of parameters are not copied to see whether a forward writes them
+KEPT = 1 << 30  # bytes: larger sets of parameters are not copied to detect writes
 
 _PLAIN = frozenset({int, float, bool, str, type(None), complex})
-_NESTS = frozenset({dict, OrderedDict, set, list, tuple})
+_COLLECTIONS = frozenset({dict, OrderedDict, set, list, tuple})
 
 
 class RandomState:
-    """The states of torch's generators, on the CPU and on the CUDA devices among `devices`. While a CUDA graph is being
-    captured those cannot be read: `capture` refuses models that draw random numbers."""
+    """The states of torch's generators, on the CPU and on the CUDA devices among `devices`. The latter cannot be read
+    during the capture of a CUDA graph: `capture` refuses models that draw random numbers."""
 
     def __init__(self, *devices: torch.device):
         self._cpu = torch.get_rng_state()
@@ -33,7 +33,7 @@ class RandomState:
         self._cuda = [(device, torch.cuda.get_rng_state(device)) for device in cuda]
 
     def moved(self) -> bool:
-        """Has anything been drawn since?"""
+        """Have random numbers been drawn since?"""
         if not torch.equal(self._cpu, torch.get_rng_state()):
             return True
         return any(not torch.equal(before, torch.cuda.get_rng_state(device)) for device, before in self._cuda)
@@ -45,18 +45,18 @@ class RandomState:
 
 
 class State:
-    """Everything that a forward of a model may change, as it was when this was made: buffers; tensors, generators and
-    plain values in attributes of its modules; parameters, if the model's forward is known to write them; and every
-    random state. `rewind` restores it all.
+    """A snapshot of everything that a forward of a model may change: buffers; tensors, generators and plain values in
+    attributes of its modules; parameters, if the model's forward is known to write them; and all random states.
+    `rewind` restores it.
 
-    Tensors are written through `.data`: batch_norm updates its running statistics without a version bump, and so must
-    we, or a graph that is still alive would refuse its backward.
+    Tensors are restored through `.data`: batch_norm updates its running statistics without a version bump, and so must
+    this, or the backward of a live graph would raise.
     """
 
     def __init__(self, named_modules: dict[str, nn.Module]):
         modules = named_modules.values()
         self._owners = [(module._buffers, dict(module._buffers)) for module in modules]
-        own = [vars(module) for module in modules if not _holds_nothing(module)]
+        own = [vars(module) for module in modules if not _has_no_state(module)]
         self._attributes = [(now, _attributes(now), now.keys() | ()) for now in own]
         held = [v for _, found, _ in self._attributes for v in found.values()]
         tensors = [b for _, before in self._owners for b in before.values() if b is not None]
@@ -81,8 +81,8 @@ class State:
         self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
 
     def moved(self) -> bool:
-        """Has a forward changed anything since? Ignores random states, and writes without a version bump, such as
-        batch_norm's, which only `buffers_moved` sees."""
+        """Has a forward changed anything since? Ignores random states, and writes without a version bump, like those of
+        batch_norm, which only `buffers_moved` detects."""
         if any([*map(id, now.values())] != [*map(id, before.values())] for now, before in self._owners):
             return True
         if any(now.get(k, self) is not v for now, before, _ in self._attributes for k, v in before.items()):
@@ -96,7 +96,7 @@ class State:
         return self.moved() or not all(_equal(tensor, value) for tensor, value, _ in self._tensors)
 
     def rewind(self) -> None:
-        """Restores everything; an error is raised only after all has been tried."""
+        """Restores everything, as far as possible, before it raises an error."""
         failed: list[Exception] = []
         for now, before in self._owners:
             if [*map(id, now.values())] != [*map(id, before.values())]:
@@ -111,7 +111,7 @@ class State:
         for tensor, value, _ in self._tensors:
             try:
                 _put(tensor, value)
-            except Exception as error:  # the others must be restored all the same
+            except Exception as error:  # restore the others nevertheless
                 failed.append(error)
         failed += self._put_parameters()
         for generator, before in self._generators:
@@ -124,7 +124,7 @@ class State:
             raise failed[0]
 
     def _written(self) -> dict[str, tuple[nn.Parameter, Tensor | None]]:
-        """The parameters that have been written since, by name, each with its kept value."""
+        """The parameters written since, by name, each with its saved value, if there is one."""
         return {
             name: (p, kept)
             for name, p, version, place, kept in self._parameters
@@ -132,7 +132,7 @@ class State:
         }
 
     def _put_parameters(self) -> list[Exception]:
-        """Restores the parameters that the forward wrote (a momentum encoder, a clamp), and remembers which."""
+        """Restores the parameters that the forward wrote (a momentum encoder, a clamp), and records which."""
         written = self._written()
         self._seen.written |= written.keys()
         for p, kept in written.values():
@@ -140,21 +140,21 @@ class State:
                 p.data.copy_(kept)
         if lost := sorted(name for name, (_, kept) in written.items() if kept is None):
             return [Refused(
-                "fastrw.state: a forward must not write its parameters, for two forwards start from one state, got "
-                f"{lost[0]!r} written (make both losses in one forward, for fastrw.backward)"
+                "fastrw.state: a forward must not write its parameters, because two forwards start from one state, got "
+                f"{lost[0]!r} written (compute both losses in one forward, for fastrw.backward)"
             )]  # fmt: skip
         return []
 
 
 class _Seen:
-    """Which parameters the forwards of a model write. To find out, all are kept through its 1st, 2nd, 4th, ... forward;
-    those found to be written are kept through every forward."""
+    """Which parameters the forwards of a model write. To detect it, all are saved around the 1st, 2nd, 4th, ...
+    forward; those found to be written are saved around every forward."""
 
     def __init__(self):
         self.forwards, self.written = 0, set()
 
     def next(self, parameters: Collection[tuple[str, nn.Parameter]]) -> set[str]:
-        """The names of those to keep."""
+        """The names of those to save."""
         due = self.forwards & (self.forwards - 1) == 0
         self.forwards += 1
         if due and sum(p.nbytes for _, p in parameters) <= KEPT:
@@ -163,13 +163,13 @@ class _Seen:
 
 
 @cache
-def _is_torchs(kind: type) -> bool:
+def _is_from_torch(kind: type) -> bool:
     return kind.__module__.startswith("torch.nn.modules.")
 
 
-def _holds_nothing(module: nn.Module) -> bool:
-    """torch's own modules keep what their forwards change in buffers, unless a user's hook does otherwise."""
-    return _is_torchs(type(module)) and not (module._forward_hooks or module._forward_pre_hooks)
+def _has_no_state(module: nn.Module) -> bool:
+    """The forwards of torch's own modules change only buffers, unless a user's hook does otherwise."""
+    return _is_from_torch(type(module)) and not (module._forward_hooks or module._forward_pre_hooks)
 
 
 def _attributes(own: dict[str, Any]) -> dict[str, Any]:
@@ -177,7 +177,7 @@ def _attributes(own: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for k, v in own.items():
         kind = type(v)
-        if kind in _PLAIN or (kind not in _NESTS and (isinstance(v, torch.Generator) or _has_no_graph(v))):
+        if kind in _PLAIN or (kind not in _COLLECTIONS and (isinstance(v, torch.Generator) or _has_no_graph(v))):
             found[k] = v
     return found
 
