@@ -279,7 +279,10 @@ BAD = [
     ({"every": 0}, "every must be an integer of 1 or more, got 0"),
     ({"every": True}, "every must be an integer of 1 or more, got True"),
     ({"method": "eager"}, "method must be one of auto, layerwise, tangent, double_backward, per_example, got 'eager'"),
-    ({"update": "assembled", "method": "tangent"}, "update=\"assembled\" goes layer by layer, got method='tangent'"),
+    (
+        {"update": "assembled", "method": "tangent"},
+        'update="assembled" needs method="auto" or "layerwise", got \'tangent\'',
+    ),
 ]
 
 

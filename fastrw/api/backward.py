@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastrw.api.options import check, scaling_of
+from fastrw.api.options import Options, check, scaling_of
 from fastrw.engine import run as engine
 from fastrw.engine.ordinary import accumulate
 from fastrw.engine.report import Step
@@ -71,14 +71,11 @@ def backward(
     scaling = scaling_of(scaler, losses.device)
     if update == "assembled" and method == "auto":
         method = "layerwise"
-    request = Request(
-        losses, val_loss, selected, NORMALIZERS[normalize], Products(backend, score_dtype), scaling, scale, update,
-        retain=retain_graph, free=not retain_graph, recheck=recheck, must_reach=True, prefix=prefix,
-    )  # fmt: skip
+    options = Options(method, Products(backend, score_dtype), NORMALIZERS[normalize], update, scaling, scale, recheck)
+    request = Request(losses, val_loss, selected, options, None, retain_graph, not retain_graph, must_reach=True)
     answer = engine.run(request, method)
     accumulate(dict(answer.gradients))
-    return Step(answer.weights, losses.detach(), answer.scores, val_loss.detach(), answer.method,
-                "assembled" if answer.assembled else "backward", answer.refused, answer.account)  # fmt: skip
+    return answer.step(losses.detach(), val_loss.detach())
 
 
 def _checked(losses: Any, val_loss: Any, prefix: str) -> tuple[Tensor, Tensor]:

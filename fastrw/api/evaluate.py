@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +56,7 @@ def evaluate(
     check_default_loss(problem, state)
     V = validation_gradient(problem, state, options.scaling) if V is None else V
     losses = problem.losses(problem.batch)
-    request = _request(problem, options, losses, None, V, retain=keep_graph, update=None)
+    request = _request(problem, replace(options, update=None), losses, None, V, keep_graph)
     answer = engine.run(request, options.method)
     if options.method == "auto" and answer.method == "per_example":
         _warn_of_cost(problem.model, len(losses), answer.refused)
@@ -147,11 +146,10 @@ def _separate(problem: Problem, state: State, options: Options, mark: Mark) -> A
 
 
 def _request(problem: Problem, options: Options, losses: Tensor, val_loss: Tensor | None,
-              V: dict[int, Tensor] | None = None, **more: Any) -> Request:  # fmt: skip
+              V: dict[int, Tensor] | None = None, retain: bool = False) -> Request:  # fmt: skip
     selected = {id(p) for p in problem.params.values()}
-    how = {"scaling": options.scaling, "scale": options.scale, "update": options.update, "recheck": options.recheck}
-    return Request(losses, val_loss, selected, options.normalize, options.products, V=V, names=problem.names,
-                    model=problem.model, prefix=problem.prefix, **(how | more))  # fmt: skip
+    return Request(losses, val_loss, selected, options, V, retain, names=problem.names, model=problem.model,
+                   prefix=problem.prefix)  # fmt: skip
 
 
 def _require(problem: Problem, options: Options) -> None:

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastrw.engine.request import METHODS
-from fastrw.nodes.base import Products
+from fastrw.engine.request import METHODS, Options
 
+__all__ = ["BACKENDS", "METHODS", "Options", "check", "scaling_of"]
 BACKENDS = ("auto", "reference", "cpp", "cuda", "triton")
 UPDATES = ("auto", "assembled", "backward")
 NORMALIZE = ("rectify", "shift")
-
-
-@dataclass(frozen=True)
-class Options:
-    """How scores, weights and weighted gradient are computed: see `engine.request.Request`."""
-
-    method: str = "auto"
-    products: Products = field(default_factory=Products)
-    normalize: Callable[[Tensor], Tensor] = lambda s: s
-    update: str = "auto"
-    scaling: Tensor | None = None  # the factor of a GradScaler
-    scale: float = 1.0
-    recheck: bool = True
 
 
 def check(caller: str, *, method: str, backend: str, score_dtype: torch.dtype | None, normalize: str | None = "rectify",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastrw.api.capture import Graphs
-from fastrw.api.evaluate import Assembled, assemble, evaluate
+from fastrw.api.evaluate import Assembled, Mark, assemble, evaluate
 from fastrw.api.options import Options, check, scaling_of
 from fastrw.api.problem import Problem
 from fastrw.api.timeline import Timeline
@@ -115,7 +115,7 @@ class Reweighter:
         problem = Problem(self.model, batch, val_batch, **self._arguments)
         state = State(problem.modules)
         try:
-            return self._options.normalize(evaluate(problem, self._options)[0].scores)
+            return evaluate(problem, self._options)[0].weights
         finally:
             state.rewind()
 
@@ -134,7 +134,7 @@ class Reweighter:
         timeline = Timeline(problem) if self._timed else None
         state = State(problem.modules)
         try:
-            args = problem, state, options, timeline
+            args = problem, state, options, timeline.mark if timeline else lambda phase: None
             out = self._assembled(*args) or self._backward(*args)
         except BaseException:
             state.rewind()
@@ -142,7 +142,7 @@ class Reweighter:
         out.timeline = timeline.phases if timeline else None
         return out
 
-    def _assembled(self, problem: Problem, state: State, options: Options, timeline: Timeline | None) -> Step | None:
+    def _assembled(self, problem: Problem, state: State, options: Options, mark: Mark) -> Step | None:
         """None if the weighted gradient has to come from an ordinary backward."""
         hooked = any(p._post_accumulate_grad_hooks for p in self.model.parameters())
         if options.update == "backward" or (hooked and options.update != "assembled"):
@@ -153,7 +153,7 @@ class Reweighter:
             options = replace(options, method="layerwise")
 
         def run(problem: Problem, state: State) -> Assembled:
-            return assemble(problem, state, options, timeline.mark if timeline else lambda phase: None)
+            return assemble(problem, state, options, mark)
 
         try:
             found = self._graphs.step(problem, state, run) if self._graphs else run(problem, state)
@@ -162,27 +162,21 @@ class Reweighter:
                 raise
             state.rewind()
             return None
-        answer = found.answer
-        accumulate(dict(answer.gradients))
-        update = "assembled" if answer.assembled else "backward"
-        return Step(answer.weights, found.losses, answer.scores, found.val_loss, answer.method, update, answer.refused,
-                    answer.account)  # fmt: skip
+        accumulate(dict(found.answer.gradients))
+        return found.answer.step(found.losses, found.val_loss)
 
-    def _backward(self, problem: Problem, state: State, options: Options, timeline: Timeline | None) -> Step:
+    def _backward(self, problem: Problem, state: State, options: Options, mark: Mark) -> Step:
         answer, losses = evaluate(problem, options, keep_graph=True)
-        seen, scores = losses.detach(), answer.scores
-        if timeline:
-            timeline.mark("scores")
-        w = options.normalize(scores)
-        bad = ~scores.isfinite()
+        out = answer.step(losses.detach(), problem.val_loss)
+        mark("scores")
+        w, bad = out.weights, ~answer.scores.isfinite()
         if bool(bad.any()):  # they must add nothing, but 0 * nan is nan
             state.rewind()
             losses = problem.losses(problem.without(len(w), bad))
         total = torch.where(w == 0, 0, w.to(losses.dtype) * losses).sum()
         self._accumulate(total, options, none=bool(bad.all()), finite=bool(bad.any()))
-        if timeline:
-            timeline.mark("backward")
-        return Step(w, seen, scores, problem.val_loss, answer.method, "backward", answer.refused, answer.account)
+        mark("backward")
+        return out
 
     def _plain(self, problem: Problem, options: Options) -> Step:
         state = State(problem.modules)

@@ -17,6 +17,7 @@ from fastrw.api.meta_weights import gradient_dots
 from fastrw.api.options import BACKENDS, METHODS
 from fastrw.api.problem import Problem
 from fastrw.engine.per_example import coarsest
+from fastrw.engine.report import table
 from fastrw.errors import Refused
 from fastrw.graph.walk import dtypes
 from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error
@@ -57,9 +58,7 @@ class VerifyReport:
             verdict = f"refused: {row.refused}" if row.refused else "ok" if row.ok else "WRONG"
             error = "" if row.error is None else f"{row.error:.1e}"
             cells.append((row.method, row.backend, error, f"{row.bound:.1e}", verdict))
-        widths = [max(len(line[column]) for line in cells) for column in range(4)]
-        lines = ["  ".join([*map(str.ljust, line, widths), line[4]]).rstrip() for line in cells]
-        return "\n".join([f"compared with {self.reference}", *lines])
+        return "\n".join([f"compared with {self.reference}", *table(cells)])
 
 
 class VerificationError(AssertionError):

@@ -70,7 +70,7 @@ def check(graph: Graph, request: Request, V: Mapping[int, Tensor] | None, select
     Returns whether this batch can show an error: one whose numbers are not finite, or all 0, cannot.
     """
     leaves = graph.leaves
-    scaling = 1.0 if request.scaling is None else float(request.scaling)
+    scaling = 1.0 if request.options.scaling is None else float(request.options.scaling)
     if V is None and selected:
         seed = torch.full_like(request.val_loss, scaling)
         wanted = [leaves[i] for i in selected]
@@ -82,7 +82,7 @@ def check(graph: Graph, request: Request, V: Mapping[int, Tensor] | None, select
     if truth is None:
         return False
     if assembled:  # <sum_i w_i grad f_i, V> = sum_i w_i s_i
-        expected = torch.where(found.weights == 0, 0, found.weights * found.scores).sum() * request.scale
+        expected = torch.where(found.weights == 0, 0, found.weights * found.scores).sum() * request.options.scale
         got, noise = _dot([(g, V[leaf]) for leaf, g in found.gradients.items() if leaf in V], expected, scaling)
         if not _agree(got, expected, noise, kind):
             raise Refused(

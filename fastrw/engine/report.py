@@ -1,7 +1,7 @@
 """What a call found and did: the method, the form and backend of each use, and why other methods were refused."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -42,11 +42,14 @@ class Report:
         if self.uses:
             rows = [("op", "parameters", "rows", "form", "backend", "why")]
             rows += [(u.op, u.name, str(u.rows), u.form, u.backend, u.why) for u in self.uses]
-            widths = [max(len(row[c]) for row in rows) for c in range(5)]
-            lines += [
-                "  ".join(cell.ljust(width) for cell, width in zip(row, [*widths, 0], strict=True)) for row in rows
-            ]
+            lines += table(rows)
         return "\n".join(lines)
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """The lines of a table with left-aligned columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 @dataclass

@@ -8,10 +8,30 @@ from typing import Any
 
 from torch import Tensor
 
-from fastrw.engine.report import UseReport
+from fastrw.engine.report import Step, UseReport
 from fastrw.nodes.base import Products
 
 METHODS = ("layerwise", "tangent", "double_backward", "per_example")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How scores, weights and weighted gradient are computed."""
+
+    method: str = "auto"
+    products: Products = field(default_factory=Products)
+    normalize: Callable[[Tensor], Tensor] = lambda s: s
+    # The weighted gradient comes from "assembled": the same backward as the scores; "backward": a second one, which
+    # takes less memory; "auto": assembled, unless the graph is checkpointed. None: it is not computed.
+    update: str | None = "auto"
+    # the factor of a GradScaler on losses in a backward, so that float16 gradients do not underflow
+    scaling: Tensor | None = None
+    scale: float = 1.0  # the factor on the weighted gradient
+    recheck: bool = True  # check again in the 2nd, 4th, 8th ... call
+
+    def unscaled(self, product: Tensor) -> Tensor:
+        """A product of two scaled gradients, without the factors."""
+        return product if self.scaling is None else product / self.scaling / self.scaling
 
 
 @dataclass
@@ -21,26 +41,14 @@ class Request:
     losses: Tensor
     val_loss: Tensor | None
     selected: Collection[int] | None  # ids of the leaves that scores use; None: all parameters, or all leaves if none
-    normalize: Callable[[Tensor], Tensor]
-    products: Products = field(default_factory=Products)
-    # the factor on losses in a backward, so that float16 gradients do not underflow
-    scaling: Tensor | None = None
-    scale: float | Tensor = 1.0  # the factor on the weighted gradient
-    # The weighted gradient comes from "assembled": the same backward as the scores; "backward": a second one, which
-    # takes less memory; "auto": assembled, unless the graph is checkpointed. None: it is not computed.
-    update: str | None = "assembled"
+    options: Options
+    V: dict[int, Tensor] | None = None  # id of a leaf -> direction; None: the gradient of val_loss
     retain: bool = False  # leave the graph as it is
     free: bool = False  # free what the graph saved: the caller still holds the graph
     must_reach: bool = False  # refuse a validation loss that depends on nothing selected
-    recheck: bool = True  # check again at the 2nd, 4th, 8th ... call
-    V: dict[int, Tensor] | None = None  # id of a leaf -> direction; None: the gradient of val_loss
     names: Mapping[int, str] = field(default_factory=dict)  # id of a leaf -> its name in reports
     model: Any = None  # the owner of the graph, if known
     prefix: str = "fastrw.backward: "  # of error texts
-
-    def unscaled(self, product: Tensor) -> Tensor:
-        """A product of two scaled gradients, without the factors."""
-        return product if self.scaling is None else product / self.scaling / self.scaling
 
 
 @dataclass
@@ -54,3 +62,7 @@ class Result:
     account: Callable[[], tuple[UseReport, ...]] = tuple  # the form and backend of each use
     checked: bool = False  # was a score compared with its example's own gradient in this call?
     trusted: bool = True  # was it compared, now or earlier, on a batch that can show an error?
+
+    def step(self, losses: Tensor, val_loss: Tensor) -> Step:
+        update = "assembled" if self.assembled else "backward"
+        return Step(self.weights, losses, self.scores, val_loss, self.method, update, self.refused, self.account)

@@ -43,7 +43,7 @@ def run(request: Request, method: str = "auto", mark: Mark = lambda phase: None)
     try:
         return _at_a_cut(request, method, mark)
     except (NoDerivative, UntracedUse) as refusal:
-        if method != "auto" or (isinstance(refusal, UntracedUse) and request.update is not None):
+        if method != "auto" or (isinstance(refusal, UntracedUse) and request.options.update is not None):
             raise
         return _by_autograd(request, "per_example", {"layerwise": str(refusal), "tangent": str(refusal)})
 
@@ -62,15 +62,15 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
         if request.must_reach:
             guards.reached(val, {id(leaves[i]) for i in selected}, request.prefix)
         plan = _learn(graph, outputs, selected, request.names, at_losses, family)
-    mixed_by = plan.scores_mixed_by if request.update is None else plan.mixed_by
+    mixed_by = plan.scores_mixed_by if request.options.update is None else plan.mixed_by
     if method == "layerwise" and mixed_by is not None:
         raise CoupledExamples(f"fastrw.layerwise: no operation may mix the batch dimension, got {mixed_by}")
     # what checkpointing recomputes must not be kept until the weights are known: scores, then an ordinary backward
-    lean = request.update == "auto" and plan.checkpointed
-    later = lean or request.update == "backward"
-    assembles = request.update is not None and not later
+    lean = request.options.update == "auto" and plan.checkpointed
+    later = lean or request.options.update == "backward"
+    assembles = request.options.update is not None and not later
     calls = family.calls + 1
-    due = first or (request.recheck and calls & (calls - 1) == 0)
+    due = first or (request.options.recheck and calls & (calls - 1) == 0)
     needed = request.retain or learned or later  # is the graph needed after the pass?
     V = None
     if not joint or at_losses or lean:
@@ -106,7 +106,7 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
     refused = {}
     if name == "tangent" and not at_losses:
         refused = {"layerwise": f"{plan.scores_mixed_by} mixes the batch dimension"}
-    assembled = plan.mixed_by is None and not (at_losses or later)
+    assembled = assembles and plan.mixed_by is None and not at_losses
     return Result(found.scores, found.weights, gradients, name, assembled, refused, partial(account, found.account),
                   due, trusted)  # fmt: skip
 
@@ -167,18 +167,18 @@ def _by_autograd(request: Request, method: str, refused: dict[str, str]) -> Resu
         scores = per_example.METHODS[method](losses, directions)
         if method == "double_backward":  # not all of torch's own second derivatives are right
             per_example.check_scores(losses, directions, scores, per_example.coarsest(dtypes(losses)))
-    if request.scaling is not None:
-        scores = scores / request.scaling
+    if request.options.scaling is not None:
+        scores = scores / request.options.scaling
     scores = torch.where(losses.detach().isfinite(), scores, torch.nan)
-    w = request.normalize(scores)
-    gradients = [] if request.update is None else _weighted_gradient(request, w)
+    w = request.options.normalize(scores)
+    gradients = [] if request.options.update is None else _weighted_gradient(request, w)
     if request.free:
         free(request.val_loss)
     return Result(scores, w, gradients, method, refused=refused)
 
 
 def _weighted_gradient(request: Request, w: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return weighted_gradient(request.losses, w, request.scaling, request.scale, request.retain)
+    return weighted_gradient(request.losses, w, request.options.scaling, request.options.scale, request.retain)
 
 
 def _validation(request: Request, leaves: dict[int, Tensor], selected: frozenset[int], retain: bool
@@ -189,5 +189,5 @@ def _validation(request: Request, leaves: dict[int, Tensor], selected: frozenset
     wanted = [i for i in leaves if i in selected]
     if not wanted:
         return {}
-    found = gradient(request.val_loss, [leaves[i] for i in wanted], request.scaling, retain)
+    found = gradient(request.val_loss, [leaves[i] for i in wanted], request.options.scaling, retain)
     return {i: v for i, v in zip(wanted, found, strict=True) if v is not None}

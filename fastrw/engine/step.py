@@ -62,7 +62,7 @@ class Pass:
                  request: Request, update: bool):  # fmt: skip
         self._graph, self._plan, self._outputs, self._request, self._updates = graph, plan, outputs, request, update
         self._dtype = torch.promote_types(outputs[0].dtype, torch.float32)
-        self._backend = request.products.backend
+        self._backend = request.options.products.backend
         self._V = None if V is None else dict(V)
         self._directions: dict[Edge, Tensor] = {}
         self._parts: list[tuple[Site, Part]] = []  # to be updated
@@ -95,7 +95,7 @@ class Pass:
     # the backward
 
     def _backward(self, retain: bool) -> None:
-        nodes, scaling = self._graph.nodes, self._request.scaling
+        nodes, scaling = self._graph.nodes, self._request.options.scaling
         seeds = [torch.ones_like(t) for t in self._outputs]
         if scaling is not None:
             seeds = [s * scaling.to(s.dtype) for s in seeds]
@@ -136,7 +136,7 @@ class Pass:
         if not gs:
             return self._scored(site)
         with self._once:
-            part = registry.part(self._graph.nodes[use.node], use, gs, self._request.products)
+            part = registry.part(self._graph.nodes[use.node], use, gs, self._request.options.products)
         if part.calls_node:  # during a backward, a node sends only what that backward needs
             self._callers.append((site, part))
         else:
@@ -206,9 +206,9 @@ class Pass:
         for s in registry.gram_scores([part for _, part in self._parts], len(losses), self._backend):
             self._add(s)
         total = torch.stack(self._dots).sum(0) if self._dots else torch.zeros_like(losses, dtype=self._dtype)
-        self.scores = torch.where(losses.isfinite(), self._request.unscaled(total), torch.nan)
-        self.weights = self._request.normalize(self.scores)
-        w, scale = self.weights.to(losses.dtype), self._request.scale
+        self.scores = torch.where(losses.isfinite(), self._request.options.unscaled(total), torch.nan)
+        self.weights = self._request.options.normalize(self.scores)
+        w, scale = self.weights.to(losses.dtype), self._request.options.scale
         self._w = w if scale == 1.0 else w * scale
 
     def _gather(self) -> None:

@@ -116,11 +116,6 @@ class Graph:
         return found
 
 
-def shape_of(node: Node, k: int = 0) -> torch.Size:
-    """The shape of output k of the node's operation."""
-    return torch.Size(node._input_metadata[k].shape)
-
-
 def dtypes(*outputs: Tensor) -> set[torch.dtype]:
     """The dtypes of all gradients in a backward of `outputs`. Autocast inside a forward shows here, but not in the
     dtypes of parameters and losses."""

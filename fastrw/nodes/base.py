@@ -132,9 +132,6 @@ class Instances(Part):
     def why(self) -> str:
         return "per-example gradients are small, and kept"
 
-    def costs(self) -> dict[str, float]:
-        return {"instance": float(sum(G.numel() for G, _ in self._G.values()))}
-
     def validation(self) -> ByInput:
         return {j: v for j, (_, v) in self._G.items() if v is not None}
 
@@ -165,9 +162,6 @@ class Both(Part):
 
     def why(self) -> str | tuple:
         return self._first.why()
-
-    def costs(self) -> dict[str, float]:
-        return self._first.costs()
 
     def alone(self) -> Tensor | None:
         return total(self._second.alone(), self._first.alone())

@@ -27,9 +27,6 @@ class Lookup(Part):
     def why(self) -> str:
         return "an embedding: the rows of V are gathered"
 
-    def costs(self) -> dict[str, float]:
-        return {"gather": float(self._g.numel())}
-
     def validation(self) -> ByInput:
         if self._rows.of is None:
             r = self._rows.training

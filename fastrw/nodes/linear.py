@@ -130,9 +130,6 @@ class Batched(Part):
     def why(self) -> str:
         return "the rows of each product of the batch along V"
 
-    def costs(self) -> dict[str, float]:
-        return {"project": sum(part.costs()["project"] for part in self._parts)}
-
     def validation(self) -> ByInput:
         return _stacked([part.validation() for part in self._parts])
 

@@ -3,6 +3,7 @@ positions that share them. (InstanceNorm is a BatchNorm of repeated parameters: 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 
 import torch
@@ -54,23 +55,22 @@ def _channels(x: Tensor) -> Tensor:
     return x.flatten(2).mT if x.ndim > 2 else x.unsqueeze(1)
 
 
-def _group_norm(s, use: Use, g: Tensor, products: Products) -> Part | None:
+def _per_channel(s, use: Use, g: Tensor, products: Products, statistics: Iterable[Tensor]) -> Part | None:
+    """statistics: mean and rstd, [N or 1, 1, G]."""
     x, owned = s.input, use.owned[0]
     if INPUT in use.below or not owned.leading or x.dtype != g.dtype or x.ndim < 2 or not g.numel():
         return None
-    statistics = (t.reshape(len(x), 1, -1) for t in (s.result1, s.result2))
     x, g = _channels(x), _channels(g)
-    return _instances(s, use.below, x, g, *(t.expand(-1, x.shape[1], -1) for t in statistics), products, owned)
+    return _instances(s, use.below, x, g, *(t.expand(len(x), x.shape[1], -1) for t in statistics), products, owned)
+
+
+def _group_norm(s, use: Use, g: Tensor, products: Products) -> Part | None:
+    return _per_channel(s, use, g, products, (t.reshape(len(s.input), 1, -1) for t in (s.result1, s.result2)))
 
 
 def _batch_norm(s, use: Use, g: Tensor, products: Products) -> Part | None:
     """With running statistics: batch statistics mix the batch dimension."""
-    x, owned = s.input, use.owned[0]
-    if INPUT in use.below or s.training or not owned.leading or x.dtype != g.dtype or not g.numel():
-        return None
-    x, g = _channels(x), _channels(g)
-    statistics = (t.view(1, 1, -1).expand(len(x), x.shape[1], -1) for t in _running(s))
-    return _instances(s, use.below, x, g, *statistics, products, owned)
+    return None if s.training else _per_channel(s, use, g, products, (t.view(1, 1, -1) for t in _running(s)))
 
 
 def _running(s) -> tuple[Tensor, Tensor]:
