@@ -44,7 +44,7 @@ class Captured:
 
     def __init__(self, problem: Problem, run: Run, graph: CudaGraph):
         self._inputs, trees = zip(*map(tree_flatten, (problem.batch, problem.val_batch)), strict=True)
-        self._inputs = [[_copy(leaf) for leaf in leaves] for leaves in self._inputs]
+        self._inputs = [[t.clone() if isinstance(t, Tensor) else t for t in leaves] for leaves in self._inputs]
         problem.batch, problem.val_batch = map(tree_unflatten, self._inputs, trees)
         buffers = [id(b) for module in problem.modules.values() for b in module._buffers.values()]
         autocast = torch.autocast(
@@ -119,7 +119,3 @@ def kind_of(problem: Problem) -> tuple:
 
 def _shape(leaf: Any) -> Any:
     return (leaf.shape, leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else repr(leaf)
-
-
-def _copy(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf

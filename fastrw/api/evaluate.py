@@ -4,7 +4,6 @@ batch if the result is the same; then the engine."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,14 +16,13 @@ from fastrw.api.problem import Problem
 from fastrw.engine import run as engine
 from fastrw.engine.ordinary import gradient
 from fastrw.engine.per_example import RELATIVE, coarsest
-from fastrw.engine.request import Request, Result
+from fastrw.engine.request import Mark, Request, Result
 from fastrw.errors import CoupledExamples
 from fastrw.graph.walk import dtypes
 from fastrw.ops import backends
 from fastrw.state.batches import examples, join
 from fastrw.state.snapshot import RandomState, State
 
-Mark = Callable[[str], None]
 DEFAULT = Options()
 
 

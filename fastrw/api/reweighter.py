@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from fastrw.api.capture import Graphs
-from fastrw.api.evaluate import Assembled, Mark, assemble, evaluate
+from fastrw.api.evaluate import Assembled, assemble, evaluate
 from fastrw.api.options import Options, check, scaling_of
 from fastrw.api.problem import Problem
 from fastrw.api.timeline import Timeline
 from fastrw.engine.ordinary import accumulate, backward
 from fastrw.engine.report import Step
+from fastrw.engine.request import Mark
 from fastrw.engine.weights import NORMALIZERS
 from fastrw.errors import ForThisBatch, Refused, UntracedUse
 from fastrw.nodes.base import Products

@@ -13,7 +13,7 @@ from fastrw.engine.request import Request
 from fastrw.errors import Refused
 from fastrw.graph.walk import Graph
 from fastrw.nodes.base import wide
-from fastrw.nodes.generic import product
+from fastrw.nodes.generic import needs_derivative, product
 
 if TYPE_CHECKING:
     from fastrw.engine.step import PassResult
@@ -44,17 +44,12 @@ def double_backward(losses: Tensor, V: Directions) -> Tensor:
     Raises Refused where a backward has no derivative.
     """
     epsilon = torch.zeros_like(losses, requires_grad=True)
-    try:
+    with needs_derivative("fastrw.double_backward: the backward must be differentiable", Refused):
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             leaves = [leaf for leaf, _ in V]
             grads = torch.autograd.grad(losses, leaves, epsilon, create_graph=True, allow_unused=True)
             dots = [dot for dot in _dots(grads, V) if dot.requires_grad]
         (s,) = torch.autograd.grad(dots, epsilon, allow_unused=True) if dots else (None,)
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "second time" in str(error):
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise Refused(f"fastrw.double_backward: the backward must be differentiable, got {reason}") from error
     return wide(losses.detach().new_zeros(len(losses)) if s is None else s)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from fastrw.engine.report import Step, UseReport
 from fastrw.nodes.base import Products
 
+Mark = Callable[[str], None]  # called with the name of a phase when it ends
 METHODS = ("layerwise", "tangent", "double_backward", "per_example")
 
 

@@ -21,8 +21,8 @@ from fastrw.engine import guards, per_example
 from fastrw.engine.cache import Cache, Family
 from fastrw.engine.ordinary import free, gradient, weighted_gradient
 from fastrw.engine.plan import Plan, plan_of
-from fastrw.engine.request import Request, Result
-from fastrw.engine.step import Mark, Pass, ZeroGradientsChanged, account
+from fastrw.engine.request import Mark, Request, Result
+from fastrw.engine.step import Pass, ZeroGradientsChanged, account
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
 from fastrw.graph import nested
 from fastrw.graph.saved import is_checkpointed, once

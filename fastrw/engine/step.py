@@ -18,7 +18,7 @@ formed. What happens to a use of parameters, and when:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,15 +28,13 @@ from torch.autograd.graph import GradientEdge
 
 from fastrw.engine.plan import Plan, Site, Source
 from fastrw.engine.report import UseReport
-from fastrw.engine.request import Request
+from fastrw.engine.request import Mark, Request
 from fastrw.engine.sweep import sweep
 from fastrw.errors import ForThisBatch, Refused
 from fastrw.graph.saved import once
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import registry
 from fastrw.nodes.base import Part
-
-Mark = Callable[[str], None]
 
 
 @dataclass

@@ -4,6 +4,7 @@ linear in what it receives; and if its backward has no derivative, it is called 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -82,45 +83,49 @@ def product(g: Tensor, t: Tensor) -> Tensor:
     return wide(g) * wide(t)
 
 
+@contextmanager
+def needs_derivative(backward: str, kind: type[Refused] = NoDerivative) -> Iterator[None]:
+    """Raises `kind` if torch cannot differentiate the backward in this context."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError) or "second time" in str(error):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise kind(f"{backward}, got {reason}") from error
+
+
 def transposed(node: Node, ts: ByInput) -> dict[int, Tensor]:
     """{output: tangent}: the gradient of u -> <what the node sends for u, ts>, which is linear.
 
     Raises NoDerivative where torch cannot take it.
     """
     us = [torch.zeros(m.shape, dtype=m.dtype, device=m.device, requires_grad=True) for m in node._input_metadata]
-    try:
+    rule = f"fastrw.nodes: the backward of {node.name()} must have a derivative"
+    with needs_derivative(rule):
         with torch.enable_grad():
             dots = {j: product(g, ts[j]).sum() for j, g in send(node, us) if j in ts}
         if bare := {j for j, dot in dots.items() if not dot.requires_grad}:
             ones = [torch.ones_like(u) for u in us]
             if any(j in bare and bool((g != 0).any()) for j, g in send(node, ones)):
-                raise NoDerivative(f"fastrw.nodes: the backward of {node.name()} must have a derivative, got none")
+                raise NoDerivative(f"{rule}, got none")
         dots = [dot for j, dot in dots.items() if j not in bare]
         if not dots:
             return {}
         found = torch.autograd.grad(dots, us, allow_unused=True)
-        if is_custom(node):  # a detached or once_differentiable backward raises nothing
-            _prove(node, ts, us, found)
-    except NoDerivative:
-        raise
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "second time" in str(error):
-            raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise NoDerivative(
-            f"fastrw.nodes: the backward of {node.name()} must have a derivative, got {reason}"
-        ) from error
+        # a detached or once_differentiable backward raises nothing
+        if is_custom(node) and not _is_transpose(node, ts, us, found):
+            raise NoDerivative(f"{rule}, got a wrong one")
     return {k: t for k, t in enumerate(found) if t is not None}
 
 
-def _prove(node: Node, ts: ByInput, us: list[Tensor], found: tuple[Tensor | None, ...]) -> None:
-    """Raises NoDerivative unless <what the node sends for r, ts> = <r, found>, for one fixed r."""
+def _is_transpose(node: Node, ts: ByInput, us: list[Tensor], found: tuple[Tensor | None, ...]) -> bool:
+    """Is <what the node sends for r, ts> = <r, found>, for one fixed r?"""
     wave = [
         torch.arange(1, u.numel() + 1, device=u.device, dtype=torch.float64).sin().view(u.shape).to(u.dtype) for u in us
     ]
     sent = total(*(product(g, ts[j]).sum() for j, g in send(node, wave) if j in ts))
-    ours = total(*(product(r, t).sum() for r, t in zip(wave, found, strict=True) if t is not None))
-    scale = sum(float(product(r, t).abs().sum()) for r, t in zip(wave, found, strict=True) if t is not None)
+    terms = [product(r, t) for r, t in zip(wave, found, strict=True) if t is not None]
+    ours, scale = total(*(t.sum() for t in terms)), sum(float(t.abs().sum()) for t in terms)
     sent, ours = (0.0 if x is None else float(x) for x in (sent, ours))
-    if not abs(sent - ours) <= (1e-6 if us[0].dtype == torch.float64 else 1e-2) * max(scale, abs(sent)):
-        raise NoDerivative(f"fastrw.nodes: the backward of {node.name()} must have a derivative, got a wrong one")
+    return abs(sent - ours) <= (1e-6 if us[0].dtype == torch.float64 else 1e-2) * max(scale, abs(sent))

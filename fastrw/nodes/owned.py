@@ -83,14 +83,9 @@ class Owned:
 
     def sums(self, x: Tensor) -> Tensor:
         """[n]: the sum over the elements of each training example. x: in the shape of the gradient."""
-        if self.dim is None:
-            return _sums(x.reshape(-1), self.of, self.n)
-        others = [d for d in range(x.ndim) if d != self.dim]
-        x = x.sum(others) if others else x
-        if self.each:
-            x = x[: self.n * self.each]
-            return x if self.each == 1 else x.view(self.n, self.each).sum(1)
-        return _sums(x, self.of, self.n)
+        others = [] if self.dim is None else [d for d in range(x.ndim) if d != self.dim]
+        x = x.sum(others) if others else x.reshape(-1)
+        return Rows(self.n, self.each, None if self.each else self.of).sums(x)
 
     def weigh(self, g: Tensor, w: Tensor) -> Tensor:
         """g times the weights [n] of the training examples: 0, whatever g holds, where the weight is 0 and where the

@@ -57,7 +57,7 @@ class State:
         modules = named_modules.values()
         self._owners = [(module._buffers, dict(module._buffers)) for module in modules]
         own = [vars(module) for module in modules if not _has_no_state(module)]
-        self._attributes = [(now, _attributes(now), now.keys() | ()) for now in own]
+        self._attributes = [(now, {k: v for k, v in now.items() if _is_state(v)}, now.keys() | ()) for now in own]
         held = [v for _, found, _ in self._attributes for v in found.values()]
         tensors = [b for _, before in self._owners for b in before.values() if b is not None]
         tensors += [v for v in held if isinstance(v, Tensor)]
@@ -172,18 +172,12 @@ def _has_no_state(module: nn.Module) -> bool:
     return _is_from_torch(type(module)) and not (module._forward_hooks or module._forward_pre_hooks)
 
 
-def _attributes(own: dict[str, Any]) -> dict[str, Any]:
-    """The tensors without a graph, generators and plain values among the attributes of a module."""
-    found = {}
-    for k, v in own.items():
-        kind = type(v)
-        if kind in _PLAIN or (kind not in _COLLECTIONS and (isinstance(v, torch.Generator) or _has_no_graph(v))):
-            found[k] = v
-    return found
-
-
-def _has_no_graph(v: Any) -> bool:
-    return isinstance(v, Tensor) and v.grad_fn is None and not v.requires_grad
+def _is_state(v: Any) -> bool:
+    """Is this attribute of a module a tensor without a graph, a generator or a plain value?"""
+    if type(v) in _COLLECTIONS:
+        return False
+    is_plain = type(v) in _PLAIN or isinstance(v, torch.Generator)
+    return is_plain or (isinstance(v, Tensor) and v.grad_fn is None and not v.requires_grad)
 
 
 def _equal(tensor: Tensor, value: Tensor) -> bool:
