@@ -56,23 +56,16 @@ def double_backward(losses: Tensor, V: Directions) -> Tensor:
 METHODS = {"double_backward": double_backward, "per_example": per_example}
 
 
-def check(graph: Graph, request: Request, V: Mapping[int, Tensor] | None, selected: Sequence[int], found: PassResult,
-          assembled: bool) -> bool:  # fmt: skip
+def check(graph: Graph, request: Request, V: Mapping[int, Tensor], found: PassResult, assembled: bool) -> bool:
     """Raises Refused where a score is not that of its example's own gradient or, if `assembled`, where the weighted
-    gradient is not that of the weights. The graph must not be freed. V: leaf's node -> direction; None: the gradient
-    of val_loss. selected: nodes of leaves.
+    gradient is not that of the weights. The graph must not be freed. V: leaf's node -> direction.
 
     Returns whether this batch can show an error: one whose numbers are not finite, or all 0, cannot.
     """
     leaves = graph.leaves
     scaling = 1.0 if request.options.scaling is None else float(request.options.scaling)
-    if V is None and selected:
-        seed = torch.full_like(request.val_loss, scaling)
-        wanted = [leaves[i] for i in selected]
-        grads = torch.autograd.grad(request.val_loss, wanted, seed, retain_graph=True, allow_unused=True)
-        V = {i: g for i, g in zip(selected, grads, strict=True) if g is not None}
     kind = coarsest({request.losses.dtype} | {m.dtype for node in graph.nodes for m in node._input_metadata})
-    directions = [(leaves[i], v) for i, v in (V or {}).items()]
+    directions = [(leaves[i], v) for i, v in V.items()]
     truth = check_scores(request.losses, directions, found.scores, kind, scaling)
     if truth is None:
         return False

@@ -58,9 +58,7 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
     plan, family = cache.plan(), cache.family()
     learned, first = plan is None, not family.calls
     if learned:
-        guards.supported(graph, request.prefix)
-        if request.must_reach:
-            guards.reached(val, {id(leaves[i]) for i in selected}, request.prefix)
+        _refuse_early(request, graph, selected)
         plan = _learn(graph, outputs, selected, request.names, at_losses, family)
     mixed_by = plan.scores_mixed_by if request.options.update is None else plan.mixed_by
     if method == "layerwise" and mixed_by is not None:
@@ -87,7 +85,8 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
     trusted = True
     if due:
         try:
-            trusted = per_example.check(graph, request, V, [i for i in leaves if i in selected], found, assembles)
+            directions = _validation(request, leaves, selected, retain=True) if V is None else V
+            trusted = per_example.check(graph, request, directions, found, assembles)
         except Refused:
             cache.drop()
             raise
@@ -130,6 +129,13 @@ def _selected(request: Request, leaves: dict[int, Tensor]) -> frozenset[int]:
     return frozenset([i for i, leaf in leaves.items() if isinstance(leaf, nn.Parameter)] or leaves)
 
 
+def _refuse_early(request: Request, graph: Graph, selected: frozenset[int]) -> None:
+    """Before anything runs."""
+    guards.supported(graph, request.prefix)
+    if request.must_reach:
+        guards.reached(request.val_loss, {id(graph.leaves[i]) for i in selected}, request.prefix)
+
+
 def _learn(graph: Graph, outputs: list[Tensor], selected: frozenset[int], names: Mapping[int, str], at_losses: bool,
            family: Family) -> Plan:  # fmt: skip
     checkpointed = any(map(is_checkpointed, graph.nodes))
@@ -156,11 +162,9 @@ def _learn(graph: Graph, outputs: list[Tensor], selected: frozenset[int], names:
 def _by_autograd(request: Request, method: str, refused: dict[str, str]) -> Result:
     losses = request.losses
     graph = Graph(losses.grad_fn)
-    guards.supported(graph, request.prefix)
     leaves = graph.leaves
     selected = _selected(request, leaves)
-    if request.must_reach:
-        guards.reached(request.val_loss, {id(leaves[i]) for i in selected}, request.prefix)
+    _refuse_early(request, graph, selected)
     with nested.refused():
         V = _validation(request, leaves, selected, retain=True)
         directions = [(leaves[i], v) for i, v in V.items()]
