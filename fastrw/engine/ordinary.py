@@ -43,7 +43,7 @@ def backward(total: Tensor, none: bool = False, finite: bool = False) -> None:
     found = {p: torch.zeros_like(p) if none else g for p, g in _gradients(total, torch.ones_like(total))}
     if finite and not all(bool((g.to_dense() if g.is_sparse else g).isfinite().all()) for g in found.values()):
         raise ForThisBatch(
-            "fastrw.Reweighter: an example that is not finite must be replaceable along a dimension of the batch, got one "
+            "fastrw.Reweighter: an example that is not finite must be replaceable along a batch dimension, got one "
             "that is not"
         )
     accumulate(found)
