@@ -1,9 +1,16 @@
 """Imports point down only, and run in no circle: what each folder says that it may import is all that it does."""
 
 import ast
+import inspect
+import itertools
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
+
+import fastrw
+from fastrw.ops import backends
 
 ROOT = Path(__file__).parents[1]
 # folder of fastrw -> the folders that it may import. "." is fastrw itself: its public names.
@@ -90,3 +97,25 @@ def test_modules_do_not_import_one_another_in_a_circle(package):
 def test_each_folder_says_what_it_may_import(folder):
     text = ast.get_docstring(ast.parse((ROOT / "fastrw" / folder / "__init__.py").read_text()))
     assert "May import" in text
+
+
+@pytest.mark.quick
+def test_the_way_from_backward_to_an_op_is_short(monkeypatch):
+    """Six files at most with the op's own, and none twice: what a reader goes through who follows the losses."""
+    seen, choose = set(), backends.choose
+
+    def watched(*args):
+        frames = [Path(frame.filename) for frame in reversed(inspect.stack(0))]
+        files = [str(path.relative_to(ROOT)) for path in frames if ROOT / "fastrw" in path.parents]
+        files = ["fastrw/ops" if path.startswith("fastrw/ops/") else path for path in [*files, "fastrw/ops/"]]
+        seen.add(tuple(path for path, _ in itertools.groupby(files)))
+        return choose(*args)
+
+    monkeypatch.setattr(backends, "choose", watched)
+    net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2), nn.Flatten(), nn.Linear(32, 300), nn.Linear(300, 3))
+    x, y = torch.randn(6, 1, 6, 6), torch.randint(0, 3, (6,))
+    f = nn.functional.cross_entropy(net(x), y, reduction="none")
+    fastrw.backward(f[:4], f[4:].mean())
+    assert any("fastrw/nodes/linear.py" in files for files in seen)
+    for files in seen:
+        assert files[0] == "fastrw/api/backward.py" and len(files) <= 6 and len({*files}) == len(files), files

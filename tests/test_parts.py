@@ -11,8 +11,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastrw.graph.saved import Saved, Values
 from fastrw.nodes import registry
-from fastrw.nodes.base import Both, Instances, Products, Use
-from fastrw.nodes.conv import Convolution
+from fastrw.nodes.base import Instances, Products, Use
+from fastrw.nodes.conv import Both, Convolution
 from fastrw.nodes.embedding import Lookup
 from fastrw.nodes.generic import Generic
 from fastrw.nodes.lazy import formed

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from fastrw.nodes.owned import Owned
-from fastrw.ops.call import served as run_op
 
 ByInput = dict[int, Tensor]
 
@@ -87,11 +86,6 @@ class Part:
         """[n, ...]: what each G_i sends to each input, the gradients of single examples."""
         raise NotImplementedError
 
-    def _op(self, name: str, products: Products, *args):
-        """One of fastrw.ops, by the chosen backend."""
-        found, self.backend = run_op(name, products.backend, *args)
-        return found
-
 
 def by_calls(s, use: Use, g: Tensor, products: Products) -> Part | None:
     """No formula: the use is computed by calling its node, see `generic`."""
@@ -148,35 +142,6 @@ class Instances(Part):
 
     def instances(self) -> ByInput:
         return {j: G for j, (G, _) in self._G.items()}
-
-
-class Both(Part):
-    """A use whose inputs have separate parts."""
-
-    def __init__(self, first: Part, second: Part):
-        self._first, self._second, self.form = first, second, first.form
-
-    @property
-    def backend(self) -> str:
-        return self._first.backend
-
-    def why(self) -> str | tuple:
-        return self._first.why()
-
-    def alone(self) -> Tensor | None:
-        return total(self._second.alone(), self._first.alone())
-
-    def validation(self) -> ByInput:
-        return self._second.validation() | self._first.validation()
-
-    def score(self, V: ByInput) -> Tensor | None:
-        return total(self._second.score(V), self._first.score(V))
-
-    def update(self, w: Tensor) -> ByInput:
-        return self._second.update(w) | self._first.update(w)
-
-    def instances(self) -> ByInput:
-        return self._second.instances() | self._first.instances()
 
 
 def summed(G: Tensor, shape: torch.Size, j: int, owned: Owned) -> Part | None:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from fastrw.nodes.base import (
-    Both,
     ByInput,
     Instances,
     NodeType,
@@ -21,6 +20,7 @@ from fastrw.nodes.base import (
 )
 from fastrw.nodes.lazy import TangentWithSums, serving
 from fastrw.ops import backends, conv_tangent
+from fastrw.ops.call import served
 
 INPUT, WEIGHT, BIAS = 0, 1, 2
 
@@ -61,18 +61,23 @@ class Convolution(Part):
 
     def update(self, w: Tensor) -> ByInput:
         if self._G is not None:
-            return {WEIGHT: self._op("combine", self._products, self._G, in_sums_of(w, self._G))}
+            args = self._G, in_sums_of(w, self._G)
+            M, self.backend = served("combine", self._products.backend, *args)
+            return {WEIGHT: M}
         return {WEIGHT: self._outer(self._x[: self._n], self._g[: self._n], in_sums_of(w, self._g))}
 
     def instances(self) -> ByInput:
         return {WEIGHT: self._instances(None)[1] if self._G is None else self._G}
 
     def _outer(self, x: Tensor, g: Tensor, w: Tensor | None) -> Tensor:
-        return self._op("conv_outer", self._products, x, g, w, self._kernel, *self._geometry)
+        args = (x, g, w, self._kernel, *self._geometry)
+        M, self.backend = served("conv_outer", self._products.backend, *args)
+        return M
 
     def _instances(self, V: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         args = (self._x, self._g, self._n, V, self._kernel, *self._geometry)
-        return self._op("conv_instance", self._products, *args)
+        found, self.backend = served("conv_instance", self._products.backend, *args)
+        return found
 
     def _scored(self, V: Tensor | None) -> Tensor:
         """Along V; None: along the sum over the validation examples."""
@@ -83,7 +88,38 @@ class Convolution(Part):
             return s
         n = self._n
         x, g, V = self._products.narrow(self._x[:n], self._g[:n], V)
-        return self._op("conv_dot", self._products, x, g, V, None, *self._geometry)
+        args = (x, g, V, None, *self._geometry)
+        s, self.backend = served("conv_dot", self._products.backend, *args)
+        return s
+
+
+class Both(Part):
+    """A use whose inputs have separate parts."""
+
+    def __init__(self, first: Part, second: Part):
+        self._first, self._second, self.form = first, second, first.form
+
+    @property
+    def backend(self) -> str:
+        return self._first.backend
+
+    def why(self) -> str | tuple:
+        return self._first.why()
+
+    def alone(self) -> Tensor | None:
+        return total(self._second.alone(), self._first.alone())
+
+    def validation(self) -> ByInput:
+        return self._second.validation() | self._first.validation()
+
+    def score(self, V: ByInput) -> Tensor | None:
+        return total(self._second.score(V), self._first.score(V))
+
+    def update(self, w: Tensor) -> ByInput:
+        return self._second.update(w) | self._first.update(w)
+
+    def instances(self) -> ByInput:
+        return self._second.instances() | self._first.instances()
 
 
 def _has_kernel(op: str, products: Products, x: Tensor) -> bool:

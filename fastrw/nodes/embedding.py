@@ -8,6 +8,7 @@ from torch import Tensor
 from fastrw.graph.saved import signed
 from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use
 from fastrw.nodes.owned import Rows
+from fastrw.ops.call import served
 
 TABLE = 0
 SUM, MEAN, MAX = 0, 1, 2  # modes of a bag
@@ -44,7 +45,8 @@ class Lookup(Part):
         r = self._rows.training if self._rows.of is None else len(self._g)
         v = V[TABLE].reshape(self._size, -1)
         g, v = self._products.narrow(self._g[:r], v.to(self._g.dtype))
-        return self._rows.sums(self._op("embedding_dot", self._products, self._idx[:r], g, v, self._padding))
+        s, self.backend = served("embedding_dot", self._products.backend, self._idx[:r], g, v, self._padding)
+        return self._rows.sums(s)
 
     def instances(self) -> ByInput:
         n, size = self._rows.n, self._size

@@ -13,6 +13,7 @@ from fastrw.graph.saved import Values
 from fastrw.nodes import cost
 from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, in_sums_of, scaled, total, wide
 from fastrw.nodes.owned import Owned, Rows
+from fastrw.ops.call import served
 
 _COSTS = "r={} k={} p={} q={}: gram {:.3g} us, project {:.3g} us by the cost model"
 BATCHES = 64  # the largest batch of products that are scored one by one
@@ -77,7 +78,8 @@ class Linear(Part):
             return None if v_b is None else self._rows.sums(wide(self._g) @ wide(v_b))
         operands = (self._a, self._g, self._layout(v), v_b)
         narrow = self._products.narrow(*(None if t is None else t.to(self._a.dtype) for t in operands))
-        return self._rows.sums(self._op("project_dot", self._products, *narrow))
+        s, self.backend = served("project_dot", self._products.backend, *narrow)
+        return self._rows.sums(s)
 
     def instances(self) -> ByInput:
         a, g = self._a, self._g
@@ -92,8 +94,9 @@ class Linear(Part):
 
     def _outer(self, a: Tensor, g: Tensor, w: Tensor | None) -> ByInput:
         if self._matrix is None:  # the bias alone
-            return self._by_input(None, self._op("weighted_outer", self._products, a[:, :0], g, w)[1])
-        return self._by_input(*self._op("weighted_outer", self._products, a, g, w))
+            a = a[:, :0]
+        (M, b), self.backend = served("weighted_outer", self._products.backend, a, g, w)
+        return self._by_input(None if self._matrix is None else M, b)
 
     def _by_input(self, M: Tensor | None, b: Tensor | None) -> ByInput:
         """M [..., q, p], b [..., q], laid out as the parameters."""
@@ -151,19 +154,20 @@ def _stacked(found: list[ByInput], dim: int = 0) -> ByInput:
 
 def gram_scores(parts: Iterable[Part], n: int, backend: str) -> list[Tensor]:
     """[n] per group of uses in gram form: their summed scores."""
-    waiting = [part for part in parts if part.waiting is not None]
-    if backend == "triton":  # it has no grouped form
-        return [part._op("gram_dot", Products(backend), *part.waiting).view(n, -1).sum(1) for part in waiting]
-    groups: dict[tuple, list[Linear]] = {}
-    for part in waiting:
-        groups.setdefault((part.waiting[0].device, part.waiting[0].dtype), []).append(part)
-    found = []
+    found, groups = [], {}
+    for part in (part for part in parts if part.waiting is not None):
+        if backend == "triton":  # it has no grouped form
+            s, part.backend = served("gram_dot", backend, *part.waiting)
+            found.append(s.view(n, -1).sum(1))
+        else:
+            groups.setdefault((part.waiting[0].device, part.waiting[0].dtype), []).append(part)
     for group in groups.values():
         *matrices, bias = zip(*(part.waiting for part in group), strict=True)
         args = (n, bias, *(t for side in matrices for t in side))
-        found.append(group[0]._op("grouped_gram_dot", Products(backend), *args))
+        s, by = served("grouped_gram_dot", backend, *args)
+        found.append(s)
         for part in group:
-            part.backend = group[0].backend
+            part.backend = by
     return found
 
 

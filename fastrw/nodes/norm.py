@@ -9,16 +9,17 @@ from math import prod
 import torch
 from torch import Tensor
 
-from fastrw.nodes.base import Instances, NodeType, Part, Products, Use, by_example, run_op, total
+from fastrw.nodes.base import Instances, NodeType, Part, Products, Use, by_example, total
 from fastrw.nodes.lazy import LazyBatchNormTangent, TangentWithSums, formed
 from fastrw.nodes.owned import Owned
+from fastrw.ops.call import served
 
 INPUT, WEIGHT, BIAS = 0, 1, 2
 
 
 def _instances(s, below, x, g, mean, rstd, products: Products, owned: Owned) -> Part:
     """x, g [N, S, C]; mean, rstd [N, S, G]; owned: of the N rows."""
-    (X, B), _ = run_op("norm_instance", products.backend, x, g, mean, rstd)
+    (X, B), _ = served("norm_instance", products.backend, x, g, mean, rstd)
     G = {}
     for j, sums in ((WEIGHT, X), (BIAS, B)):
         if j in below:
