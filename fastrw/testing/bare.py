@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .case import ANY, LAYERWISE, case, forward
-from .parts import VOCAB, Net, drawn, learned, linear, net, param, series, words
+from .batches import VOCAB, drawn, series, words
+from .case import ANY, LAYERWISE, case, features, named
+from .parts import Net, learned, linear, param, sequence
 
 
 def hidden(name: str, op: Callable, *shape: int, expect: frozenset[str] = LAYERWISE) -> None:
@@ -22,7 +23,7 @@ def hidden(name: str, op: Callable, *shape: int, expect: frozenset[str] = LAYERW
         width = op(torch.randn(2, 5), w).flatten(1).shape[1]
         return Net(rule, enter=enter, w=w, head=nn.Linear(width, 4))
 
-    case(name, expect, make)
+    case(name, make, expect=expect)
 
 
 hidden("bare_matmul", lambda x, w: x @ w, 5, 7)
@@ -65,73 +66,56 @@ hidden("rows_reversed_and_back", lambda x, w: x.flip(0).flip(0) @ w, 5, 3, expec
 hidden("rows_feature_major", lambda x, w: (x.t().reshape(-1, 1) * w).view(5, len(x), 3).transpose(0, 1), 3, expect=ANY)
 
 
-# Rows of a parameter picked by the batch, not by F.embedding: table [VOCAB, 5], x [n, length] -> [n, length, 5].
-PICKS = {
-    "bare_gather": lambda table, x: table[x],
-    "bare_index_select": lambda table, x: table.index_select(0, x.flatten()).view(*x.shape, -1),
-    "bare_take_along_dim": lambda table, x: table.expand(len(x), -1, -1).gather(1, x[..., None].expand(-1, -1, 5)),
-    "bare_one_hot": lambda table, x: F.one_hot(x, VOCAB).to(table.dtype) @ table,
-}
+def pick(name: str, op: Callable) -> None:
+    """A case with rows of a table [VOCAB, 5] picked by tokens [n, length], not by F.embedding: [n, length, 5]."""
+    features(name, lambda net, x: op(net.table, x).tanh().mean(1), words, table=learned(VOCAB, 5))
 
 
-def picked(pick, net, x):
-    return net.head(pick(net.table, x).tanh().mean(1))
-
-
-for name, pick in PICKS.items():
-    case(name, LAYERWISE, net(partial(picked, pick), table=learned(VOCAB, 5), head=linear(5, 4)), words)
-
+pick("bare_gather", lambda table, x: table[x])
+pick("bare_index_select", lambda table, x: table.index_select(0, x.flatten()).view(*x.shape, -1))
+pick("bare_take_along_dim", lambda table, x: table.expand(len(x), -1, -1).gather(1, x[..., None].expand(-1, -1, 5)))
+pick("bare_one_hot", lambda table, x: F.one_hot(x, VOCAB).to(table.dtype) @ table)
 
 masked = drawn(8, lambda n: (torch.randn(n, 5, 6), torch.rand(n, 5) < 0.4))
 pairs = drawn(9, lambda n: (torch.randn(n, 6), torch.randn(n, 3)))
+enter = linear(6, 5)
+
+# A learned token put where the batch says so.
+features("mask_token", lambda net, x, absent: torch.where(absent[..., None], net.token, net.enter(x)).tanh().mean(1),
+         masked, enter=enter, token=learned(5))  # fmt: skip
+features("bilinear", lambda net, x, y: net.pair(net.enter(x).tanh(), y).tanh(),
+         pairs, width=4, enter=enter, pair=partial(nn.Bilinear, 5, 3, 4))  # fmt: skip
 
 
-@forward(LAYERWISE, masked, enter=linear(6, 5), token=learned(5), head=linear(5, 4))
-def mask_token(net, x, absent):
-    """A learned token put where the batch says so."""
-    return net.head(torch.where(absent[..., None], net.token, net.enter(x)).tanh().mean(1))
-
-
-@forward(LAYERWISE, series, bias=learned(9), head=linear(6, 4))
+@named(features, series, width=6, bias=learned(9))
 def relative_position_bias(net, x):
     """A parameter added to attention scores, gathered first by positions alone."""
     steps = torch.arange(x.shape[1], device=x.device)
     bias = net.bias[steps[:, None] - steps[None, :] + 4]
-    return net.head(((x @ x.transpose(1, 2) + bias).softmax(-1) @ x).mean(1))
+    return ((x @ x.transpose(1, 2) + bias).softmax(-1) @ x).mean(1)
 
 
-@forward(LAYERWISE, series, queries=learned(1, 2, 6), k=linear(6, 6), head=linear(12, 4))
+@named(features, series, width=12, queries=learned(1, 2, 6), k=linear(6, 6))
 def learned_queries(net, x):
     """Attention pooling: the queries are a parameter, the keys come from the batch."""
-    q = net.queries.expand(len(x), -1, -1)
-    return net.head(F.scaled_dot_product_attention(q, net.k(x), x).flatten(1))
+    return F.scaled_dot_product_attention(net.queries.expand(len(x), -1, -1), net.k(x), x).flatten(1)
 
 
-@forward(LAYERWISE, pairs, enter=linear(6, 5), pair=partial(nn.Bilinear, 5, 3, 4), head=linear(4, 4))
-def bilinear(net, x, y):
-    return net.head(net.pair(net.enter(x).tanh(), y).tanh())
-
-
-NORMS = {
-    "rms_norm": partial(nn.RMSNorm, 5),
-    "rms_norm_two_dims": partial(nn.RMSNorm, (5, 5)),
-    "layer_norm": partial(nn.LayerNorm, 5),
-    "layer_norm_no_bias": partial(nn.LayerNorm, 5, bias=False),
-    "layer_norm_two_dims": partial(nn.LayerNorm, (5, 5)),
-    "group_norm_on_sequences": partial(nn.GroupNorm, 1, 5),
-}
-
-
-def norm_net(norm: Callable) -> nn.Sequential:
-    """x [n, 5, 6] -> linear -> [n, 5, 5] -> the norm -> head."""
-    return nn.Sequential(nn.Linear(6, 5), nn.Tanh(), norm(), nn.Flatten(), nn.Linear(25, 4))
-
-
-for name, norm in NORMS.items():
-    case(name, LAYERWISE, partial(norm_net, norm), series)
-
-
-@forward(LAYERWISE, series, enter=linear(6, 5), scale=learned(5), head=linear(5, 4))
+@named(features, series, enter=enter, scale=learned(5))
 def rms_norm_by_hand(net, x):
     z = net.enter(x)
-    return net.head((z * torch.rsqrt(z.pow(2).mean(-1, keepdim=True) + 1e-6) * net.scale).mean(1))
+    return (z * torch.rsqrt(z.pow(2).mean(-1, keepdim=True) + 1e-6) * net.scale).mean(1)
+
+
+def norm(name: str, layer: type[nn.Module], *args, **options) -> None:
+    """A case with this layer on [n, 5, 5], after a linear layer with tanh."""
+    norm = partial(layer, *args, **options)
+    case(name, sequence(linear(6, 5), nn.Tanh, norm, nn.Flatten, linear(25, 4)), series)
+
+
+norm("rms_norm", nn.RMSNorm, 5)
+norm("rms_norm_two_dims", nn.RMSNorm, (5, 5))
+norm("layer_norm", nn.LayerNorm, 5)
+norm("layer_norm_no_bias", nn.LayerNorm, 5, bias=False)
+norm("layer_norm_two_dims", nn.LayerNorm, (5, 5))
+norm("group_norm_on_sequences", nn.GroupNorm, 1, 5)

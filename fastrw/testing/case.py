@@ -1,7 +1,7 @@
 """A case of the zoo (the collection of test models): a small seeded model, its two batches and the methods allowed.
 
-The other files add cases in three ways: `case` takes a function that makes the model, `@model` decorates one, and
-`@forward` decorates the forward pass of a model given by its parts.
+The other files add cases by `case`, which takes a function that makes the model, `features`, which takes one for what a
+linear head classifies, and `between`, for the middle of a small network; `@named(features)` decorates longer functions.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
-from .parts import net, vectors
+from .batches import vectors
+from .parts import headed, linear
 
 LAYERWISE = frozenset({"layerwise"})
 TANGENT = frozenset({"tangent"})
@@ -53,26 +54,39 @@ class Case:
 
 def case(
     name: str,
-    expect: frozenset[str],
     make: Callable[[], nn.Module],
     data: Callable = vectors,
     *,
+    expect: frozenset[str] = LAYERWISE,
+    change: Callable[[nn.Module], Any] = lambda model: None,
     train: tuple = (),
     val: tuple = (4,),
     draws: bool = False,
     **kwargs: Any,
 ) -> None:
-    """Adds a case: the model is `make()`, the batch `data(*train)` and the validation batch `data(*val)`."""
+    """Adds a case: the model is `make()`, then changed, the batch `data(*train)`, the validation batch `data(*val)`."""
+
+    def build() -> Made:
+        model = make()
+        change(model)
+        return model, data(*train), data(*val)
+
     if name in _REGISTRY:
         raise ValueError(f"fastrw.testing: case names must be unique, got {name!r} twice")
-    _REGISTRY[name] = Case(name, lambda: (make(), data(*train), data(*val)), expect, kwargs, draws)
+    _REGISTRY[name] = Case(name, build, expect, kwargs, draws)
 
 
-def model(expect: frozenset[str], data: Callable = vectors, **options: Any) -> Callable:
-    """Adds a case by the function that makes its model."""
-    return lambda make: case(make.__name__, expect, make, data, **options)
+def features(name: str, rule: Callable, data: Callable = vectors, *, expect: frozenset[str] = LAYERWISE,
+             draws: bool = False, **parts: Any) -> None:  # fmt: skip
+    """Adds a case by the features that its head classifies: see `headed`."""
+    case(name, headed(rule, **parts), data, expect=expect, draws=draws)
 
 
-def forward(expect: frozenset[str], data: Callable = vectors, *, draws: bool = False, **parts: Callable) -> Callable:
-    """Adds a case by the rule of its `net`."""
-    return lambda rule: case(rule.__name__, expect, net(rule, **parts), data, draws=draws)
+def between(name: str, rule: Callable, **parts: Any) -> None:
+    """Adds a case by `rule(net, hidden [n, 5]) -> [n, width]` between a linear layer with tanh and the head."""
+    features(name, lambda net, x: rule(net, net.enter(x).tanh()), **parts, enter=linear(6, 5))
+
+
+def named(add: Callable, *args: Any, **options: Any) -> Callable[[Callable], None]:
+    """Decorates the function of a case, which has the same name: `add(name, function, *args, **options)`."""
+    return lambda function: add(function.__name__, function, *args, **options)

@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .case import ANY, LAYERWISE, case, forward
-from .parts import VOCAB, changed, embedding, labels, linear, net, sentences, words
+from .batches import VOCAB, drawn, sentences, words
+from .case import ANY, LAYERWISE, case, features, named
+from .parts import embedding, headed, linear, net, tie_head
 
 
 def padded(n, rows, length):
@@ -18,55 +19,51 @@ def padded(n, rows, length):
     return tokens, target
 
 
-mean_of_rows = net(lambda net, x: net.head(net.table(x).mean(1)), table=embedding(VOCAB, 5, 0), head=linear(5, 4))
-case("embedding_with_padding", LAYERWISE, mean_of_rows, padded, train=(8, 8, 3), val=(4, 2, 2))
+mean_of_rows = headed(lambda net, x: net.table(x).mean(1), table=embedding(VOCAB, 5, 0))
+case("embedding_with_padding", mean_of_rows, padded, train=(8, 8, 3), val=(4, 2, 2))
 
 
 def reader(**options) -> Callable:
     """The mean over positions of tanh of an embedding, with these options, and a linear head."""
-    table = embedding(VOCAB, 5, **options)
-    return net(lambda net, x: net.head(net.table(x).tanh().mean(1)), table=table, head=linear(5, 4))
+    return headed(lambda net, x: net.table(x).tanh().mean(1), table=embedding(VOCAB, 5, **options))
 
 
 # Its gradient is divided by how often a token is in the batch, so that examples are coupled in the backward alone.
-case("embedding_by_frequency", ANY, reader(scale_grad_by_freq=True), words)
-case("embedding_sparse", ANY, reader(sparse=True), words)
+case("embedding_by_frequency", reader(scale_grad_by_freq=True), words, expect=ANY)
+case("embedding_sparse", reader(sparse=True), words, expect=ANY)
 # Training and validation sentences of different lengths.
-case("batches_of_other_lengths", LAYERWISE, reader(), words, train=(8, 5), val=(4, 9))
+case("batches_of_other_lengths", reader(), words, train=(8, 5), val=(4, 9))
 
 
-def bag(mode: str) -> Callable:
+def bag(name: str, mode: str, data: Callable = words, expect: frozenset[str] = LAYERWISE) -> None:
     bag = partial(nn.EmbeddingBag, VOCAB, 5, mode=mode)
-    return net(lambda net, *inputs: net.head(net.bag(*inputs)), bag=bag, head=linear(5, 4))
+    features(name, lambda net, *inputs: net.bag(*inputs), data, bag=bag, expect=expect)
 
 
-def bags_in_one_list(n=8):
-    """Bags of different sizes in one flat list of tokens, with its offsets and weights."""
+def bags_in_one_list(n):
+    """Tokens of bags of different sizes in one flat list, the bags' offsets, and the tokens' weights."""
     sizes = torch.randint(1, 5, (n,))
     total = int(sizes.sum())
-    return (torch.randint(0, VOCAB, (total,)), sizes.cumsum(0) - sizes, torch.rand(total)), labels(n)
+    return torch.randint(0, VOCAB, (total,)), sizes.cumsum(0) - sizes, torch.rand(total)
 
 
-case("embedding_bag_sum", LAYERWISE, bag("sum"), words)
-case("embedding_bag_mean", LAYERWISE, bag("mean"), words)
-case("embedding_bag_max", ANY, bag("max"), words)
-case("embedding_bag_with_offsets", LAYERWISE, bag("sum"), bags_in_one_list)
+bag("embedding_bag_sum", "sum")
+bag("embedding_bag_mean", "mean")
+bag("embedding_bag_max", "max", expect=ANY)
+bag("embedding_bag_with_offsets", "sum", drawn(8, bags_in_one_list))
 
-
-@forward(LAYERWISE, sentences, table=embedding(VOCAB, 6), mix=linear(6, 6), norm=partial(nn.LayerNorm, 6))
-def tied_embeddings(net, tokens):
-    """One table, read at the input and multiplied by at the output."""
-    return F.linear(net.norm(net.mix(net.table(tokens)).tanh()), net.table.weight)
-
-
-untied = net(lambda net, x: net.head(net.table(x).tanh()), table=embedding(VOCAB, 6), head=linear(6, VOCAB))
-# The same parameter under two names.
-case("tied_modules", LAYERWISE, changed(untied, lambda net: setattr(net.head, "weight", net.table.weight)), sentences)
-
-
-@forward(
-    LAYERWISE, words, table=embedding(VOCAB, 6), mix=linear(6, 6), norm=partial(nn.LayerNorm, 6), head=linear(6, 4)
+table, mix, norm = embedding(VOCAB, 6), linear(6, 6), partial(nn.LayerNorm, 6)
+mixed = net(
+    lambda net, x: F.linear(net.norm(net.mix(net.table(x)).tanh()), net.table.weight), table=table, mix=mix, norm=norm
 )
+# One table, read at the input and multiplied by at the output.
+case("tied_embeddings", mixed, sentences)
+untied = net(lambda net, x: net.head(net.table(x).tanh()), table=table, head=linear(6, VOCAB))
+# The same parameter under two names.
+case("tied_modules", untied, sentences, change=tie_head)
+
+
+@named(features, words, width=6, table=table, mix=mix, norm=norm)
 def layer_used_twice(net, tokens):
     x = net.table(tokens)
-    return net.head(net.mix(net.norm(net.mix(x).relu())).mean(1))
+    return net.mix(net.norm(net.mix(x).relu())).mean(1)

@@ -149,10 +149,11 @@ class Attention(nn.Module):
 class TransformerLayer(nn.Module):
     """Attention and two linear layers with GELU, each after a LayerNorm and beside a shortcut."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, growth: int = 4, **attention: bool):
         super().__init__()
-        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
-        self.norm2, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads, **attention)
+        self.norm2, self.up = nn.LayerNorm(width), nn.Linear(width, growth * width)
+        self.down = nn.Linear(growth * width, width)
 
     def forward(self, x: Tensor) -> Tensor:  # [n, T, d]
         x = x + self.attention(self.norm1(x))
