@@ -85,6 +85,10 @@ features("mask_token", lambda net, x, absent: torch.where(absent[..., None], net
          masked, enter=enter, token=learned(5))  # fmt: skip
 features("bilinear", lambda net, x, y: net.pair(net.enter(x).tanh(), y).tanh(),
          pairs, width=4, enter=enter, pair=partial(nn.Bilinear, 5, 3, 4))  # fmt: skip
+# Attention pooling: the queries are a parameter, the keys come from the batch.
+features("learned_queries",
+         lambda net, x: F.scaled_dot_product_attention(net.queries.expand(len(x), -1, -1), net.k(x), x).flatten(1),
+         series, width=12, queries=learned(1, 2, 6), k=linear(6, 6))  # fmt: skip
 
 
 @named(features, series, width=6, bias=learned(9))
@@ -93,12 +97,6 @@ def relative_position_bias(net, x):
     steps = torch.arange(x.shape[1], device=x.device)
     bias = net.bias[steps[:, None] - steps[None, :] + 4]
     return ((x @ x.transpose(1, 2) + bias).softmax(-1) @ x).mean(1)
-
-
-@named(features, series, width=12, queries=learned(1, 2, 6), k=linear(6, 6))
-def learned_queries(net, x):
-    """Attention pooling: the queries are a parameter, the keys come from the batch."""
-    return F.scaled_dot_product_attention(net.queries.expand(len(x), -1, -1), net.k(x), x).flatten(1)
 
 
 @named(features, series, enter=enter, scale=learned(5))

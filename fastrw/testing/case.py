@@ -28,23 +28,29 @@ _REGISTRY: dict[str, Case] = {}
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """`build()` gives (model, batch, val_batch) in float32; `make()` seeds it and moves it to a dtype and a device.
+    """A model and its two batches, which are `data(*train)` and `data(*val)`, in float32 and not yet made.
 
-    `kwargs` are those of meta_weights (loss_fn, losses_fn, params); `expect` the methods that "auto" may choose;
-    `draws` says that the forward pass draws random numbers, which need not agree between two dtypes.
+    `expect` holds the methods that "auto" may choose; `change(model)` is called once it is made; `draws` says that the
+    forward pass draws random numbers, which need not agree between two dtypes; `kwargs` are those of meta_weights.
     """
 
     name: str
-    build: Callable[[], Made]
-    expect: frozenset[str]
-    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    model: Callable[[], nn.Module]
+    data: Callable[..., Any] = vectors
+    expect: frozenset[str] = LAYERWISE
+    change: Callable[[nn.Module], Any] = lambda model: None
+    train: tuple = ()
+    val: tuple = (4,)
     draws: bool = False
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Made:
-        """The same numbers at every call, whatever the dtype; the caller's random state does not move."""
+        """The same numbers at every call and in every dtype; the caller's random state does not move."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1 + sum(map(ord, self.name)))
-            model, *batches = self.build()
+            model = self.model()
+            self.change(model)
+            batches = self.data(*self.train), self.data(*self.val)
 
         def move(leaf: Tensor) -> Tensor:
             return leaf.to(device, dtype if leaf.is_floating_point() else leaf.dtype)
@@ -52,28 +58,12 @@ class Case:
         return model.to(device, dtype), *tree_map_only(Tensor, move, batches)
 
 
-def case(
-    name: str,
-    make: Callable[[], nn.Module],
-    data: Callable = vectors,
-    *,
-    expect: frozenset[str] = LAYERWISE,
-    change: Callable[[nn.Module], Any] = lambda model: None,
-    train: tuple = (),
-    val: tuple = (4,),
-    draws: bool = False,
-    **kwargs: Any,
-) -> None:
-    """Adds a case: the model is `make()`, then changed, the batch `data(*train)`, the validation batch `data(*val)`."""
-
-    def build() -> Made:
-        model = make()
-        change(model)
-        return model, data(*train), data(*val)
-
+def case(name: str, model: Callable[[], nn.Module], data: Callable = vectors, **options: Any) -> None:
+    """Adds a case with these fields of `Case`, loss_fn, losses_fn and params."""
     if name in _REGISTRY:
         raise ValueError(f"fastrw.testing: case names must be unique, got {name!r} twice")
-    _REGISTRY[name] = Case(name, build, expect, kwargs, draws)
+    kwargs = {key: options.pop(key) for key in ("loss_fn", "losses_fn", "params") if key in options}
+    _REGISTRY[name] = Case(name, model, data, kwargs=kwargs, **options)
 
 
 def features(name: str, rule: Callable, data: Callable = vectors, *, expect: frozenset[str] = LAYERWISE,

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .batches import VOCAB, labelled, labels, sentences
+from .batches import VOCAB, drawn, labelled, labels, sentences, tokens
 from .case import ANY, COUPLED, case, named
-from .parts import cross_entropy, dense, direct_losses, linear, net, sequence, three_layers, two_layers
+from .parts import cross_entropy, dense, direct_losses, embedding, linear, net, sequence, three_layers, two_layers
 
 
 def loss(name: str, f: Callable, make: Callable, *data: Callable, kind: str = "loss_fn", **options) -> None:
@@ -42,18 +42,14 @@ def several_outputs(output, target):
     return cross_entropy(logits, label) + F.mse_loss(value.squeeze(1), goal, reduction="none")
 
 
-def language_model() -> nn.Sequential:
-    """Tokens [n, length] -> logits [n, length, VOCAB]."""
-    return nn.Sequential(nn.Embedding(VOCAB, 6), *dense(6, 6, VOCAB))
-
-
-def some_ignored(n=8):
-    tokens, target = sentences(n)
-    return tokens, target.masked_fill(torch.rand(n, 5) < 0.3, -100)
-
-
+language_model = sequence(embedding(VOCAB, 6), linear(6, 6), nn.Tanh, linear(6, VOCAB))  # -> [n, length, VOCAB]
+some_ignored = drawn(8, tokens, lambda n: tokens(n).masked_fill(torch.rand(n, 5) < 0.3, -100))
 # The default loss on [n, length, classes]: labels of -100 are left out of the mean over an example.
 case("ignored_positions", language_model, some_ignored)
+# Divides by the number of positions in the whole batch: a number from the labels alone, no coupling.
+loss("averaged_over_all_positions", lambda output, target:
+     cross_entropy(output.transpose(1, 2), target).sum(1) / (target >= 0).sum() * len(target),
+     language_model, some_ignored)  # fmt: skip
 
 
 def zeros_ignored(n, length, empty):
@@ -70,17 +66,14 @@ def ignored_by_own_loss(output, target):
     return losses.sum(1) / (target != 0).sum(1).clamp(min=1)
 
 
-@named(loss, language_model, some_ignored)
-def averaged_over_all_positions(output, target):
-    """Divides by the number of positions in the whole batch: a number from the labels alone, no coupling."""
-    losses = cross_entropy(output.transpose(1, 2), target)
-    return losses.sum(1) / (target >= 0).sum() * len(target)
-
-
-@named(loss, three_layers, kind="losses_fn", expect=ANY)
-def weight_decay_in_the_losses(model, batch):
-    """The losses use the parameters outside the model."""
-    return direct_losses(model, batch) + 0.01 * sum(p.pow(2).sum() for p in model.parameters())
+# The losses use the parameters outside the model.
+loss("weight_decay_in_the_losses", lambda model, batch:
+     direct_losses(model, batch) + 0.01 * sum(p.pow(2).sum() for p in model.parameters()),
+     three_layers, kind="losses_fn", expect=ANY)  # fmt: skip
+# Cross-entropy and a load-balancing term over the whole batch, as mixtures of experts have.
+loss("load_balancing_loss", lambda model, batch:
+     direct_losses(model, batch) + 0.1 * (model[0](batch[0]).softmax(-1).mean(0) ** 2).sum(),
+     two_layers, kind="losses_fn", val=(9,), expect=COUPLED)  # fmt: skip
 
 
 @named(loss, three_layers, kind="losses_fn")
@@ -89,13 +82,6 @@ def model_run_twice(model, batch):
     x, target = batch
     first, second = model(x), model(x + 0.1)
     return cross_entropy(first, target) + F.mse_loss(first, second, reduction="none").mean(1)
-
-
-@named(loss, two_layers, kind="losses_fn", val=(9,), expect=COUPLED)
-def load_balancing_loss(model, batch):
-    """Cross-entropy and a load-balancing term over the whole batch, as mixtures of experts have."""
-    gates = model[0](batch[0]).softmax(-1)
-    return direct_losses(model, batch) + 0.1 * (gates.mean(0) ** 2).sum()
 
 
 @named(loss, two_layers, val=(9,), expect=COUPLED)

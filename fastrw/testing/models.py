@@ -8,10 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .parts import dense
 
 Shape = tuple[int, int, int]  # C, H, W
 Norm = Callable[[int], nn.Module]  # number of channels -> the layer
@@ -25,49 +28,37 @@ def mlp(inputs: int = 784, width: int = 1024, depth: int = 3, classes: int = 10)
 
 def small(shape: Shape, classes: int) -> nn.Sequential:
     """Two convolutions and two linear layers, for images such as 8x8 digits."""
-    features = nn.Sequential(
-        nn.Conv2d(shape[0], 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
-        nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Flatten(),
-    )  # fmt: skip
-    return nn.Sequential(*features, nn.Linear(_width(features, shape), 128), nn.ReLU(), nn.Linear(128, classes))
+    features = [nn.Conv2d(shape[0], 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True),
+                nn.Conv2d(32, 64, 3, padding=1), nn.ReLU()]  # fmt: skip
+    return _headed(features, shape, 128, classes)
 
 
 def lenet(shape: Shape, classes: int) -> nn.Sequential:
     """LeNet-5 with ReLU and max pooling, for images such as MNIST's."""
-    features = nn.Sequential(
-        nn.Conv2d(shape[0], 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
-    )  # fmt: skip
-    return nn.Sequential(
-        *features, nn.Linear(_width(features, shape), 120), nn.ReLU(),
-        nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, classes),
-    )  # fmt: skip
+    features = [nn.Conv2d(shape[0], 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2),
+                nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)]  # fmt: skip
+    return _headed(features, shape, 120, 84, classes)
 
 
-def colour(shape: Shape, classes: int) -> nn.Sequential:
-    """Three blocks of convolution, GroupNorm, ReLU and pooling, for colour images."""
-    blocks, channels = [], shape[0]
-    for width in (32, 64, 128):
-        blocks += [nn.Conv2d(channels, width, 3, padding=1), nn.GroupNorm(8, width), nn.ReLU(), nn.MaxPool2d(2)]
-        channels = width
-    features = nn.Sequential(*blocks, nn.Flatten())
-    return nn.Sequential(*features, nn.Linear(_width(features, shape), classes))
+def _group_normed(shape: Shape, classes: int, widths: Sequence[int], *, pool: bool) -> nn.Sequential:
+    """A block for each width: convolution, GroupNorm, ReLU; it halves the image by pooling or by its stride."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise((shape[0], *widths)):
+        layers += [nn.Conv2d(inputs, outputs, 3, 1 if pool else 2, padding=1), nn.GroupNorm(8, outputs), nn.ReLU()]
+        layers += [nn.MaxPool2d(2)] if pool else []
+    return _headed(layers, shape, classes)
 
 
-def convnet(shape: Shape, classes: int) -> nn.Sequential:
-    """Three strided convolutions of 16, 32 and 64 channels with GroupNorm: 24 thousand parameters and a head."""
-    blocks, channels = [], shape[0]
-    for width in (16, 32, 64):
-        blocks += [nn.Conv2d(channels, width, 3, 2, padding=1), nn.GroupNorm(8, width), nn.ReLU()]
-        channels = width
-    features = nn.Sequential(*blocks, nn.Flatten())
-    return nn.Sequential(*features, nn.Linear(_width(features, shape), classes))
+colour = partial(_group_normed, widths=(32, 64, 128), pool=True)  # for colour images
+convnet = partial(_group_normed, widths=(16, 32, 64), pool=False)  # 24 thousand parameters and a head
 
 
-def _width(features: nn.Sequential, shape: Shape) -> int:
-    """How many features an image of that shape has."""
+def _headed(features: Sequence[nn.Module], shape: Shape, *widths: int) -> nn.Sequential:
+    """The features of images of this shape, flattened, and linear layers to these widths with ReLU between them."""
+    flat = nn.Sequential(*features, nn.Flatten())
     with torch.no_grad():
-        return features(torch.zeros(1, *shape)).shape[1]
+        width = flat(torch.zeros(1, *shape)).shape[1]
+    return nn.Sequential(*flat, *dense(width, *widths, activation=nn.ReLU))
 
 
 class ResidualBlock(nn.Module):
@@ -113,9 +104,8 @@ class WideBlock(nn.Module):
         return y + (x if self.shortcut is None else self.shortcut(z))
 
 
-def wide_resnet(
-    shape: Shape, classes: int, depth: int = 28, widen: int = 10, dropout: float = 0.0, *, stem_last: bool = False
-) -> nn.Sequential:
+def wide_resnet(shape: Shape, classes: int, depth: int = 28, widen: int = 10, dropout: float = 0.0, *,
+                stem_last: bool = False) -> nn.Sequential:  # fmt: skip
     """WRN-28-10 (Zagoruyko & Komodakis 2016). `stem_last`: the first convolution is the last to draw its values."""
     stem = partial(nn.Conv2d, shape[0], 16, 3, padding=1, bias=False)
     layers, channels = [] if stem_last else [stem()], 16
@@ -140,10 +130,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [n, T, d]
         q, k, v = (z.unflatten(-1, (self.heads, -1)).transpose(1, 2) for z in self.qkv(x).chunk(3, dim=-1))
         if self.fused:
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
+            rows = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)
         else:
-            out = torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1) @ v
-        return self.out(out.transpose(1, 2).flatten(2))
+            rows = torch.softmax(q @ k.mT / math.sqrt(q.shape[-1]), dim=-1) @ v
+        return self.out(rows.transpose(1, 2).flatten(2))
 
 
 class TransformerLayer(nn.Module):
@@ -202,9 +192,8 @@ class VisionTransformer(nn.Module):
 class LanguageModel(nn.Module):
     """GPT-2 small (Radford et al. 2019): causal, learned positions, the head tied to the embedding."""
 
-    def __init__(
-        self, width: int = 768, layers: int = 12, heads: int = 12, vocabulary: int = 50257, longest: int = 1024
-    ):
+    def __init__(self, width: int = 768, layers: int = 12, heads: int = 12, vocabulary: int = 50257,
+                 longest: int = 1024):  # fmt: skip
         super().__init__()
         self.embedding, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(longest, width)
         self.layers = nn.Sequential(*(FusedLayer(width, heads, causal=True) for _ in range(layers)))

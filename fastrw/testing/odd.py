@@ -167,12 +167,9 @@ AffineOnce = function("AffineOnce", forward=affine_forward, backward=once_differ
 Reversal = function("Reversal", forward=lambda ctx, x: x.view_as(x), backward=lambda ctx, g: -0.7 * g)
 # A straight-through rounding with a jvp that contradicts its backward.
 Misleading = function(
-    "Misleading",
-    forward=lambda x: x.sign(),
-    setup_context=lambda ctx, inputs, output: None,
-    backward=lambda ctx, g: g,
-    jvp=lambda ctx, tangent: torch.zeros_like(tangent),
-)
+    "Misleading", forward=lambda x: x.sign(), setup_context=lambda ctx, inputs, output: None,
+    backward=lambda ctx, g: g, jvp=lambda ctx, tangent: torch.zeros_like(tangent),
+)  # fmt: skip
 
 w = learned(5, 5)
 trap("custom_function", lambda net, h: Affine.apply(h, net.w), w=w, expect=LAYERWISE)
@@ -188,11 +185,6 @@ def hook_forward(model: nn.Sequential) -> None:
     model[0].register_forward_hook(lambda module, args, out: out + 1)
 
 
-def hook_backward(model: nn.Sequential) -> None:
-    """Changes the gradient that passes through the first layer but one."""
-    model[2].register_full_backward_hook(lambda module, grad_in, grad_out: (2 * grad_in[0],))
-
-
 def hook(name: str, function: Callable) -> None:
     """A case with this hook on a parameter."""
     case(name, two_layers, change=lambda model: model[0].weight.register_hook(function), expect=ANY)
@@ -201,12 +193,15 @@ def hook(name: str, function: Callable) -> None:
 hook("parameter_hook_scales", lambda g: 3 * g)
 hook("parameter_hook_masks", lambda g: g * (torch.arange(6, device=g.device) < 3))
 hook("parameter_hook_watches", lambda g: None)
-case("module_backward_hook", three_layers, change=hook_backward, expect=ANY)
+# The gradient that passes through the first layer but one is doubled.
+case("module_backward_hook", three_layers, expect=ANY,
+     change=lambda model: model[2].register_full_backward_hook(lambda module, into, out: (2 * into[0],)))  # fmt: skip
 case("module_forward_hooks", two_layers, change=hook_forward)
 
 # A backbone in eval with dropout and BatchNorm, a head in training.
-backbone = sequence(conv(3, 4, 3), partial(nn.BatchNorm2d, 4), nn.ReLU, partial(nn.Dropout, 0.5), nn.Flatten)
-in_eval = sequence(backbone, linear(144, 4))
+in_eval = sequence(
+    sequence(conv(3, 4, 3), partial(nn.BatchNorm2d, 4), nn.ReLU, partial(nn.Dropout, 0.5), nn.Flatten), linear(144, 4)
+)
 case("eval_inside_training", in_eval, images, change=lambda model: model[0].eval())
 
 

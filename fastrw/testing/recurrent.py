@@ -52,12 +52,9 @@ features("recurrence_by_hand", by_hand, series, enter=linear(6, 5), again=linear
 padded = drawn(8, lambda n: (torch.randn(n, 5, 6), torch.randint(1, 6, (n,))))
 pack = partial(pack_padded_sequence, batch_first=True, enforce_sorted=False)
 unpack = partial(pad_packed_sequence, batch_first=True)
-
-
-@named(features, padded, enter=linear(6, 6), cell=partial(nn.LSTM, 6, 5, batch_first=True), expect=ANY)
-def lstm_packed(net, x, lengths):
-    """Rows in order of time, examples sorted by length."""
-    return unpack(net.cell(pack(net.enter(x), lengths.cpu()))[0])[0].sum(1)
+# Rows in order of time, examples sorted by length.
+features("lstm_packed", lambda net, x, lengths: unpack(net.cell(pack(net.enter(x), lengths.cpu()))[0])[0].sum(1),
+         padded, enter=linear(6, 6), cell=partial(nn.LSTM, 6, 5, batch_first=True), expect=ANY)  # fmt: skip
 
 
 @named(features, padded, enter=linear(6, 5), expect=ANY)

@@ -1,7 +1,7 @@
 """Sequences: transformers by hand, of torch.nn and like Hugging Face's, forms of attention, mixtures of experts."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import make_dataclass
 from functools import partial
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .batches import VOCAB, drawn, length_first, sentences, series, words
 from .case import ANY, case, features, named
 from .models import TransformerLayer
-from .parts import dense, direct_losses, embedding, encoder, headed, later, linear, net, param, sequence, tie_head
+from .parts import dense, direct_losses, embedding, encoder, headed, learned, linear, net, sequence, tie_head
 
 
 def transformer(name: str, **attention: bool) -> None:
@@ -28,7 +28,6 @@ def transformer(name: str, **attention: bool) -> None:
 transformer("transformer_by_hand")
 transformer("default_sdpa", fused=True)
 transformer("causal_sdpa", fused=True, causal=True)
-
 
 with_padding = drawn(8, lambda n: (torch.randn(n, 5, 6), torch.arange(5) >= torch.randint(2, 6, (n, 1))))
 
@@ -64,37 +63,24 @@ attention = partial(nn.MultiheadAttention, 6, 2, kdim=4, vdim=3, add_bias_kv=Tru
 # Other widths for keys and values, learned key and value, an all-zero key.
 features("attention_all_parameters", lambda net, x: net.attend(x, x[..., :4], x[..., :3])[0].mean(1),
          series, width=6, attend=attention)  # fmt: skip
+# Siamese branches: one layer on whole sequences, on their beginnings and on their mean.
+features("layer_used_on_three_lengths",
+         lambda net, x: torch.cat([net.mix(part).tanh().sum(1) for part in (x, x[:, :2], x.mean(1, keepdim=True))], -1),
+         series, width=15, mix=linear(6, 5))  # fmt: skip
 
 
-@named(features, series, width=15, mix=linear(6, 5))
-def layer_used_on_three_lengths(net, x):
-    """Siamese branches: one layer on whole sequences, on their beginnings and on their mean."""
-    return torch.cat([net.mix(part).tanh().sum(1) for part in (x, x[:, :2], x.mean(1, keepdim=True))], -1)
+def hf_linear(q: int, p: int) -> Callable:
+    """Hugging Face's Conv1D, a linear layer: weight [p, q], rows flattened and `addmm`."""
+
+    def rule(net, x):
+        return torch.addmm(net.bias, x.view(-1, x.size(-1)), net.weight).view(*x.shape[:-1], q)
+
+    return net(rule, weight=learned(p, q), bias=learned(q))
 
 
-class Conv1D(nn.Module):
-    """Hugging Face's linear layer: weight [p, q], rows flattened and `addmm`."""
-
-    def __init__(self, q: int, p: int):
-        super().__init__()
-        self.weight, self.bias = param(p, q), param(q)
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight)
-        return rows.view(*x.shape[:-1], self.weight.shape[1])
-
-
-hf_linear = later(Conv1D)
 features("hf_conv1d", lambda net, tokens: net.down(F.gelu(net.up(net.table(tokens)))).mean(1),
          words, width=6, table=embedding(VOCAB, 6), up=hf_linear(8, 6), down=hf_linear(6, 8))  # fmt: skip
-
-
-@dataclass
-class CausalOutput:
-    """The output of a Hugging Face model: the logits are one field."""
-
-    logits: Tensor
-    hidden: Tensor
+CausalOutput = make_dataclass("CausalOutput", ("logits", "hidden"))  # as the models of Hugging Face return
 
 
 def hf_batch(n: int = 8) -> dict[str, Tensor]:

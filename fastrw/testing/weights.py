@@ -101,12 +101,10 @@ features("low_rank_update", lambda net, x: (net.frozen(x) + F.linear(F.linear(x,
 features("weight_from_each_example",
          lambda net, x: torch.bmm(net.make(x).view(-1, 5, 6), x[:, :, None]).squeeze(2).tanh(),
          make=linear(6, 30), expect=ANY)  # fmt: skip
-
-
-@named(features, width=10, w1=learned(5, 6), w2=learned(5, 6))
-def weights_stacked(net, x):
-    """Several weights stacked and applied at once."""
-    return torch.einsum("np,eqp->neq", x, torch.stack([net.w1, net.w2]).softmax(0)).flatten(1).tanh()
+# Several weights stacked and applied at once.
+features("weights_stacked",
+         lambda net, x: torch.einsum("np,eqp->neq", x, torch.stack([net.w1, net.w2]).softmax(0)).flatten(1).tanh(),
+         width=10, w1=learned(5, 6), w2=learned(5, 6))  # fmt: skip
 
 
 @named(features, w=learned(5, 7))
@@ -116,13 +114,8 @@ def weight_split(net, x):
     return ((x @ w1.t()).tanh() * w2.t() + w2.squeeze(1)).relu()
 
 
-def zero(*parameters: nn.Parameter) -> None:
-    for parameter in parameters:
-        nn.init.zeros_(parameter)
-
-
 # All zero at the start, followed by another zero layer: no gradient reaches the first layer at all.
 zero_start = sequence(enter, nn.ReLU, linear(5, 5), nn.Tanh, linear(5, 4))
-case("first_layer_zero", zero_start, change=lambda model: zero(*model[:3].parameters()))
+case("first_layer_zero", zero_start, change=lambda model: [nn.init.zeros_(p) for p in model[:3].parameters()])
 # Only the last layer has a gradient.
-case("last_layer_zero", lambda: around_linear(nn.Linear(5, 5)), change=lambda model: zero(model[-1].weight))
+case("last_layer_zero", lambda: around_linear(nn.Linear(5, 5)), change=lambda model: nn.init.zeros_(model[-1].weight))
