@@ -32,9 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     chosen = argv[0] if argv and argv[0] in COMMANDS else None
     try:
-        module = importlib.import_module(f"fastrw.cli.{chosen}") if chosen else None
-        args = _parser(chosen, module).parse_args(argv)
-        return module.run(args)
+        args = _parser(chosen).parse_args(argv)
+        return args.run(args)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in EXTRAS:
             raise
@@ -42,17 +41,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
 
 
-def _parser(chosen: str | None, module) -> argparse.ArgumentParser:
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        prog="python -m fastrw",
-        description=fastrw.__doc__,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "python -m fastrw", description=fastrw.__doc__, epilog=EXAMPLES, formatter_class=raw
     )
     parser.add_argument("--version", action="version", version=f"fastrw {fastrw.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     for name, (text, _) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text, formatter_class=raw)
         if name == chosen:
+            module = importlib.import_module(f"fastrw.cli.{name}")
             module.add_arguments(command)
+            command.set_defaults(run=module.run)
     return parser

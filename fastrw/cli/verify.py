@@ -12,7 +12,7 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from fastrw.api.options import METHODS
-from fastrw.api.verify import VerificationError, VerifyRow, verify
+from fastrw.api.verify import VerificationError, verify
 from fastrw.testing import Case, cases
 
 EPILOG = """\
@@ -27,13 +27,13 @@ refused, because it would not be exact: that is no failure. The exit status is 1
 
 STYLE = {"box": SIMPLE_HEAD, "pad_edge": False}
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
-Found = list[tuple[str, VerifyRow]]  # the name of a model, and one of its rows
+Rows = list[dict]  # the fields of a VerifyRow, its model and whether it is ok
 Columns = list[tuple[str, str]]  # (method, backend) that served at least one model
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m fastrw verify`."""
-    parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG
     parser.add_argument("--models", default="*", metavar="PATTERN", help="shell pattern for the names of test models")
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
@@ -48,53 +48,53 @@ def run(args: argparse.Namespace) -> int:
         return 2
     errors = Console(stderr=True)
     watched = track(chosen, "verifying", console=errors, disable=not errors.is_terminal, transient=True)
-    found = [(case.name, row) for case in watched for row in _verified(case, DTYPES[args.dtype], args.device)]
-    lines = [{"model": model, **vars(row), "ok": row.ok} for model, row in found]
-    wrong = [line for line in lines if not line["ok"]]
+    rows = [row for case in watched for row in _verified(case, DTYPES[args.dtype], args.device)]
+    wrong = [row for row in rows if not row["ok"]]
     if args.json:
-        sys.stdout.write(json.dumps({"ok": not wrong, "rows": lines}, indent=1) + "\n")
-    else:
-        served = {(row.method, row.backend) for _, row in found if not row.refused}
-        columns = sorted(served, key=lambda column: ([*METHODS].index(column[0]), column[1]))
-        console = Console(width=None if sys.stdout.isatty() else 120)
-        console.print(_table(found, columns), _summary(found, columns), sep="\n")
-        for line in wrong:
-            text = "wrong: {model} by {method}, {backend}: error {error:.1e}, bound {bound:.1e}".format_map(line)
-            console.print(text, style="red", soft_wrap=True)
+        sys.stdout.write(json.dumps({"ok": not wrong, "rows": rows}, indent=1) + "\n")
+        return 1 if wrong else 0
+    served = {(row["method"], row["backend"]) for row in rows if not row["refused"]}
+    columns = sorted(served, key=lambda column: ([*METHODS].index(column[0]), column[1]))
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(_table(rows, columns), _summary(rows, columns), sep="\n")
+    for row in wrong:
+        text = "wrong: {model} by {method}, {backend}: error {error:.1e}, bound {bound:.1e}".format_map(row)
+        console.print(text, style="red", soft_wrap=True)
     return 1 if wrong else 0
 
 
-def _verified(case: Case, dtype: torch.dtype, device: str) -> tuple[VerifyRow, ...]:
+def _verified(case: Case, dtype: torch.dtype, device: str) -> Rows:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's warnings about these models do not matter here
         try:
-            return verify(*case.make(dtype, device), **case.kwargs).rows
+            report = verify(*case.make(dtype, device), **case.kwargs)
         except VerificationError as wrong:
-            return wrong.report.rows
+            report = wrong.report
+    return [{"model": case.name, **vars(row), "ok": row.ok} for row in report.rows]
 
 
-def _cell(row: VerifyRow | None) -> str:
-    if row is None or row.refused:
+def _cell(row: dict | None) -> str:
+    if row is None or row["refused"]:
         return "[dim]-[/]"
-    return f"[{'green' if row.ok else 'bold red'}]{row.error:.0e}[/]"
+    return f"[{'green' if row['ok'] else 'bold red'}]{row['error']:.0e}[/]"
 
 
-def _table(found: Found, columns: Columns) -> Table:
+def _table(rows: Rows, columns: Columns) -> Table:
     """A line per model: the error of each method by each backend."""
     table = Table(Column("model", no_wrap=True), *(f"{m.replace('_', ' ')} {b}" for m, b in columns), **STYLE)
-    at = {(model, row.method, row.backend): row for model, row in found}
-    for model in dict.fromkeys(model for model, _ in found):
+    at = {(row["model"], row["method"], row["backend"]): row for row in rows}
+    for model in dict.fromkeys(row["model"] for row in rows):
         table.add_row(model, *(_cell(at.get((model, *column))) for column in columns))
     return table
 
 
-def _summary(found: Found, columns: Columns) -> Table:
+def _summary(rows: Rows, columns: Columns) -> Table:
     """A line per method and backend: how many models it served and refused, and the error nearest its bound."""
     table = Table("method", "backend", "served", "refused", "wrong", "worst", "bound", "on", **STYLE)
     for method, backend in columns:
-        here = [(model, row) for model, row in found if row.method == method and row.backend in (backend, "any")]
-        served = [(model, row) for model, row in here if not row.refused]
-        worst, row = max(served, key=lambda item: item[1].error / item[1].bound)
-        counts = len(served), len(here) - len(served), sum(not row.ok for _, row in served)
-        table.add_row(method, backend, *map(str, counts), _cell(row), f"{row.bound:.0e}", worst)
+        here = [row for row in rows if row["method"] == method and row["backend"] in (backend, "any")]
+        served = [row for row in here if not row["refused"]]
+        worst = max(served, key=lambda row: row["error"] / row["bound"])
+        counts = len(served), len(here) - len(served), sum(not row["ok"] for row in served)
+        table.add_row(method, backend, *map(str, counts), _cell(worst), f"{worst['bound']:.0e}", worst["model"])
     return table
