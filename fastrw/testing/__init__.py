@@ -1,7 +1,7 @@
-"""The zoo: tiny models, one for every claim of exactness and one for every trap met, each with its two batches.
+"""The zoo: tiny models, one for every claim of exactness and one for every known trap, each with its two batches.
 
-May import torch alone: what judges the library must not be made of it. Each file adds its cases when it is imported.
-`cases()` lists them all; `cases("resnet*")` those with a name that matches the pattern.
+Imports nothing but torch, because the models that test the library must not be built from it. Each file adds its cases
+when it is imported. `cases()` lists them all; `cases("resnet*")` those with a name that matches the pattern.
 """
 
 from fnmatch import fnmatchcase

@@ -79,7 +79,6 @@ pick("bare_one_hot", lambda table, x: F.one_hot(x, VOCAB).to(table.dtype) @ tabl
 masked = drawn(8, lambda n: (torch.randn(n, 5, 6), torch.rand(n, 5) < 0.4))
 pairs = drawn(9, lambda n: (torch.randn(n, 6), torch.randn(n, 3)))
 enter = linear(6, 5)
-
 # A learned token put where the batch says so.
 features("mask_token", lambda net, x, absent: torch.where(absent[..., None], net.token, net.enter(x)).tanh().mean(1),
          masked, enter=enter, token=learned(5))  # fmt: skip

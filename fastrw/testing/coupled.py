@@ -1,6 +1,6 @@
 """Coupled examples: batch statistics, weak and strong leaks; and rows that only move.
 
-Coupled means that the loss of one example depends on the others, so that a method by layers would be wrong.
+Coupled means that the loss of one example depends on the others, so that the layerwise method would be wrong.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Traps: models on which a method that reads layers, or forward AD, could be wrong without an error."""
+"""Traps: models for which the layerwise method, or forward AD, could be wrong without raising an error."""
 
 from collections.abc import Callable
 from functools import partial
@@ -29,7 +29,7 @@ def rounded(x: Tensor) -> Tensor:
 
 
 def trap(name: str, rule: Callable, *, expect: frozenset[str] = ANY, draws: bool = False, **parts) -> None:
-    """A case with `rule(net, hidden [n, 5])` between linear layers; without other parts it has a linear layer `mix`."""
+    """A case with `rule(net, hidden [n, 5])` between two linear layers; by default the part is a linear layer `mix`."""
     between(name, rule, expect=expect, draws=draws, **(parts or {"mix": mix}))
 
 

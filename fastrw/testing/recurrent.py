@@ -26,8 +26,6 @@ recurrent("lstm_projected", nn.LSTM, 3, proj_size=3)
 
 final_states = headed(lambda net, x: net.cell(x)[0][-1], cell=partial(nn.LSTM, 6, 5))
 case("lstm_sequence_first", final_states, length_first, losses_fn=direct_losses, expect=ANY)
-
-
 features("gru_learned_initial_state", lambda net, x: net.cell(x, net.start.expand(1, len(x), 5).contiguous())[1][0],
          series, cell=partial(nn.GRU, 6, 5, batch_first=True), start=learned(1, 1, 5), expect=ANY)  # fmt: skip
 
