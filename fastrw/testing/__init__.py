@@ -1,6 +1,6 @@
 """The zoo: tiny models, one for every claim of exactness and one for every known trap, each with its two batches.
 
-Imports nothing but torch, because the models that test the library must not be built from it. Each file adds its cases
+May import only torch: the models that test the library must not be built from it. Each file adds its cases
 when it is imported. `cases()` lists them all; `cases("resnet*")` those with a name that matches the pattern.
 """
 
