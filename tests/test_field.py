@@ -1,6 +1,7 @@
 """What people's models do: each kind once, through every word. A recorder of the forward gets most of them wrong."""
 
 import copy
+import functools
 from collections import UserDict
 from functools import partial
 
@@ -593,3 +594,18 @@ def test_a_default_loss_that_is_not_the_models_own_is_refused(word):
     own = Own(shifted=True).double()
     torch.set_rng_state(state)
     assert call(own, loss_fn=partial(lambda z, y: F.cross_entropy(z.mT, y, reduction="none").mean(1))).isfinite().all()
+
+
+def test_a_partial_is_a_losses_fn_like_any_other():
+    """Its batch may be anything: only the default loss knows of (inputs, targets)."""
+
+    def losses(model, batch, power):
+        return (model(batch["x"]) - batch["y"]).abs().pow(power).sum(1)
+
+    torch.manual_seed(0)
+    model = nn.Linear(5, 3).double()
+    batch, val_batch = ({"x": torch.randn(n, 5).double(), "y": torch.randn(n, 3).double()} for n in (6, 4))
+    f = functools.partial(losses, power=3)
+    s = oracle.scores(model, batch, val_batch, losses_fn=f)
+    assert relative_error(fastrw.gradient_dots(model, batch, val_batch, losses_fn=f), s) <= SCORE_GOAL[torch.float64]
+    assert relative_error(fastrw.Reweighter(model, losses_fn=f).backward(batch, val_batch).scores, s) <= 1e-10

@@ -120,7 +120,7 @@ def _batch_norm_jvp(s, ts, backend: str):
     x = s.input
     if x.dtype not in (torch.float32, torch.float64):
         return None
-    tx, tw, tb = ts.get(INPUT), *(None if (t := ts.get(j)) is None else formed(t) for j in (WEIGHT, BIAS))
+    tx, (tw, tb) = ts.get(INPUT), [formed(ts[j]) if j in ts else None for j in (WEIGHT, BIAS)]
     weight, sums = s.weight, None
     if s.training:
         mean, rstd = s.result1, s.result2
