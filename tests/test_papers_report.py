@@ -50,8 +50,8 @@ def test_report_is_whole_and_self_contained(tmp_path, document):
 
 
 def test_texts_are_escaped():
-    assert "a &lt; b &amp; c" in html.finding(Finding("a < b & c", "x | y", False))
-    assert "&lt;caption&gt;" in html.block(Table("<caption>", ["|"], [["a|b"]]), {})
+    assert "a &lt; b &amp; c" in html.render(markdown.item(Finding("a < b & c", "x | y", False)))
+    assert "&lt;caption&gt;" in html.render(markdown.block(Table("<caption>", ["|"], [["a|b"]])))
     assert markdown.table(["|"], [["a|b"]]) == "| \\| |\n| --- |\n| a\\|b |"
 
 

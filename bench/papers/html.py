@@ -1,82 +1,70 @@
-"""The report as one HTML page that needs no other file."""
+"""The report as one HTML page that needs no other file: the Markdown page with contents, anchors and pictures."""
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from html import escape
 
-from bench.papers.chapter import VERDICTS, Chapter, overview
-from bench.papers.experiments.experiment import Block, Figure, Finding
+from markdown_it import MarkdownIt
 
-STYLE = """
-:root { color-scheme: light; --ink: #1c1c1c; --soft: #666; --line: #ddd; --good: #00734f; --bad: #a63c00; }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); max-width: 60rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.7rem; } h2 { font-size: 1.25rem; margin-top: 3rem; border-top: 1px solid var(--line);
-padding-top: 1rem; } nav { columns: 18rem; font-size: .9rem; } nav ul { margin: 0 0 1rem; padding-left: 1.1rem; }
-nav div { break-inside: avoid; } a { color: #005a8d; }
-.scroll { overflow-x: auto; margin: .5rem 0 1.2rem; } table { border-collapse: collapse; font-size: .88rem; }
+from bench.papers.experiments.experiment import Experiment
+
+PAGE = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>The papers' experiments</title>
+<style>
+:root { color-scheme: light; --soft: #666; --line: #ddd; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1c1c1c; max-width: 60rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.7rem; }
+h2 { font-size: 1.25rem; margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
+a { color: #005a8d; }
+nav { columns: 18rem; font-size: .9rem; }
+nav div { break-inside: avoid; }
+table { display: block; overflow-x: auto; border-collapse: collapse; font-size: .88rem; }
 th, td { border-bottom: 1px solid var(--line); padding: .3rem .7rem .3rem 0; text-align: left; vertical-align: top; }
-th { border-bottom-color: var(--ink); } .numbers td:not(:first-child), .numbers th:not(:first-child) {
-text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; padding-left: .7rem; padding-right: 0; }
-.findings td { min-width: 6rem; } figure { margin: 1.2rem 0; } img { max-width: 100%; height: auto; }
-figcaption, .caption { font-size: .88rem; color: var(--soft); } .small { font-size: .8rem; color: var(--soft); }
-.true { color: var(--good); font-weight: 600; } .false { color: var(--bad); font-weight: 600; }
+h2 ~ h2 ~ table :is(th, td):not(:first-child) { text-align: right; white-space: nowrap; }
+li p { margin: 0; }
+img { max-width: 100%%; height: auto; }
+em, small { font-size: .88rem; font-style: normal; color: var(--soft); }
+.true { color: #00734f; font-weight: 600; }
+.false { color: #a63c00; font-weight: 600; }
+</style>
+</head>
+<body>
+%s</body>
+</html>
 """
 
 
-def page(opening: str, chapters: list[Chapter], pictures: dict[str, bytes]) -> str:
-    body = [f"<h1>The papers' experiments</h1><p>{escape(opening)}</p>", _contents(chapters), "<h2>All findings</h2>"]
-    headers, rows = overview(chapters)
-    linked = [
-        [name and f'<a href="#{name}">{name}</a>', escape(claim), escape(here), _verdict(verdict)]
-        for name, claim, here, verdict in rows
-    ]
-    body.append(_table(headers, linked, "findings"))
-    for chapter in chapters:
-        about = chapter.experiment
-        body.append(f'<h2 id="{about.name}">{escape(about.title)}</h2>')
-        body.append(f'<p class="caption"><b>{about.name}</b> · {about.paper}, {escape(about.shows)}</p>')
-        body.append(f"<ul>{''.join(map(finding, chapter.findings))}</ul>")
-        body += [block(each, pictures) for each in chapter.blocks]
-        body.append(f'<p class="small">{escape(chapter.conditions)}</p>')
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>The papers\' experiments</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head><body>{''.join(body)}</body></html>\n"
-    )
+def page(markdown: str, experiments: list[Experiment], pictures: dict[str, bytes]) -> str:
+    """`markdown` is that of `bench.papers.markdown.page` for the same experiments."""
+    body = render(markdown)
+    for each in experiments:
+        title = escape(each.title, quote=False)
+        body = body.replace(f"<h2>{title}</h2>", f'<h2 id="{each.name}">{title}</h2>')
+        body = body.replace(f"<td>{each.name}</td>", f'<td><a href="#{each.name}">{each.name}</a></td>')
+    for name, image in pictures.items():
+        body = body.replace(f'src="plots/{name}.png"', f'src="data:image/png;base64,{b64encode(image).decode()}"')
+    return PAGE % body.replace("<h2>", contents(experiments) + "<h2>", 1)
 
 
-def _contents(chapters: list[Chapter]) -> str:
-    groups: dict[str, str] = {"L2R": "", "reimplementation": "", "FSR": ""}
-    for about in (chapter.experiment for chapter in chapters):
-        groups[about.paper] += f'<li><a href="#{about.name}">{escape(about.title)}</a></li>'
-    parts = (f"<div><b>{group}</b><ul>{entries}</ul></div>" for group, entries in groups.items() if entries)
-    return f"<nav>{''.join(parts)}</nav>"
+def render(markdown: str) -> str:
+    """All text is escaped but the `<sub>` of the conditions; verdicts are in their colours."""
+    body = MarkdownIt("js-default").render(markdown)
+    body = body.replace("&lt;sub&gt;", "<small>").replace("&lt;/sub&gt;", "</small>")
+    for verdict, kind in (("holds", "true"), ("does not hold", "false")):
+        body = re.sub(rf"<(td|strong)>({verdict}\.?)<", rf'<\1 class="{kind}">\2<', body)
+    return body
 
 
-def finding(found: Finding) -> str:
-    return f"<li>{escape(found.claim)}: {escape(found.here)}. {_verdict(VERDICTS[found.holds])}</li>"
-
-
-def block(part: Block, pictures: dict[str, bytes]) -> str:
-    if isinstance(part, str):
-        return f"<p>{escape(part)}</p>"
-    caption = escape(part.caption)
-    if isinstance(part, Figure):
-        image = b64encode(pictures[part.name]).decode()
-        shown = f'<img src="data:image/png;base64,{image}" alt="{caption}">'
-        return f"<figure>{shown}<figcaption>{caption}</figcaption></figure>"
-    rows = [[escape(cell) for cell in row] for row in part.rows]
-    return f'<div class="caption">{caption}</div>' + _table([*map(escape, part.headers)], rows, "numbers")
-
-
-def _verdict(text: str) -> str:
-    kind = {VERDICTS[True]: "true", VERDICTS[False]: "false"}.get(text)
-    return f'<span class="{kind}">{text}</span>' if kind else ""
-
-
-def _table(headers: list[str], rows: list[list[str]], kind: str) -> str:
-    head = "".join(f"<th>{header}</th>" for header in headers)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    table = f'<table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
-    return f'<div class="scroll">{table}</div>'
+def contents(experiments: list[Experiment]) -> str:
+    """Links to the experiments, by paper."""
+    groups = dict.fromkeys((each.paper for each in experiments), "")
+    for each in experiments:
+        groups[each.paper] += f'<li><a href="#{each.name}">{escape(each.title)}</a></li>'
+    return "<nav>" + "".join(f"<div><b>{paper}</b><ul>{links}</ul></div>" for paper, links in groups.items()) + "</nav>"

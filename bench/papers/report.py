@@ -9,10 +9,10 @@ import matplotlib
 import matplotlib.figure
 
 from bench.papers import html, markdown
-from bench.papers.chapter import Chapter
 from bench.papers.drawing import STYLE
 from bench.papers.experiments import EXPERIMENTS
 from bench.papers.experiments.experiment import Figure
+from bench.papers.markdown import Chapter
 from bench.papers.results import Results
 from bench.papers.sources import PapersError
 from bench.record import write_whole
@@ -38,12 +38,14 @@ def write_report(folder: Path, markdown_file: Path, html_file: Path) -> list[Pat
     found = {name: Results.load(file) for name in EXPERIMENTS if (file := folder / f"{name}.json").exists()}
     if not found:
         raise PapersError(f"fastrw.papers: --results must be a folder of results, got none in {folder}")
-    chapters = [Chapter.of(EXPERIMENTS[name], results) for name, results in found.items()]
+    experiments = [EXPERIMENTS[name] for name in found]
+    chapters = [Chapter(each, results, each.findings(results), each.section(results))
+                for each, results in zip(experiments, found.values(), strict=True)]  # fmt: skip
     with matplotlib.rc_context(STYLE):
         pictures = {block.name: picture(block) for each in chapters for block in each.blocks
                     if isinstance(block, Figure)}  # fmt: skip
-    pages = {markdown_file: markdown.page(OPENING, chapters), html_file: html.page(OPENING, chapters, pictures)}
-    files = {file: text.encode() for file, text in pages.items()}
+    text = markdown.page(OPENING, chapters)
+    files = {markdown_file: text.encode(), html_file: html.page(text, experiments, pictures).encode()}
     files |= {markdown_file.parent / "plots" / f"{name}.png": image for name, image in pictures.items()}
     for file, content in files.items():
         write_whole(file, content)
