@@ -32,9 +32,9 @@ def test_results_are_asked_by_settings(document):
     results = Results(document)
     assert results.spread("accuracy", method="l2r", ratio=0.9).values == (0.5, 0.6)
     assert results.spread("fine_tuned.accuracy", method="plain").mean == pytest.approx(0.9)
-    assert results.spread("no.such", method="plain") is None and results.spread("accuracy", method="fsr") is None
+    assert not results.spread("no.such", method="plain") and not results.spread("accuracy", method="fsr")
     assert results.values("ratio", method="plain") == [0.5, 0.9]
-    assert Spread((0.5, 0.6)).said() == "55.0 ± 7.1" and Spread((0.5,)).said() == "50.0"
+    assert str(Spread((0.5, 0.6))) == "55.0 ± 7.1" and str(Spread((0.5,))) == "50.0" and str(Spread(())) == "-"
 
 
 @pytest.mark.quick

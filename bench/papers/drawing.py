@@ -19,7 +19,7 @@ COLOURS = {"plain": "#4D4D4D", "proportion": "#E69F00", "resample": "#009E73", "
 BLUE, ORANGE = COLOURS["l2r"], COLOURS["fsr"]
 
 Draw = Callable[[Any], None]  # fills a matplotlib figure
-Series = dict[str, tuple[str, list[Spread | None]]]  # label -> (colour, a number per place)
+Series = dict[str, tuple[str, list[Spread]]]  # label -> (colour, a number per place)
 
 
 def lines(places: Sequence[float], series: Series, xlabel: str, ylabel: str, *, log: bool, ticks: list[str]) -> Draw:
@@ -28,7 +28,7 @@ def lines(places: Sequence[float], series: Series, xlabel: str, ylabel: str, *, 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
         for label, (colour, values) in series.items():
-            points = [(x, y) for x, y in zip(places, values, strict=True) if y is not None]
+            points = [(x, y) for x, y in zip(places, values, strict=True) if y]
             if not points:
                 continue
             x, y = [x for x, _ in points], 100 * np.array([y.mean for _, y in points])
@@ -54,7 +54,7 @@ def bars(labels: Sequence[str], series: Series, ylabel: str, *, scale: float = 1
         wide = 0.8 / len(series)
         for index, (label, (colour, values)) in enumerate(series.items()):
             at = [place + (index - (len(series) - 1) / 2) * wide for place in range(len(labels))]
-            pairs = [(x, value) for x, value in zip(at, values, strict=True) if value is not None]
+            pairs = [(x, value) for x, value in zip(at, values, strict=True) if value]
             shown = axes.bar([x for x, _ in pairs], [scale * v.mean for _, v in pairs], wide, color=colour, label=label)
             axes.bar_label(shown, fmt="%.1f" if scale == 100 else "%.2f", fontsize=8, padding=2)
             for x, value in pairs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,17 +21,20 @@ KINDS: dict[str, type[Trial]] = {kind.__name__.lower(): kind for kind in (Traini
 
 @dataclass(frozen=True)
 class Spread:
-    """One number over the seeds."""
+    """One number over the seeds; false where no seed has it."""
 
     values: tuple[float, ...]
 
+    def __bool__(self) -> bool:
+        return bool(self.values)
+
     @property
     def mean(self) -> float:
-        return statistics.mean(self.values)
+        return statistics.mean(self.values) if self else math.nan
 
-    def said(self) -> str:
+    def __str__(self) -> str:
         """Mean ± standard deviation (of one value: that value), in per cent."""
-        text = f"{100 * self.mean:.1f}"
+        text = f"{100 * self.mean:.1f}" if self else "-"
         return f"{text} ± {100 * statistics.stdev(self.values):.1f}" if len(self.values) > 1 else text
 
 
@@ -52,11 +56,11 @@ class Results:
         """The results at these settings."""
         return [kept["result"] for _, kept in self._at(settings)]
 
-    def spread(self, path: str, **settings: Any) -> Spread | None:
+    def spread(self, path: str, **settings: Any) -> Spread:
         """The number at `path` ("accuracy", "fine_tuned.accuracy"; "error" is 1 - accuracy) over the trials at these
-        settings, or None."""
-        found = [value for result in self.of(**settings) if (value := _reach(result, path)) is not None]
-        return Spread(tuple(found)) if found else None
+        settings."""
+        found = (_reach(result, path) for result in self.of(**settings))
+        return Spread(tuple(value for value in found if value is not None))
 
     def values(self, setting: str, **settings: Any) -> list[Any]:
         """The values that a setting takes, in the order of the trials."""

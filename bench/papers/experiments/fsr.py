@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.papers.experiments.common import CIFAR_CPU, LONG_TAIL, UNIFORM, grid
 from bench.papers.experiments.experiment import Experiment, Finding, Table
-from bench.papers.experiments.parts import Axis, Row, above, beats_along, columns, picture, said
+from bench.papers.experiments.parts import Axis, Row, beats_along, columns, described, picture
 from bench.papers.results import Results
 from bench.papers.training import Options, Training
 from bench.papers.trial import Trial
@@ -90,21 +90,12 @@ SIZE_ROWS = tuple(
 OVER_L2R, OVER_PLAIN = "FSR without clean data beats L2R with it", "FSR beats plain training"
 
 
-def tail_claims(results: Results) -> list[Finding]:
-    plain, l2r, now, _ = _tail_rows(results)
-    return [beats_along("FSR beats plain training on every tail", now, plain, RATIO)(results),
-            beats_along(OVER_L2R, now, l2r, RATIO)(results)]  # fmt: skip
-
-
-def tail_table(results: Results) -> list[Table]:
-    return columns("Test accuracy by imbalance (Table 6).", _tail_rows(results), RATIO)(results)
-
-
-def _tail_rows(results: Results) -> list[Row]:
-    """FSR differs from FSR, deferred, by its shorter warm-up."""
+@described
+def tails(results: Results, show: Callable[..., Callable[[Results], Any]]) -> Any:
+    """`show(plain, l2r, fsr, deferred)` on the results; FSR differs from FSR, deferred, by its shorter warm-up."""
     warmups = sorted(results.values("fsr__warmup", method="fsr"))
     fsr = [replace(row, settings={"fsr__warmup": warmup}) for row, warmup in zip(TABLE_6[2:], warmups, strict=True)]
-    return [*TABLE_6[:2], *fsr]
+    return show(*TABLE_6[:2], *fsr)(results)
 
 
 def pusher_claims(results: Results) -> list[Finding]:
@@ -113,9 +104,9 @@ def pusher_claims(results: Results) -> list[Finding]:
     least, most = (100 * pick(p.mean for p in purity.values()) for pick in (min, max))
     return [
         Finding("the meta-margin is the best pusher",
-                f"best: {PUSHER.heading(best)} {said(found[best])} %; meta-margin {said(found['meta_margin'])} %",
+                f"best: {PUSHER.heading(best)} {found[best]} %; meta-margin {found['meta_margin']} %",
                 best == "meta_margin"),
-        Finding("forgetting events are the worst", f"worst: {PUSHER.heading(worst)} {said(found[worst])} %",
+        Finding("forgetting events are the worst", f"worst: {PUSHER.heading(worst)} {found[worst]} %",
                 worst == "forgetting_events"),
         Finding("all of them mostly pick right labels",
                 f"purity from {least:.0f} to {most:.0f} %, where 60 % of the labels are right", least > 70),
@@ -124,30 +115,24 @@ def pusher_claims(results: Results) -> list[Finding]:
 
 def pusher_table(results: Results) -> Table:
     found, purity = (row.along(results, PUSHER) for row in PUSHER_ROWS)
-    rows = [[PUSHER.heading(name), said(found[name]), said(purity[name])] for name in found]
+    rows = [[PUSHER.heading(name), str(found[name]), str(purity[name])] for name in found]
     return Table("FSR by pusher, 40 % of the labels flipped to any other class (Fig. 5 right).",
                  ["pusher", "test accuracy, %", "purity, %"], rows)  # fmt: skip
 
 
-def within(claim: str, rows: Sequence[Row], axis: Axis, holds: Callable[..., bool]) -> Callable[[Results], Finding]:
-    """How far the accuracies of two methods are apart along the axis, in points."""
-
-    def judge(results: Results) -> Finding:
-        spans = []
-        for row in rows:
-            means = [found.mean for found in row.along(results, axis).values() if found]
-            spans.append(100 * (max(means) - min(means)))
-        names = [row.label.partition(",")[0] for row in rows]
-        here = f"{names[0]} within {spans[0]:.1f} points, {names[1]} within {spans[1]:.1f}"
-        return Finding(claim, here, holds(*spans))
-
-    return judge
+@described
+def within(results: Results, claim: str, rows: Sequence[Row], axis: Axis, holds: Callable[..., bool]) -> Finding:
+    """How far the accuracies of FSR and of another method spread along the axis, in points."""
+    means = [[found.mean for found in row.along(results, axis).values() if found] for row in rows]
+    spans = [100 * (max(each) - min(each)) for each in means]
+    here = f"FSR within {spans[0]:.1f} points, {rows[1].label.partition(',')[0]} within {spans[1]:.1f}"
+    return Finding(claim, here, holds(*spans))
 
 
 def fewer_layers_claim(results: Results) -> Finding:
     found = LAYER_ROWS[0].along(results, LAYERS)
-    here = ", ".join(f"{LAYERS.heading(params)} {said(each)} %" for params, each in found.items())
-    return Finding("for FSR fewer layers are better", here, above(found["last"], found["all"]))
+    here = ", ".join(f"{LAYERS.heading(params)} {each} %" for params, each in found.items())
+    return Finding("for FSR fewer layers are better", here, found["last"].mean > found["all"].mean)
 
 
 _TAIL = CIFAR_CPU.replace("2,000", "1,000 in the largest class, all in all 2,000 to 4,100")
@@ -185,7 +170,12 @@ EXPERIMENTS = (
     Experiment(
         "fsr-long-tail", "Long tails of 10, 50 and 200", "FSR", "Table 6", "cifar10",
         lambda scale: _beside(LONG_TAIL[scale], scale, TAIL[scale], DEFERRED[scale], ratio=(10, 50, 200)),
-        claims=(tail_claims,), blocks=(tail_table,), differs={"cpu": _TAIL},
+        claims=(
+            tails(lambda plain, l2r, fsr, _: beats_along("FSR beats plain training on every tail", fsr, plain, RATIO)),
+            tails(lambda plain, l2r, fsr, _: beats_along(OVER_L2R, fsr, l2r, RATIO)),
+        ),
+        blocks=(tails(lambda *rows: columns("Test accuracy by imbalance (Table 6).", rows, RATIO)),),
+        differs={"cpu": _TAIL},
     ),
     Experiment(
         "fsr-noisy-tail", "Wrong labels on long tails", "FSR", "Table 7", "cifar10", noisy_tail,
@@ -229,8 +219,8 @@ EXPERIMENTS = (
     Experiment(
         "fsr-layers", "Which layers are looked at", "FSR", "Fig. 4 right", "cifar10", layers,
         claims=(
-            within("comparing the gradients of few layers costs no accuracy", [replace(LAYER_ROWS[0], label="FSR"),
-                   LAYER_ROWS[1]], LAYERS, lambda fsr, l2r: max(fsr, l2r) < 3),
+            within("comparing the gradients of few layers costs no accuracy", LAYER_ROWS, LAYERS,
+                   lambda fsr, l2r: max(fsr, l2r) < 3),
             fewer_layers_claim,
         ),
         blocks=(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from bench.papers.drawing import COLOURS, confusions, curves, weights
 from bench.papers.experiments.common import BACKGROUND, CIFAR_CPU, UNIFORM, grid
 from bench.papers.experiments.experiment import Experiment, Figure, Finding
-from bench.papers.experiments.parts import Axis, Row, above, beats, column, columns, picture, said
+from bench.papers.experiments.parts import Axis, Row, beats, column, columns, described, picture
 from bench.papers.methods import METHODS
 from bench.papers.results import Results
 from bench.papers.training import Training
@@ -46,18 +45,15 @@ FLIP = Axis(("flip",), "{:.0%}".format, "share of labels flipped to one class")
 SIZE = Axis(("clean",), "{} a class".format, "clean images of each class", str, log=True)
 
 
-def mechanism(name: str) -> Callable[[Results], list[Figure]]:
+@described
+def mechanism(results: Results, name: str) -> list[Figure]:
     """Confusion counts and training curves of the same runs."""
-
-    def make(results: Results) -> list[Figure]:
-        chosen = {METHODS[m].name: (COLOURS[m], results.of(method=m)) for m in results.values("method")}
-        pair = {METHODS[m].name: results.of(method=m) for m in ("plain", "l2r")}
-        return [
-            Figure(f"{name}-confusion", "Confusion on the test set at the end (Fig. 6).", confusions(pair), (8.4, 3.6)),
-            Figure(f"{name}-curves", "Training curves (Fig. 7).", curves(chosen)),
-        ]
-
-    return make
+    chosen = {METHODS[m].name: (COLOURS[m], results.of(method=m)) for m in results.values("method")}
+    pair = {METHODS[m].name: results.of(method=m) for m in ("plain", "l2r")}
+    return [
+        Figure(f"{name}-confusion", "Confusion on the test set at the end (Fig. 6).", confusions(pair), (8.4, 3.6)),
+        Figure(f"{name}-curves", "Training curves (Fig. 7).", curves(chosen)),
+    ]
 
 
 # Fig. 2: momentum 0 (calm) decides; what momentum 0.9 does (hasty) is shown beside it
@@ -88,16 +84,16 @@ def imbalance_claims(results: Results) -> list[Finding]:
     best = min((m for m in found if m != "l2r"), key=lambda m: found[m].mean)
     fails = ("plain", "random")
     findings = [
-        Finding(f"at {worst:g}:1 L2R's error is around 2 %", f"{ours.said()} %", ours.mean < 0.04),
+        Finding(f"at {worst:g}:1 L2R's error is around 2 %", f"{ours} %", ours.mean < 0.04),
         Finding("L2R is significantly better than every baseline there",
-                f"the best of them, {METHODS[best].name}, {found[best].said()} %", ours.mean < found[best].mean),
+                f"the best of them, {METHODS[best].name}, {found[best]} %", ours.mean < found[best].mean),
         Finding("plain training and random weights fail there",
-                ", ".join(f"{METHODS[m].name} {found[m].said()} %" for m in fails),
+                ", ".join(f"{METHODS[m].name} {found[m]} %" for m in fails),
                 min(found[m].mean for m in fails) > 0.1),
     ]  # fmt: skip
     if hasty := results.values("ratio", momentum=0.9):
         low = ERRORS["l2r"].at(results, ratio=max(hasty), momentum=0.9)
-        here = f"with momentum 0.9 at {max(hasty):g}:1 its error is {low.said()} %, without {ours.said()} %"
+        here = f"with momentum 0.9 at {max(hasty):g}:1 its error is {low} %, without {ours} %"
         findings.append(Finding("L2R needs no tuning of its own", here, low.mean < 0.04))
     return findings
 
@@ -137,7 +133,7 @@ def level_claims(results: Results) -> list[Finding]:
         Finding(f"from {low:.0%} to {high:.0%} noise L2R drops by 6 points, the baseline by over 40",
                 f"L2R by {drops[0]:.1f}, the baseline by {drops[1]:.1f}", drops[0] < drops[1]),
         Finding("without noise L2R loses only a little to the baseline",
-                f"{said(ours[low])} % against {said(plain[low])} %", ours[low].mean > plain[low].mean - 0.03),
+                f"{ours[low]} % against {plain[low]} %", ours[low].mean > plain[low].mean - 0.03),
     ]  # fmt: skip
 
 
@@ -149,9 +145,9 @@ def clean_set_claims(results: Results) -> list[Finding]:
         Finding("L2R needs few clean images: 15 in all cost 2 points",
                 f"{few} a class cost {100 * cost:.1f} points", cost < 0.03),
         Finding("with few clean images fine-tuning is far behind L2R",
-                f"at {few} a class {said(tuned[few])} % against {said(ours[few])} %", above(ours[few], tuned[few])),
+                f"at {few} a class {tuned[few]} % against {ours[few]} %", ours[few].mean > tuned[few].mean),
         Finding("with many, fine-tuning catches up",
-                f"at {many} a class {said(tuned[many])} % against {said(ours[many])} %",
+                f"at {many} a class {tuned[many]} % against {ours[many]} %",
                 tuned[many].mean > ours[many].mean - 0.02),
     ]  # fmt: skip
 

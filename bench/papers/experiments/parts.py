@@ -5,11 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from bench.papers import drawing
 from bench.papers.experiments.experiment import Figure, Finding, Table
 from bench.papers.results import Results, Spread
+
+P, Made = ParamSpec("P"), TypeVar("Made")
+
+
+def described(make: Callable[Concatenate[Results, P], Made]) -> Callable[P, Callable[[Results], Made]]:
+    """Called without the results, `make` returns a function that waits for them."""
+    return lambda *args, **options: lambda results: make(results, *args, **options)
 
 
 @dataclass(frozen=True)
@@ -44,10 +51,10 @@ class Row:
     settings: dict[str, Any] = field(default_factory=dict)
     shade: str = ""  # of drawing.COLOURS, where it is not the method
 
-    def at(self, results: Results, **settings: Any) -> Spread | None:
+    def at(self, results: Results, **settings: Any) -> Spread:
         return results.spread(self.path, method=self.method, **self.settings, **settings)
 
-    def along(self, results: Results, axis: Axis, **settings: Any) -> dict[Any, Spread | None]:
+    def along(self, results: Results, axis: Axis, **settings: Any) -> dict[Any, Spread]:
         points = axis.points(results, **settings)
         return {point: self.at(results, **own, **settings) for point, own in points.items()}
 
@@ -56,74 +63,48 @@ class Row:
         return drawing.COLOURS[self.shade or self.method]
 
 
-def said(value: Spread | None) -> str:
-    return "-" if value is None else value.said()
+@described
+def beats(results: Results, claim: str, first: Row, second: Row) -> Finding:
+    a, b = first.at(results), second.at(results)
+    return Finding(claim, f"{a} % against {b} %", a.mean > b.mean if a and b else None)
 
 
-def above(first: Spread | None, second: Spread | None) -> bool | None:
-    """Is the first mean above the second? None where one is missing."""
-    return None if first is None or second is None else first.mean > second.mean
-
-
-def beats(claim: str, first: Row, second: Row) -> Callable[[Results], Finding]:
-    def judge(results: Results) -> Finding:
-        a, b = first.at(results), second.at(results)
-        return Finding(claim, f"{said(a)} % against {said(b)} %", above(a, b))
-
-    return judge
-
-
-def beats_along(
-    claim: str, first: Row, second: Row, axis: Axis, here: str = "at {} of {} settings (points: {})"
-) -> Callable[[Results], Finding]:
+@described
+def beats_along(results: Results, claim: str, first: Row, second: Row, axis: Axis,
+                here: str = "at {} of {} settings (points: {})") -> Finding:  # fmt: skip
     """Holds if the first is above the second at every point of the axis; `here` takes the counts and the gaps."""
-
-    def judge(results: Results) -> Finding:
-        pairs = [*zip(first.along(results, axis).values(), second.along(results, axis).values(), strict=True)]
-        wins = [above(*pair) is True for pair in pairs]
-        gaps = ", ".join(f"{100 * (a.mean - b.mean):+.1f}" for a, b in pairs if a and b)
-        return Finding(claim, here.format(sum(wins), len(wins), gaps), all(wins))
-
-    return judge
+    pairs = [*zip(first.along(results, axis).values(), second.along(results, axis).values(), strict=True)]
+    wins = [a.mean > b.mean for a, b in pairs]
+    gaps = ", ".join(f"{100 * (a.mean - b.mean):+.1f}" for a, b in pairs if a and b)
+    return Finding(claim, here.format(sum(wins), len(wins), gaps), all(wins))
 
 
-def column(caption: str, rows: Sequence[Row]) -> Callable[[Results], Table]:
+@described
+def column(results: Results, caption: str, rows: Sequence[Row]) -> Table:
     """A row per method: our number, and the paper's."""
-
-    def make(results: Results) -> Table:
-        shown = [[row.label, said(row.at(results)), row.paper or "-"] for row in rows]
-        return Table(caption, ["", "here, %", "paper, %"], shown)
-
-    return make
+    return Table(caption, ["", "here, %", "paper, %"], [[row.label, f"{row.at(results)}", row.paper or "-"]
+                                                        for row in rows])  # fmt: skip
 
 
-def columns(caption: str, rows: Sequence[Row], axis: Axis, **settings: Any) -> Callable[[Results], list[Table]]:
+@described
+def columns(results: Results, caption: str, rows: Sequence[Row], axis: Axis, **settings: Any) -> list[Table]:
     """A row per method, a column per point of the axis; the paper's numbers in rows below ours. None without points."""
-
-    def make(results: Results) -> list[Table]:
-        points, shown = axis.points(results, **settings), []
-        for row in rows:
-            shown.append([row.label, *map(said, row.along(results, axis, **settings).values())])
-            if row.paper:
-                shown.append([f"{row.label}, paper", *(row.paper.get(point, "-") for point in points)])
-        return [Table(caption, ["%", *map(axis.heading, points)], shown)] if points else []
-
-    return make
+    points, shown = axis.points(results, **settings), []
+    for row in rows:
+        shown.append([row.label, *map(str, row.along(results, axis, **settings).values())])
+        if row.paper:
+            shown.append([f"{row.label}, paper", *(row.paper.get(point, "-") for point in points)])
+    return [Table(caption, ["%", *map(axis.heading, points)], shown)] if points else []
 
 
-def picture(
-    name: str, caption: str, rows: Sequence[Row], axis: Axis, ylabel: str = "test accuracy, %", bars: bool = False,
-    least: int = 1, **settings: Any,
-) -> Callable[[Results], list[Figure]]:  # fmt: skip
+@described
+def picture(results: Results, name: str, caption: str, rows: Sequence[Row], axis: Axis,
+            ylabel: str = "test accuracy, %", bars: bool = False, least: int = 1, **settings: Any) -> list[Figure]:  # fmt: skip
     """A line per method over the axis, or a group of bars per point; nothing if there are fewer than `least` points."""
-
-    def make(results: Results) -> list[Figure]:
-        points = [*axis.points(results, **settings)]
-        ticks = [*map(axis.tick or axis.heading, points)]
-        series = {row.label: (row.colour, [*row.along(results, axis, **settings).values()]) for row in rows}
-        draw = drawing.lines(points, series, axis.label, ylabel, log=axis.log, ticks=ticks)
-        if bars:
-            draw = drawing.bars(ticks, series, ylabel)
-        return [Figure(name, caption, draw)] if len(points) >= least else []
-
-    return make
+    points = [*axis.points(results, **settings)]
+    ticks = [*map(axis.tick or axis.heading, points)]
+    series = {row.label: (row.colour, [*row.along(results, axis, **settings).values()]) for row in rows}
+    draw = drawing.lines(points, series, axis.label, ylabel, log=axis.log, ticks=ticks)
+    if bars:
+        draw = drawing.bars(ticks, series, ylabel)
+    return [Figure(name, caption, draw)] if len(points) >= least else []
