@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from bench.papers.drawing import deferred
 from bench.papers.experiments.common import CIFAR_CPU, LONG_TAIL, UNIFORM, grid
 from bench.papers.experiments.experiment import Experiment, Finding, Table
-from bench.papers.experiments.parts import Axis, Row, beats_along, columns, described, picture
+from bench.papers.experiments.parts import Axis, Row, beats_along, columns, picture
 from bench.papers.results import Results
 from bench.papers.training import Options, Training
 from bench.papers.trial import Trial
@@ -90,7 +91,7 @@ SIZE_ROWS = tuple(
 OVER_L2R, OVER_PLAIN = "FSR without clean data beats L2R with it", "FSR beats plain training"
 
 
-@described
+@deferred
 def tails(results: Results, show: Callable[..., Callable[[Results], Any]]) -> Any:
     """`show(plain, l2r, fsr, deferred)` on the results; FSR differs from FSR, deferred, by its shorter warm-up."""
     warmups = sorted(results.values("fsr__warmup", method="fsr"))
@@ -120,7 +121,7 @@ def pusher_table(results: Results) -> Table:
                  ["pusher", "test accuracy, %", "purity, %"], rows)  # fmt: skip
 
 
-@described
+@deferred
 def within(results: Results, claim: str, rows: Sequence[Row], axis: Axis, holds: Callable[..., bool]) -> Finding:
     """How far the accuracies of FSR and of another method spread along the axis, in points."""
     means = [[found.mean for found in row.along(results, axis).values() if found] for row in rows]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bench.papers.drawing import COLOURS, confusions, curves, weights
+from bench.papers.drawing import COLOURS, confusions, curves, deferred, weights
 from bench.papers.experiments.common import BACKGROUND, CIFAR_CPU, UNIFORM, grid
 from bench.papers.experiments.experiment import Experiment, Figure, Finding
-from bench.papers.experiments.parts import Axis, Row, beats, column, columns, described, picture
+from bench.papers.experiments.parts import Axis, Row, beats, column, columns, picture
 from bench.papers.methods import METHODS
 from bench.papers.results import Results
 from bench.papers.training import Training
@@ -45,7 +45,7 @@ FLIP = Axis(("flip",), "{:.0%}".format, "share of labels flipped to one class")
 SIZE = Axis(("clean",), "{} a class".format, "clean images of each class", str, log=True)
 
 
-@described
+@deferred
 def mechanism(results: Results, name: str) -> list[Figure]:
     """Confusion counts and training curves of the same runs."""
     chosen = {METHODS[m].name: (COLOURS[m], results.of(method=m)) for m in results.values("method")}

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any
 
 from bench.papers import drawing
+from bench.papers.drawing import deferred
 from bench.papers.experiments.experiment import Figure, Finding, Table
 from bench.papers.results import Results, Spread
-
-P, Made = ParamSpec("P"), TypeVar("Made")
-
-
-def described(make: Callable[Concatenate[Results, P], Made]) -> Callable[P, Callable[[Results], Made]]:
-    """Called without the results, `make` returns a function that waits for them."""
-    return lambda *args, **options: lambda results: make(results, *args, **options)
 
 
 @dataclass(frozen=True)
@@ -63,13 +57,13 @@ class Row:
         return drawing.COLOURS[self.shade or self.method]
 
 
-@described
+@deferred
 def beats(results: Results, claim: str, first: Row, second: Row) -> Finding:
     a, b = first.at(results), second.at(results)
     return Finding(claim, f"{a} % against {b} %", a.mean > b.mean if a and b else None)
 
 
-@described
+@deferred
 def beats_along(results: Results, claim: str, first: Row, second: Row, axis: Axis,
                 here: str = "at {} of {} settings (points: {})") -> Finding:  # fmt: skip
     """Holds if the first is above the second at every point of the axis; `here` takes the counts and the gaps."""
@@ -79,14 +73,14 @@ def beats_along(results: Results, claim: str, first: Row, second: Row, axis: Axi
     return Finding(claim, here.format(sum(wins), len(wins), gaps), all(wins))
 
 
-@described
+@deferred
 def column(results: Results, caption: str, rows: Sequence[Row]) -> Table:
     """A row per method: our number, and the paper's."""
     return Table(caption, ["", "here, %", "paper, %"], [[row.label, f"{row.at(results)}", row.paper or "-"]
                                                         for row in rows])  # fmt: skip
 
 
-@described
+@deferred
 def columns(results: Results, caption: str, rows: Sequence[Row], axis: Axis, **settings: Any) -> list[Table]:
     """A row per method, a column per point of the axis; the paper's numbers in rows below ours. None without points."""
     points, shown = axis.points(results, **settings), []
@@ -97,14 +91,16 @@ def columns(results: Results, caption: str, rows: Sequence[Row], axis: Axis, **s
     return [Table(caption, ["%", *map(axis.heading, points)], shown)] if points else []
 
 
-@described
-def picture(results: Results, name: str, caption: str, rows: Sequence[Row], axis: Axis,
-            ylabel: str = "test accuracy, %", bars: bool = False, least: int = 1, **settings: Any) -> list[Figure]:  # fmt: skip
+@deferred
+def picture(
+    results: Results, name: str, caption: str, rows: Sequence[Row], axis: Axis, ylabel: str = "test accuracy, %",
+    bars: bool = False, least: int = 1, **settings: Any,
+) -> list[Figure]:  # fmt: skip
     """A line per method over the axis, or a group of bars per point; nothing if there are fewer than `least` points."""
     points = [*axis.points(results, **settings)]
     ticks = [*map(axis.tick or axis.heading, points)]
     series = {row.label: (row.colour, [*row.along(results, axis, **settings).values()]) for row in rows}
-    draw = drawing.lines(points, series, axis.label, ylabel, log=axis.log, ticks=ticks)
+    draw = drawing.lines(points, series, log=axis.log, ticks=ticks, xlabel=axis.label, ylabel=ylabel)
     if bars:
         draw = drawing.bars(ticks, series, ylabel)
     return [Figure(name, caption, draw)] if len(points) >= least else []

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.papers.convergence import Lemma, counterexample
 from bench.papers.cost import Cost
-from bench.papers.drawing import COLOURS, Draw, bars
+from bench.papers.drawing import COLOURS, Draw, bars, deferred
 from bench.papers.experiments.experiment import Experiment, Figure, Finding, Table
 from bench.papers.results import Results, Spread
 from bench.papers.trial import Trial
@@ -60,7 +60,7 @@ def lemma_blocks(results: Results) -> list[str | Table | Figure]:
         Table("Steps at which G rose, the largest rise, and G at the end (from the lowest seed to the highest).",
               ["α", "rises", "largest rise", "G at the end"], rows),
         Figure("lemma", "G over the steps (left) and the least |∇G|² so far (right), first seed.",
-               _descent({f"{rate:g}": found[0] for rate, found in by_rate}), (8.4, 3.6)),
+               descent({f"{rate:g}": found[0] for rate, found in by_rate}), (8.4, 3.6)),
     ]  # fmt: skip
 
 
@@ -74,20 +74,16 @@ def _range(found: list[dict], key: str, digits: int) -> str:
     return " to ".join(dict.fromkeys(ends)) or "-"
 
 
-def _descent(named: dict[str, dict]) -> Draw:
-    def draw(figure: Any) -> None:
-        left, right = figure.subplots(1, 2)
-        for index, (rate, result) in enumerate(named.items()):
-            steps, loss, _, least = zip(*result["curve"], strict=True)
-            for axes, values in ((left, loss), (right, least)):
-                axes.plot(steps, values, color=f"C{index}", label=f"{rate} × bound")
-                axes.set_yscale("log")
-                axes.set_xlabel("steps")
-        left.set_title("G, the validation loss")
-        right.set_title("least |∇G|² so far")
-        figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
-
-    return draw
+@deferred
+def descent(figure: Any, named: dict[str, dict]) -> None:
+    left, right = figure.subplots(1, 2)
+    for index, (rate, result) in enumerate(named.items()):
+        steps, loss, _, least = zip(*result["curve"], strict=True)
+        for axes, values in ((left, loss), (right, least)):
+            axes.plot(steps, values, color=f"C{index}", label=f"{rate} × bound")
+    left.set(yscale="log", xlabel="steps", title="G, the validation loss")
+    right.set(yscale="log", xlabel="steps", title="least |∇G|² so far")
+    figure.legend(*left.get_legend_handles_labels(), loc="outside right center")
 
 
 # What a step costs. Key in results -> name and colour in pictures
