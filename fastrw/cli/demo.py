@@ -3,9 +3,11 @@
 import argparse
 import json
 import shlex
+import textwrap
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from fastrw.demo.columns import COLUMNS, FSR_COLUMNS, Column
 from fastrw.demo.settings import FSR_DEFAULTS, DemoError, Settings
 
 DESCRIPTION = """\
@@ -24,19 +26,10 @@ examples:
   python -m fastrw demo --resume run.pt                goes on as if never stopped
 
 the columns:
-  clean set            what the method does with the few examples whose labels are known to be right: all methods but
-                       "clean only" train on them together with the spoilt ones; fastrw also weighs by them
-  accuracy             test images classified rightly, mean +- standard deviation over the seeds; balanced: the mean of
-                       the classes' accuracies, shown where it differs
-  AUC                  the chance that a rightly labelled training example has more weight than a flipped one
-                       (1: all found, 0.5: guessing), by its mean weight over the second half of the steps
-  step / plain         time of a whole training step as a ratio to plain training's, taken in turns in one process
-  step / Alg. 1        the same, to the paper's Algorithm 1 by double backward, which finds the same weights
+{columns}
 
-with --fsr, the columns:
-  accuracy, best       at the end, and the highest on the way, which without clean labels nobody would know
-  purity               share of rightly labelled examples in the dictionary that stands in for a clean set
-  AUC, step / plain    as above; weights of 0: their share in the last epoch
+with --fsr, also:
+{fsr_columns}
 MixUp blends each example with another one; "all of it" also averages the model's predictions as second labels.
 
 Images below 16x16 are learnt by a small net, grey ones by LeNet, colour ones by three convolutions with GroupNorm.
@@ -54,7 +47,9 @@ SAVE_EVERY = 200  # steps
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m fastrw demo`. Settings not given are None here: --resume must know which were."""
-    parser.description, parser.epilog = DESCRIPTION, EPILOG
+    own = {key: column for key, column in FSR_COLUMNS.items() if key not in COLUMNS}
+    parser.description = DESCRIPTION
+    parser.epilog = EPILOG.format(columns=_explained(COLUMNS), fsr_columns=_explained(own))
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     default = Settings()
     setting = parser.add_argument_group("what to run")
@@ -114,6 +109,12 @@ def run(args: argparse.Namespace) -> int:
         progress.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         return 2
     return 0
+
+
+def _explained(columns: dict[str, Column]) -> str:
+    entries = {f"  {column.name:<21}": column.meaning for column in columns.values()}
+    return "\n".join(textwrap.fill(text, 119, initial_indent=name, subsequent_indent=" " * 23)
+                     for name, text in entries.items())  # fmt: skip
 
 
 def _words(settings: dict) -> str:

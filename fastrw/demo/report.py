@@ -12,43 +12,18 @@ from rich import box
 from rich.table import Table
 
 import fastrw
+from fastrw.demo.columns import COLUMNS, FSR_COLUMNS, Column
 from fastrw.demo.data import Images
 from fastrw.demo.settings import Settings
 from fastrw.demo.timing import ALGORITHM_1
 from fastrw.demo.train import METHODS
 
-ACCURACY = "accuracy: test images classified rightly"
-SPREAD = "mean ± standard deviation over the seeds"
-AUC = (
-    "AUC: the chance that a rightly labelled training example has more weight than a flipped one, by its mean weight "
-    "over the second half of the steps"
-)
-NO_ONE_SEES = "none sees which labels are flipped. Settings were chosen on seed 0."
-CAPTION = (
-    "clean set: every method but one trains on the clean examples together with the spoilt ones, clean only on them "
-    f"alone; fastrw also weighs by them. {ACCURACY}, {SPREAD}. {AUC} (1 = all found, 0.5 = guessing). step: median "
-    "time of a whole training step, as a ratio to plain's and to that of the paper's Algorithm 1 by double backward, "
-    "taken in turns in this process. All methods have the same network, optimizer and number of steps; " + NO_ONE_SEES
-)
-BALANCED = " balanced: the mean of the classes' accuracies, shown because it differs by a point or more."
-FSR_CAPTION = (
-    f"No label is known to be right. {ACCURACY} at the end, {SPREAD}; best: the highest on the way, which only a clean "
-    "test set can tell. purity: rightly labelled examples in the dictionary that stands in for a clean set, at the "
-    f"end. {AUC}. weights of 0: in the last epoch. step: median time of a whole training step over plain's, taken in "
-    "turns in this process. All methods have the same network, optimizer and steps; " + NO_ONE_SEES
+ALIKE = (
+    "All methods have the same network, optimizer and number of steps; none sees which labels are flipped. Settings "
+    "were chosen on seed 0."
 )
 Results = list[dict[str, Any]]
 Rows = list[dict[str, Any]]
-
-# key in results and rows -> heading, factor and digits in the table
-COLUMNS = {
-    "accuracy": ("accuracy\n%", 100, 1), "balanced_accuracy": ("balanced\n%", 100, 1), "auc": ("AUC", 1, 2),
-    "step_to_plain": ("step ÷\nplain", 1, 2), "step_to_algorithm_1": ("step ÷\nAlg. 1", 1, 2),
-}  # fmt: skip
-FSR_COLUMNS = {
-    "accuracy": ("accuracy\n%", 100, 1), "best": ("best\n%", 100, 1), "purity": ("purity\n%", 100, 1),
-    "auc": ("AUC", 1, 2), "zero_share": ("weights\nof 0, %", 100, 0), "step_to_plain": ("step ÷\nplain", 1, 2),
-}  # fmt: skip
 
 
 def summary(settings: Settings, results: Results, times: dict[str, float]) -> Rows:
@@ -56,39 +31,36 @@ def summary(settings: Settings, results: Results, times: dict[str, float]) -> Ro
     rows = []
     for name, seconds in times.items():
         row = {"method": name}
-        if not settings.fsr:
-            row["use_of_clean"] = METHODS[name].use_of_clean if name in METHODS else "timed only"
         for key in FSR_COLUMNS if settings.fsr else COLUMNS:
-            if not key.startswith("step"):
+            if key == "use_of_clean":
+                row[key] = METHODS[name].use_of_clean if name in METHODS else "timed only"
+            elif key.startswith("step"):
+                row[key] = seconds / times["plain" if key == "step_to_plain" else ALGORITHM_1]
+            else:
                 row[key] = [r[key] for r in results if r["method"] == name and r[key] is not None]
-        row |= {"step_seconds": seconds, "step_to_plain": seconds / times["plain"]}
-        if not settings.fsr:
-            row["step_to_algorithm_1"] = seconds / times[ALGORITHM_1]
-        rows.append(row)
+        rows.append(row | {"step_seconds": seconds})
     return rows
 
 
 def table(images: Images, settings: Settings, rows: Rows) -> Table:
     measured = [row for row in rows if row["accuracy"]]
     best = max(measured, key=lambda row: statistics.mean(row["accuracy"]))
-    columns, caption = (FSR_COLUMNS, FSR_CAPTION) if settings.fsr else (dict(COLUMNS), CAPTION)
+    columns = dict(FSR_COLUMNS if settings.fsr else COLUMNS)
     if not settings.fsr:
         gaps = [abs(a - b) for row in measured for a, b in zip(row["accuracy"], row["balanced_accuracy"], strict=True)]
-        if max(gaps) >= 0.01:
-            caption += BALANCED
-        else:
+        if max(gaps) < 0.01:
             del columns["balanced_accuracy"]
-    made = Table(title=title(images, settings), caption=caption, title_justify="left", caption_justify="left",
-                 box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
+    notes = ["No label is known to be right."] * settings.fsr
+    notes += [f"{column.name}: {column.meaning}." for column in columns.values()]
+    made = Table(title=title(images, settings), caption=" ".join([*notes, ALIKE]), title_justify="left",
+                 caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
     made.add_column("method", no_wrap=True)
-    if not settings.fsr:
-        made.add_column("clean set", min_width=6)
-    for heading, _, _ in columns.values():
-        made.add_column(heading, justify="right", no_wrap=True)
+    for key, column in columns.items():
+        look = {"min_width": 6} if key == "use_of_clean" else {"justify": "right", "no_wrap": True}
+        made.add_column(column.heading, **look)
     for row in rows:
-        words = [row["method"]] if settings.fsr else [row["method"], row["use_of_clean"]]
-        cells = [spread(row[key], factor, digits) for key, (_, factor, digits) in columns.items()]
-        made.add_row(*words, *cells, style="bold" if row is best else None)
+        cells = [spread(row[key], column) for key, column in columns.items()]
+        made.add_row(row["method"], *cells, style="bold" if row is best else None)
     return made
 
 
@@ -121,10 +93,10 @@ def document(images: Images, settings: Settings, results: Results, rows: Rows) -
     }
 
 
-def spread(found: float | list[float], factor: float, digits: int) -> str:
-    """factor × the mean of the values, ± their standard deviation."""
-    values = found if isinstance(found, list) else [found]
-    if not values:
-        return "-"
-    mean = f"{factor * statistics.mean(values):.{digits}f}"
-    return f"{mean}±{factor * statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
+def spread(found: str | float | list[float], column: Column) -> str:
+    """A text as it is; of numbers factor × their mean, ± their standard deviation."""
+    if isinstance(found, str) or not found:
+        return found or "-"
+    values = [column.factor * value for value in (found if isinstance(found, list) else [found])]
+    mean = f"{statistics.mean(values):.{column.digits}f}"
+    return f"{mean}±{statistics.stdev(values):.{column.digits}f}" if len(values) > 1 else mean
