@@ -15,6 +15,7 @@ from bench.papers.cost import Cost
 from bench.papers.sources import PapersError
 from bench.papers.training import Training
 from bench.papers.trial import Trial
+from fastrw.demo.resume import readable
 
 KINDS: dict[str, type[Trial]] = {kind.__name__.lower(): kind for kind in (Training, Lemma, Cost)}
 
@@ -47,10 +48,8 @@ class Results:
 
     @classmethod
     def load(cls, file: Path) -> Results:
-        try:
+        with readable(f"fastrw.papers: {file} must be what a run wrote", PapersError):
             return cls(json.loads(file.read_text()))
-        except (ValueError, KeyError, TypeError) as error:
-            raise PapersError(f"fastrw.papers: {file} must be what a run wrote, got: {error!r}") from error
 
     def of(self, **settings: Any) -> list[dict[str, Any]]:
         """The results at these settings."""

@@ -14,7 +14,7 @@ from bench import record
 from bench.papers.sources import PapersError
 from bench.papers.trial import Trial
 from fastrw.demo.data import Images
-from fastrw.demo.resume import UNREADABLE, replacing
+from fastrw.demo.resume import readable, replacing
 
 SAVE_EVERY = 60  # seconds
 
@@ -32,10 +32,8 @@ class Store:
     def find(self, trial: Trial, images: Images | None) -> dict[str, Any] | None:
         """What is kept of a finished trial, or None."""
         file = self._file(trial, images, "json")
-        try:
+        with readable(f"fastrw.papers: {file} must be a result that a run wrote", PapersError):
             return json.loads(file.read_text()) if file.exists() else None
-        except ValueError as error:
-            raise PapersError(f"fastrw.papers: {file} must be a result that a run wrote, got: {error}") from error
 
     def run(
         self, trial: Trial, images: Images | None, *, device: str = "cpu",
@@ -51,12 +49,10 @@ class Store:
         work = trial.start(images, device)
         partial, seconds = self._file(trial, images, "pt"), 0.0
         if partial.exists():
-            try:
+            with readable(f"fastrw.papers: {partial} must be a state that a run saved", PapersError):
                 state = torch.load(partial, weights_only=True, map_location=device)
                 seconds = state["seconds"]
                 work.load_state_dict(state["work"])
-            except UNREADABLE as error:
-                raise PapersError(f"fastrw.papers: {partial} must be a state that a run saved, got: {error}") from error
         began = saved = time.perf_counter()
         while work.done < work.total:
             work.step()

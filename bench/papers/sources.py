@@ -11,7 +11,7 @@ from fastrw.demo.data import Images, load
 from fastrw.demo.noise import thin
 from fastrw.demo.settings import DemoError
 
-# name -> (patterns of npz files, folders that hold IDX files or CIFAR batches, torchvision's class)
+# name -> (pattern of npz files, folders that hold IDX files or CIFAR batches, torchvision's class)
 NAMES = {
     "mnist": ("mnist*.npz", ("MNIST", "MNIST/raw", "mnist"), "MNIST"),
     "cifar10": ("cifar10*.npz", ("cifar-10-batches-py", "cifar10"), "CIFAR10"),
@@ -27,7 +27,8 @@ class PapersError(ValueError):
 
 @lru_cache(maxsize=2)  # CIFAR-10 decoded is 180 MB
 def images(name: str, folder: str | None, download: bool = False) -> Images:
-    """The images called `name` under `folder`; scikit-learn's digits in their place where `folder` is None.
+    """The images called `name` under `folder`; scikit-learn's digits in their place where `folder` is None, for
+    HAM10000 with a long tail.
 
     Args:
         folder: holds an npz file (`mnist*.npz`, `cifar10*.npz`, ...; arrays or JPEG), IDX files or CIFAR's python
@@ -37,19 +38,24 @@ def images(name: str, folder: str | None, download: bool = False) -> Images:
         PapersError: nothing is found, or what is found cannot be read.
     """
     if folder is None:
-        return _digits(name)
+        digits = load(None)
+        if name != "ham10000":
+            return digits
+        kept = thin(np.random.default_rng(0), digits.y, np.arange(len(digits.y)), digits.classes, STAND_IN_TAIL)
+        return Images(digits.name + ", long tail", digits.x[kept], digits.y[kept])
     place = Path(folder).expanduser()
     try:
         if place.is_file():
             return load(str(place))
         if not place.is_dir() and not download:
             raise PapersError(f"fastrw.papers: --data must be a file or a folder that exists, got {folder}")
-        found = _find(name, place)
-        if found is None and download:
+        if not (found := _find(name, place)) and download:
             _fetch(name, place)
             found = _find(name, place)
-        if found is None:
-            raise PapersError(f"fastrw.papers: --data must hold {_wanted(name)}, got none of them in {folder}")
+        if not found:
+            pattern, below, _ = NAMES[name]
+            wanted = f"{pattern} or one of the folders {', '.join(below)}"
+            raise PapersError(f"fastrw.papers: --data must hold {wanted}, got none of them in {folder}")
         return load(str(found))
     except DemoError as error:
         raise PapersError(str(error).replace("fastrw.demo", "fastrw.papers")) from error
@@ -63,17 +69,9 @@ def _find(name: str, folder: Path) -> Path | None:
         raise PapersError(f"fastrw.papers: --data must hold one file {pattern}, got {names}")
     if files:
         return files[0]
-    holds = ("train-images*", "train-labels*") if name == "mnist" else ("data_batch_1", "train", "*.npz")
-    for place in (folder / each for each in below):
-        if any(any(place.glob(kind)) for kind in holds):
-            return place
-    alone = ("train-images*",) if name == "mnist" else ("data_batch_1",) if name == "cifar10" else ()
-    return folder if any(any(folder.glob(kind)) for kind in alone) else None
-
-
-def _wanted(name: str) -> str:
-    pattern, below, _ = NAMES[name]
-    return f"{pattern} or one of the folders {', '.join(below)}"
+    places = [(folder / each, ("train-images*", "data_batch_1", "train", "*.npz")) for each in below]
+    places.append((folder, {"mnist": ["train-images*"], "cifar10": ["data_batch_1"]}.get(name, [])))
+    return next((place for place, kinds in places if any(any(place.glob(kind)) for kind in kinds)), None)
 
 
 def _fetch(name: str, folder: Path) -> None:
@@ -86,12 +84,3 @@ def _fetch(name: str, folder: Path) -> None:
         raise PapersError("fastrw.papers: --download needs torchvision, got a Python without it") from error
     folder.mkdir(parents=True, exist_ok=True)
     getattr(datasets, kind)(str(folder), download=True)
-
-
-def _digits(name: str) -> Images:
-    digits = load(None)
-    if name == "ham10000":  # naturally imbalanced: so are those that stand for it
-        rng = np.random.default_rng(0)
-        kept = thin(rng, digits.y, np.arange(len(digits.y)), digits.classes, STAND_IN_TAIL)
-        digits = Images(digits.name + ", long tail", digits.x[kept], digits.y[kept])
-    return digits

@@ -3,7 +3,6 @@
 import gzip
 import io
 import pickle
-import zipfile
 import zlib
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastrw.demo.resume import readable
 from fastrw.demo.settings import DemoError
 
 
@@ -85,12 +85,9 @@ def _checked(name: str, part: str, x: np.ndarray, y: np.ndarray) -> tuple[np.nda
 
 
 def _npz(file: Path) -> Images:
-    try:
-        with np.load(file) as arrays:
-            held = {key: arrays[key] for key in arrays.files if key.split("_")[0] in ("x", "y", "jpeg", "off")}
-            keys = ", ".join(arrays.files)
-    except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise DemoError(f"fastrw.demo: {file} must be a readable npz file of plain arrays, got: {error}") from error
+    with readable(f"fastrw.demo: {file} must be a readable npz file of plain arrays"), np.load(file) as arrays:
+        held = {key: arrays[key] for key in arrays.files if key.split("_")[0] in ("x", "y", "jpeg", "off")}
+        keys = ", ".join(arrays.files)
     parts = []
     for split in ("train", "test"):
         if {f"jpeg_{split}", f"off_{split}"} <= held.keys():
@@ -106,13 +103,11 @@ def _npz(file: Path) -> Images:
 
 def _decoded(jpeg: np.ndarray, offsets: np.ndarray, file: Path) -> np.ndarray:
     """Image i is the JPEG jpeg[offsets[i]:offsets[i + 1]]. offsets [N + 1] -> [N, H, W, C] uint8."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
+    with readable(f"fastrw.demo: {file} must hold JPEG images of one size"):
         files = (io.BytesIO(jpeg[start:end].tobytes()) for start, end in pairwise(offsets))
         return np.stack([np.asarray(Image.open(file)) for file in files])
-    except (UnidentifiedImageError, ValueError) as error:
-        raise DemoError(f"fastrw.demo: {file} must hold JPEG images of one size, got: {error}") from error
 
 
 def _only_npz(folder: Path) -> Images | None:
@@ -140,10 +135,8 @@ def _idx(folder: Path) -> Images | None:
 
 def _read_idx(file: Path) -> np.ndarray:
     """IDX: bytes 0, 0, type (8 = uint8), dimensions d; d sizes as big-endian int32; then the values."""
-    try:
+    with readable(f"fastrw.demo: {file} must be a readable IDX file"):
         content = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DemoError(f"fastrw.demo: {file} must be a readable IDX file, got: {error}") from error
     dimensions = content[3] if len(content) > 3 else 0
     shape = np.frombuffer(content[4 : 4 + 4 * dimensions], ">i4")
     values = content[4 + 4 * dimensions :]
@@ -176,11 +169,8 @@ def _cifar(folder: Path) -> Images | None:
 def _batches(files: list[Path]) -> tuple[np.ndarray, np.ndarray]:
     images, labels = [], []
     for file in files:
-        try:
-            with file.open("rb") as opened:
-                batch = _ArraysOnly(opened, encoding="bytes").load()
+        with readable(f"fastrw.demo: {file} must be a CIFAR python batch"), file.open("rb") as opened:
+            batch = _ArraysOnly(opened, encoding="bytes").load()
             images.append(batch[b"data"].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
             labels.append(np.asarray(batch[b"labels" if b"labels" in batch else b"fine_labels"]))
-        except (pickle.UnpicklingError, EOFError, KeyError, ValueError, TypeError, AttributeError) as error:
-            raise DemoError(f"fastrw.demo: {file} must be a CIFAR python batch, got: {error!r}") from error
     return np.concatenate(images), np.concatenate(labels)

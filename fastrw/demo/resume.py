@@ -3,6 +3,8 @@
 import os
 import pickle
 import signal
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +12,11 @@ from typing import Any
 
 import torch
 
-UNREADABLE = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError)
+from fastrw.demo.settings import DemoError
+
+# what reading a broken file can raise
+UNREADABLE = (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, AttributeError, pickle.UnpicklingError,
+              zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 class Resumable:
@@ -36,6 +42,15 @@ def _state(value: Any) -> Any:
     if isinstance(value, torch.Generator):
         return value.get_state()
     return value.state_dict() if hasattr(value, "state_dict") else value
+
+
+@contextmanager
+def readable(rule: str, kind: type[ValueError] = DemoError) -> Iterator[None]:
+    """Raises a `kind` that states the rule where the block meets a broken file."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise kind(f"{rule}, got: {error!r}") from error
 
 
 @contextmanager
