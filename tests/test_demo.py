@@ -388,5 +388,5 @@ def test_help_names_every_option_and_column(capsys):
     parser = ArgumentParser()
     add_arguments(parser)
     text = parser.format_help()
-    for word in ("--data", "--save", "--resume", "examples:", "the columns:", "AUC", "clean set", "step / Alg. 1"):
+    for word in ("--data", "--save", "--resume", "examples:", "the columns:", "AUC", "clean set", "step ÷ Alg. 1"):
         assert word in text

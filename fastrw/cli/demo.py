@@ -7,7 +7,7 @@ import textwrap
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from fastrw.demo.columns import COLUMNS, FSR_COLUMNS, Column
+from fastrw.demo.columns import COLUMNS, FSR_COLUMNS, Columns, meanings
 from fastrw.demo.settings import FSR_DEFAULTS, DemoError, Settings
 
 DESCRIPTION = """\
@@ -111,10 +111,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _explained(columns: dict[str, Column]) -> str:
-    entries = {f"  {column.name:<21}": column.meaning for column in columns.values()}
-    return "\n".join(textwrap.fill(text, 119, initial_indent=name, subsequent_indent=" " * 23)
-                     for name, text in entries.items())  # fmt: skip
+def _explained(columns: Columns) -> str:
+    return "\n".join(textwrap.fill(meaning, 119, initial_indent=f"  {heading:<21}", subsequent_indent=" " * 23)
+                     for heading, meaning in meanings(columns).items())  # fmt: skip
 
 
 def _words(settings: dict) -> str:

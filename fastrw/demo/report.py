@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 import fastrw
-from fastrw.demo.columns import COLUMNS, FSR_COLUMNS, Column
+from fastrw.demo.columns import COLUMNS, FSR_COLUMNS, meanings
 from fastrw.demo.data import Images
 from fastrw.demo.settings import Settings
 from fastrw.demo.timing import ALGORITHM_1
@@ -51,15 +51,15 @@ def table(images: Images, settings: Settings, rows: Rows) -> Table:
         if max(gaps) < 0.01:
             del columns["balanced_accuracy"]
     notes = ["No label is known to be right."] * settings.fsr
-    notes += [f"{column.name}: {column.meaning}." for column in columns.values()]
+    notes += [f"{heading}: {meaning}." for heading, meaning in meanings(columns).items()]
     made = Table(title=title(images, settings), caption=" ".join([*notes, ALIKE]), title_justify="left",
                  caption_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)  # fmt: skip
     made.add_column("method", no_wrap=True)
-    for key, column in columns.items():
+    for key, (heading, *_) in columns.items():
         look = {"min_width": 6} if key == "use_of_clean" else {"justify": "right", "no_wrap": True}
-        made.add_column(column.heading, **look)
+        made.add_column(heading, **look)
     for row in rows:
-        cells = [spread(row[key], column) for key, column in columns.items()]
+        cells = [spread(row[key], factor, digits) for key, (_, factor, digits, _) in columns.items()]
         made.add_row(row["method"], *cells, style="bold" if row is best else None)
     return made
 
@@ -93,10 +93,10 @@ def document(images: Images, settings: Settings, results: Results, rows: Rows) -
     }
 
 
-def spread(found: str | float | list[float], column: Column) -> str:
+def spread(found: str | float | list[float], factor: float, digits: int) -> str:
     """A text as it is; of numbers factor × their mean, ± their standard deviation."""
     if isinstance(found, str) or not found:
         return found or "-"
-    values = [column.factor * value for value in (found if isinstance(found, list) else [found])]
-    mean = f"{statistics.mean(values):.{column.digits}f}"
-    return f"{mean}±{statistics.stdev(values):.{column.digits}f}" if len(values) > 1 else mean
+    values = [factor * value for value in (found if isinstance(found, list) else [found])]
+    mean = f"{statistics.mean(values):.{digits}f}"
+    return f"{mean}±{statistics.stdev(values):.{digits}f}" if len(values) > 1 else mean
