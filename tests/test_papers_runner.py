@@ -13,9 +13,9 @@ from bench.papers.convergence import Lemma, constants, counterexample
 from bench.papers.cost import Cost
 from bench.papers.experiments import EXPERIMENTS, SCALES
 from bench.papers.quick import quick
-from bench.papers.runner import Stopped, Store
 from bench.papers.sources import PapersError
 from bench.papers.training import Options, Training
+from bench.papers.trial import Stopped, Store
 from tests.resumed import in_float64, same_state
 
 SMALL = Training(

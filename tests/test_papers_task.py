@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.papers import sources
-from bench.papers.spoil import LOOK_ALIKE, class_counts, flip_labels
-from bench.papers.task import make_task
+from bench.papers.task import LOOK_ALIKE, class_counts, flip_labels, make_task
 from bench.papers.training import Training, crop_and_flip
 from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 

@@ -18,9 +18,8 @@ from bench import record
 from bench.papers import sources
 from bench.papers.experiments import EXPERIMENTS, SCALES, Experiment
 from bench.papers.quick import quick
-from bench.papers.runner import Stopped, Store
 from bench.papers.sources import PapersError
-from bench.papers.trial import Trial
+from bench.papers.trial import Stopped, Store, Trial
 from fastrw.demo.resume import ctrl_c
 
 OUT = Path("papers_output")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,15 +70,13 @@ class Turns(Work):
 
     def result(self) -> Result:
         peaks = {name: timing.peak_memory(way, self.device) for name, way in self.ways.items()}
-        plain, rows = self.samples["plain"], {}
-        for name, samples in self.samples.items():
-            ratios = [sample / base for sample, base in zip(samples, plain, strict=True)]
-            rows[name] = {
-                "seconds": short(statistics.median(samples)),
-                "ratio": short(statistics.median(ratios)),
-                "quartiles": [short(q) for q in timing.quartiles(ratios)],
-                "memory": short(peaks[name] / max(1, peaks["plain"])),
-            }
+        times = {name: timing.Timing(math.nan, tuple(samples)) for name, samples in self.samples.items()}
+        rows = {}
+        for name, taken in times.items():
+            ratio = taken.over(times["plain"])
+            rows[name] = {"seconds": short(taken.median), "ratio": short(ratio["median"]),
+                          "quartiles": [*map(short, ratio["quartiles"])],
+                          "memory": short(peaks[name] / max(1, peaks["plain"]))}  # fmt: skip
         return {"rows": rows, "clock": "CPU seconds of one thread" if self.one_thread else "seconds"}
 
 

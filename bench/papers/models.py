@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-import torch
 from torch import nn
 
+from fastrw.demo.models import seeded
 from fastrw.testing import models
 from fastrw.testing.models import Shape
 
 
 def make_model(name: str, shape: Shape, classes: int, seed: int) -> nn.Module:
     """The network `name` for images of `shape`; its initial values depend on `seed` alone."""
-    with torch.random.fork_rng(devices=()):
-        torch.manual_seed(seed)
-        return MODELS[name](shape, classes)
+    return seeded(MODELS[name], shape, classes, seed)
 
 
 def lenet(shape: Shape, classes: int) -> nn.Module:
