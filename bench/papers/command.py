@@ -29,7 +29,7 @@ examples:
   python -m bench.papers list                            every experiment, its trials and what it shows
   python -m bench.papers run --data images/              all of them, at the scale of two cores: about an hour
   python -m bench.papers run "l2r-*" --data images/      some; a name or a pattern
-  python -m bench.papers run l2r-imbalance               without --data: scikit-learn's digits, a trial of the machinery
+  python -m bench.papers run l2r-imbalance               without --data: scikit-learn's digits, to test the machinery
   python -m bench.papers run --scale paper --device cuda --data images/ --download
   python -m bench.papers report                          RESULTS.md, its plots and one HTML page, from the kept results
 
@@ -37,9 +37,9 @@ the images: --data names a folder that holds mnist*.npz, cifar10*.npz, cifar100*
 y_train, x_test, y_test; or JPEG), IDX files or CIFAR's python batches, also in the folders that torchvision makes. No
 image is part of this project.
 
-Every trial is kept under its own key, so that a stopped run (Ctrl-C) goes on as if never stopped, and
-experiments share the trials that they have in common. --scale cpu is smaller in models, steps and data, as `list` and
-the report say; --scale paper is the paper's own setting."""
+Every trial is stored under a key of its settings, so that a stopped run (Ctrl-C) resumes where it was, and experiments
+share the trials that they have in common. --scale cpu is smaller in models, steps and data, as `list` and the report
+say; --scale paper is the paper's setting."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,14 +71,18 @@ def parser() -> argparse.ArgumentParser:
     listing.set_defaults(do=show_list)
     listing.add_argument("--json", action="store_true", help="every trial's settings, for programs")
 
-    running = each.add_parser("run", parents=[which], help="run experiments, or go on with them")
+    running = each.add_parser("run", parents=[which], help="run experiments, or resume them")
     running.set_defaults(do=run)
     running.add_argument("--data", metavar="DIR", help="folder (or file) of images; default: scikit-learn's digits")
     running.add_argument("--download", action="store_true", help="let torchvision fetch what --data lacks")
     running.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"results and state (default: {OUT})")
     running.add_argument("--device", default=record.device(), help="cpu or cuda")
     running.add_argument("--threads", type=int, default=torch.get_num_threads())
-    running.add_argument("--quick", action="store_true", help="a trial of the machinery: its numbers mean nothing")
+    running.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few steps of each trial, to test the machinery: its numbers mean nothing",
+    )
     running.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds of every experiment")
 
     telling = each.add_parser("report", help="Markdown, plots and one HTML page from kept results")
@@ -91,13 +95,14 @@ def parser() -> argparse.ArgumentParser:
 
 
 def chosen(patterns: list[str]) -> list[Experiment]:
-    """The experiments that are named, in the order of the names."""
+    """The experiments that match a pattern, in the order of the patterns."""
+    found: dict[str, Experiment] = {}
     for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in EXPERIMENTS):
+        if not (names := [name for name in EXPERIMENTS if fnmatchcase(name, pattern)]):
             known = ", ".join(EXPERIMENTS)
             raise PapersError(f"fastrw.papers: NAME must be an experiment of {known}, got {pattern}")
-    named = [name for pattern in patterns for name in EXPERIMENTS if fnmatchcase(name, pattern)]
-    return [EXPERIMENTS[name] for name in dict.fromkeys(named)]
+        found |= {name: EXPERIMENTS[name] for name in names}
+    return [*found.values()]
 
 
 def show_list(options: argparse.Namespace, console: Console) -> int:

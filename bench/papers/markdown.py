@@ -61,7 +61,9 @@ def conditions(chapter: Chapter) -> str:
     where = machine.get("gpu") or f"{machine['cpu']}, {machine['threads']} thread(s)"
     differs = experiment.differs.get(results.scale, "")
     seeds = len({trial["seed"] for trial, _ in results.trials})
-    text = f"Scale {results.scale}: {len(results.trials)} trials, {seeds} seed(s), {results.seconds / 60:.0f} minutes. "
-    text += f"Images: {results.images}. " if experiment.data else ""
+    minutes = sum(kept["seconds"] for _, kept in results.trials) / 60
+    images = ", ".join(dict.fromkeys(kept["images"] for _, kept in results.trials if kept["images"])) or "none"
+    text = f"Scale {results.scale}: {len(results.trials)} trials, {seeds} seed(s), {minutes:.0f} minutes. "
+    text += f"Images: {images}. " if experiment.data else ""
     text += f"Differs from the paper: {differs}. " if differs else ""
     return text + f"torch {versions['torch']}, {where}; {results.header['command']}"

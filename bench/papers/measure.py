@@ -45,43 +45,42 @@ class Watch(Resumable):
             found["zero_share"] = short(self.weights.zero_share)
         if (share := auc(w, right)) is not None:
             found["auc"] = short(share)
-            found["weights"] = {name: histogram(w[kind & ~w.isnan()].numpy())
-                                for name, kind in (("right", right), ("wrong", ~right))}  # fmt: skip
+            found["weights"] = histograms(w, right)
         return found
 
 
 def probe(weigh: Callable[[Tensor, Tensor], Tensor], task: SpoiltTask, n: int, flip: float | None) -> Result:
-    """The weights that the model at hand gives to examples it never saw (Ren et al. 2018, Fig. 3): histograms of n * w.
+    """The weights that the model of this step gives to examples it never saw (Ren et al. 2018, Fig. 3): histograms of n * w.
 
     `mixed`: batches of n held-out examples as they are. `single`, where labels are flipped to the background: for each
     other class, a batch of that class alone of which the share `flip` is relabelled as background.
     weigh: x [n, C, H, W], y [n] -> w [n].
     """
-    found: dict[str, dict[str, list]] = {kind: {"right": [], "wrong": []} for kind in ("mixed", "single")}
-
-    def add(kind: str, x: Tensor, y: Tensor, right: Tensor) -> None:
-        w = (len(y) * weigh(x, y)).double().cpu()
-        found[kind]["right"].append(w[right.cpu()].numpy())
-        found[kind]["wrong"].append(w[~right.cpu()].numpy())
-
+    found: dict[str, list[tuple[Tensor, Tensor]]] = {"mixed": [], "single": []}
     right = task.y_held == task.true_held
     for part in torch.arange(len(right)).split(n):
         if len(part) > 1:
-            add("mixed", task.x_held[part], task.y_held[part], right[part])
+            found["mixed"].append((weigh(task.x_held[part], task.y_held[part]), right[part]))
     for k in range(task.classes if flip is not None else 0):
         members = (task.true_held == k).nonzero()[:, 0][:n]
         if k != task.background and len(members) > 1:
             labels = torch.full_like(members, k)
             labels[: round(flip * len(members))] = task.background
-            add("single", task.x_held[members], labels, labels == k)
+            found["single"].append((weigh(task.x_held[members], labels), labels == k))
     return {
-        kind: {group: histogram(np.concatenate(each)) for group, each in groups.items()}
-        for kind, groups in found.items()
-        if groups["right"]
+        kind: histograms(torch.cat([(len(w) * w).double() for w, _ in batches]), torch.cat([r for _, r in batches]))
+        for kind, batches in found.items()
+        if batches
     }
 
 
-def histogram(w: np.ndarray) -> Result:
-    """How many of n * w are exactly 0, how many fall into each of BINS equal bins of (0, TOP], and their mean."""
-    counts, _ = np.histogram(w[w > 0].clip(max=TOP), BINS, (0, TOP))
-    return {"zero": int((w == 0).sum()), "counts": counts.tolist(), "mean": short(float(w.mean())) if len(w) else None}
+def histograms(w: Tensor, right: Tensor) -> Result:
+    """Of right and of wrong labels: how many of n * w are exactly 0, how many fall into each of BINS equal bins of
+    (0, TOP], and their mean. w [N], NaN where unknown; right [N] bool."""
+    found = {}
+    for name, kind in (("right", right), ("wrong", ~right)):
+        part = w[kind & ~w.isnan()].cpu().numpy()
+        counts, _ = np.histogram(part[part > 0].clip(max=TOP), BINS, (0, TOP))
+        mean = short(float(part.mean())) if len(part) else None
+        found[name] = {"zero": int((part == 0).sum()), "counts": counts.tolist(), "mean": mean}
+    return found

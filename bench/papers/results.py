@@ -65,14 +65,6 @@ class Results:
         """The values that a setting takes, in the order of the trials."""
         return list(dict.fromkeys(flat.get(setting) for flat, _ in self._at(settings)))
 
-    @property
-    def images(self) -> str:
-        return ", ".join(dict.fromkeys(kept["images"] for _, kept in self.trials if kept["images"])) or "none"
-
-    @property
-    def seconds(self) -> float:
-        return sum(kept["seconds"] for _, kept in self.trials)
-
     def _at(self, settings: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         for flat, kept in self.trials:
             if all(flat.get(name) == value for name, value in settings.items()):

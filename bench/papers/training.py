@@ -72,8 +72,8 @@ class Training(Data):
 
 
 class Run(Work):
-    """One training in progress. Every step draws from a random state made of seed and step alone, so that a stopped run
-    needs no random state to go on as if never stopped."""
+    """One training in progress. The random state of a step depends on seed and step alone, so that a stopped run
+    resumes exactly without a saved random state."""
 
     kept = ("done", "model", "optimizer", "learner", "watch", "found")
 

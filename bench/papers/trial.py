@@ -89,7 +89,7 @@ class Store:
         """The kept result, or a new one. `on_step(done, total)` is called after every step.
 
         Raises:
-            Stopped: `stopped()` said so after a step; the next run goes on from there as if never stopped.
+            Stopped: `stopped()` was true after a step; the next run resumes there, with the same result.
         """
         if (kept := self.find(trial, images)) is not None:
             return kept

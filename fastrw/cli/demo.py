@@ -23,7 +23,7 @@ examples:
   python -m fastrw demo --flip 0.2 --imbalance 20      fewer wrong labels, rarer classes
   python -m fastrw demo --fsr                          no clean set at all: FSR learns which examples to trust
   python -m fastrw demo --steps 3000 --save run.pt     saved as it goes; Ctrl-C stops it
-  python -m fastrw demo --resume run.pt                goes on as if never stopped
+  python -m fastrw demo --resume run.pt                resumes exactly where it stopped
 
 the columns:
 {columns}
@@ -68,7 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         setting.add_argument(f"--{name}", type=kind, metavar=metavar, help=f"{text} (default: {value})")
     setting.add_argument("--fsr", action="store_true", default=None, help="learn the weights without a clean set "
                          "(Zhang & Pfister 2021); defaults: " + _words(FSR_DEFAULTS))  # fmt: skip
-    setting.add_argument("--quick", action="store_true", help=f"a trial run: {_words(QUICK)}; its numbers mean nothing")
+    setting.add_argument(
+        "--quick", action="store_true", help=f"a short test run: {_words(QUICK)}; its numbers mean nothing"
+    )
     output = parser.add_argument_group("where results and state go")
     output.add_argument("--out", type=Path, metavar="DIR", default=Path("demo_output"),
                         help="folder for weights.png (with --fsr: dictionary.png), accuracy.png and result.json "
@@ -77,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--save", type=Path, metavar="FILE", help="save the state here as it goes and at "
                         "Ctrl-C (without it: at Ctrl-C only, to DIR/interrupted.pt)")  # fmt: skip
     output.add_argument("--resume", type=Path, metavar="FILE",
-                        help="go on from a saved state, with its settings; saves to the same FILE")  # fmt: skip
+                        help="resume a saved state, with its settings; saves to the same FILE")  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -103,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         if not (_train(session, file, progress) and _report(session, args, progress)):
             session.save(file := file or args.out / "interrupted.pt")
             command = f"python -m fastrw demo --resume {shlex.quote(str(file))} --out {shlex.quote(str(args.out))}"
-            progress.print(f"Stopped and saved. To go on: {command}", soft_wrap=True)
+            progress.print(f"Stopped and saved. To resume: {command}", soft_wrap=True)
             return 130
     except (DemoError, OSError) as error:
         progress.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)

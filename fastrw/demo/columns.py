@@ -18,7 +18,7 @@ COLUMNS: Columns = {
 }  # fmt: skip
 FSR_COLUMNS: Columns = {
     "accuracy": COLUMNS["accuracy"],
-    "best": ("best\n%", 100, 1, "the highest accuracy on the way, which only a clean test set can tell"),
+    "best": ("best\n%", 100, 1, "the highest accuracy during training, which only a clean test set can show"),
     "purity": ("purity\n%", 100, 1, "share of correctly labelled examples in the dictionary that stands in for a clean "
                "set, at the end"),
     "auc": COLUMNS["auc"],

@@ -72,7 +72,7 @@ def accuracy(figure: Figure, results: Results, settings: Settings) -> None:
 
 def dictionary(figure: Figure, results: Results, settings: Settings) -> None:
     """Purity of FSR's dictionary and share of zero weights by epoch, with bands from the lowest seed to the highest."""
-    purity = "Purity of the dictionary: who is taken for clean", "% of it rightly labelled", "drawn at random"
+    purity = "Purity of the dictionary: who is taken for clean", "% of it correctly labelled", "drawn at random"
     zeros = "Examples that got no weight", "% of all weights of the epoch", "share of flipped labels"
     panels = (1, 1 - settings.flip, *purity), (2, settings.flip, *zeros)
     for axes, (column, base, title, ylabel, label) in zip(figure.subplots(1, 2), panels, strict=True):

@@ -1,4 +1,4 @@
-"""All the runs of a demo in their order, and the file from which an interrupted demo goes on as if never stopped."""
+"""All the runs of a demo in their order, and the file from which an interrupted demo resumes exactly."""
 
 from collections.abc import Iterator
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""What a step costs: every method's steps take turns in one process, so that whatever slows one slows them all."""
+"""What a step costs: the methods' steps take turns in one process, so that a slowdown affects them all."""
 
 import statistics
 import time

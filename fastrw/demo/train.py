@@ -153,7 +153,7 @@ class FSRRun(Run):
         return index, task.x[index], task.y[index], (task.x_clean, task.y_clean)
 
     def result(self) -> dict[str, Any]:
-        """Also the best accuracy on the way, and FSR's dictionary by epoch (see `FSRLearner`) and at the end."""
+        """Also the best accuracy during training, and FSR's dictionary by epoch (see `FSRLearner`) and at the end."""
         found, epochs = super().result(), getattr(self.learner, "epochs", [])
         _, purity, zero_share, _ = epochs[-1] if epochs else (None,) * 4
         own = {"best": max(share for _, share in self.curve), "purity": purity, "zero_share": zero_share}

@@ -80,12 +80,12 @@ EXPERIMENTS = (
         lambda scale: grid(BIAS[scale], {"cpu": 2, "paper": 5}[scale], ratio=BIASES[scale], method=("plain", "l2r")),
         claims=(bias_claim,),
         blocks=(
-            "The text at hand does not tell what the bias is a share of. Here it is the share of the training images "
-            "that are of class 0, the other nine being equally rare; the test set is balanced.",
+            "The paper does not say what the bias is a share of. Here it is the share of the training images that "
+            "belong to class 0, the other nine being equally rare; the test set is balanced.",
             columns("Test accuracy by the share of one class.", (PLAIN, L2R), SHARE),
             picture("bias", "Test accuracy against the bias.", (PLAIN, L2R), SHARE),
         ),
-        differs={"cpu": CIFAR_CPU, "paper": "network and steps are ours: none are told"},
+        differs={"cpu": CIFAR_CPU, "paper": "network and steps are ours: the paper reports neither"},
     ),
     Experiment(
         "lesions", "HAM10000 skin lesions, 7 classes", "reimplementation", "its main result", "ham10000",
