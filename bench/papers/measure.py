@@ -50,7 +50,7 @@ class Watch(Resumable):
 
 
 def probe(weigh: Callable[[Tensor, Tensor], Tensor], task: SpoiltTask, n: int, flip: float | None) -> Result:
-    """The weights that the model of this step gives to examples it never saw (Ren et al. 2018, Fig. 3): histograms of n * w.
+    """Histograms of the weights n * w that a model gives to examples it never saw (Ren et al. 2018, Fig. 3).
 
     `mixed`: batches of n held-out examples as they are. `single`, where labels are flipped to the background: for each
     other class, a batch of that class alone of which the share `flip` is relabelled as background.

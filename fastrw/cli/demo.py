@@ -68,9 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         setting.add_argument(f"--{name}", type=kind, metavar=metavar, help=f"{text} (default: {value})")
     setting.add_argument("--fsr", action="store_true", default=None, help="learn the weights without a clean set "
                          "(Zhang & Pfister 2021); defaults: " + _words(FSR_DEFAULTS))  # fmt: skip
-    setting.add_argument(
-        "--quick", action="store_true", help=f"a short test run: {_words(QUICK)}; its numbers mean nothing"
-    )
+    setting.add_argument("--quick", action="store_true", help=f"a test run: {_words(QUICK)}; its numbers mean nothing")
     output = parser.add_argument_group("where results and state go")
     output.add_argument("--out", type=Path, metavar="DIR", default=Path("demo_output"),
                         help="folder for weights.png (with --fsr: dictionary.png), accuracy.png and result.json "
