@@ -78,11 +78,7 @@ def parser() -> argparse.ArgumentParser:
     running.add_argument("--out", type=Path, default=OUT, metavar="DIR", help=f"results and state (default: {OUT})")
     running.add_argument("--device", default=record.device(), help="cpu or cuda")
     running.add_argument("--threads", type=int, default=torch.get_num_threads())
-    running.add_argument(
-        "--quick",
-        action="store_true",
-        help="a few steps of each trial, to test the machinery: its numbers mean nothing",
-    )
+    running.add_argument("--quick", action="store_true", help="a few steps of each trial; its numbers mean nothing")
     running.add_argument("--seeds", type=int, metavar="N", help="only the first N seeds of every experiment")
 
     telling = each.add_parser("report", help="Markdown, plots and one HTML page from kept results")
