@@ -17,7 +17,6 @@ from bench.papers.results import Results
 from bench.papers.sources import PapersError
 from bench.record import write_whole
 
-matplotlib.use("Agg")
 DPI = 100
 
 OPENING = """\

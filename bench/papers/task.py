@@ -118,9 +118,8 @@ def class_counts(kind: str, ratio: float, available: np.ndarray, total: int | No
         shares = np.array([ratio, *[(1 - ratio) / (K - 1)] * (K - 1)])
     else:
         shares = ratio ** -np.linspace(0, 1, K) / K
-    if total is None:
-        total = (available / shares).min()
-    counts = shares * min(total, (available / shares).min())
+    most = (available / shares).min()
+    counts = shares * (most if total is None else min(total, most))
     return np.maximum(np.floor(counts + 1e-9).astype(np.int64), np.minimum(least, available))
 
 

@@ -5,13 +5,11 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
 from fastrw.demo.resume import replacing
 from fastrw.demo.settings import Settings
 from fastrw.demo.train import FSR_METHODS, METHODS
-
-matplotlib.use("Agg")
-from matplotlib.figure import Figure
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # Okabe and Ito's colours, which colour-blind readers can tell apart
 COLOURS = ("#4D4D4D", "#E69F00", "#CC79A7", "#009E73", BLUE)  # of the methods in their order; the last is fastrw's
