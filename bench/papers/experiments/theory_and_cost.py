@@ -27,7 +27,7 @@ def lemma(scale: str) -> list[Trial]:
 
 
 def lemma_claims(results: Results) -> list[Finding]:
-    at_bound, one = _by_rate(results)[0][1], counterexample(BATCH)
+    at_bound, one = results.of(rate=1.0), counterexample(BATCH)
     rises, steps = sum(r["rises"] for r in at_bound), sum(int(r["curve"][-1][0]) for r in at_bound)
     (early, _, _, least), (late, _, _, last) = at_bound[0]["curve"][1], at_bound[0]["curve"][-1]
     return [
@@ -44,12 +44,11 @@ def lemma_claims(results: Results) -> list[Finding]:
 
 
 def lemma_blocks(results: Results) -> list[str | Table | Figure]:
-    by_rate, n = _by_rate(results), results.values("n")[0]
-    first = by_rate[0][1][0]
-    rows = [
-        [f"{rate:g} × bound", *(_range(found, *column) for column in (("rises", 0), ("largest_rise", 3), ("last", 3)))]
-        for rate, found in by_rate
-    ]
+    by_rate = {rate: results.of(rate=rate) for rate in sorted(results.values("rate"))}
+    n = results.values("n")[0]
+    first = by_rate[1.0][0]
+    rows = [[f"{rate:g} × bound", _range(found, "rises", 0), _range(found, "largest_rise", 3), _range(found, "last", 3)]
+            for rate, found in by_rate.items()]  # fmt: skip
     return [
         f"Softmax regression in float64 with 40 % wrong labels; L = {first['L']:g} and σ = {first['sigma']:g} follow "
         f"from the inputs, so that 2n/(Lσ²) = {first['bound']:.3g} at n = {n}. The bounds are of the worst case and "
@@ -60,12 +59,8 @@ def lemma_blocks(results: Results) -> list[str | Table | Figure]:
         Table("Steps at which G rose, the largest rise, and G at the end (from the lowest seed to the highest).",
               ["α", "rises", "largest rise", "G at the end"], rows),
         Figure("lemma", "G over the steps (left) and the least |∇G|² so far (right), first seed.",
-               descent({f"{rate:g}": found[0] for rate, found in by_rate}), (8.4, 3.6)),
+               descent({f"{rate:g}": found[0] for rate, found in by_rate.items()}), (8.4, 3.6)),
     ]  # fmt: skip
-
-
-def _by_rate(results: Results) -> list[tuple[float, list[dict]]]:
-    return [(rate, results.of(rate=rate)) for rate in sorted(results.values("rate"))]
 
 
 def _range(found: list[dict], key: str, digits: int) -> str:
