@@ -42,7 +42,7 @@ class Watch(Resumable):
         found: Result = {"curve": [[step, *map(short, rest)] for step, *rest in self.curve]}
         w, right = self.weights.means, (task.y == task.true).cpu()
         if self.weights.total:
-            found["zero_share"] = short(self.weights.zero_share)
+            found["zero_share"] = short(self.weights.zeros / self.weights.total)
         if (share := auc(w, right)) is not None:
             found["auc"] = short(share)
             found["weights"] = histograms(w, right)

@@ -61,10 +61,6 @@ class WeightRecord(Resumable):
         """[N] float64, NaN where an example was not seen."""
         return self.sums / self.times
 
-    @property
-    def zero_share(self) -> float | None:
-        return self.zeros / self.total if self.total else None
-
 
 def auc(weights: Tensor, right: Tensor) -> float | None:
     """The chance that a random right label has more weight than a random wrong one; None where one kind is missing.
