@@ -64,7 +64,7 @@ def captured(model: nn.Module, batch: Batch, val_batch: Batch) -> tuple[Tensor, 
     if model not in _captured:
         _captured.clear()
         _captured[model] = fastrw.Reweighter(model, capture=True)
-        for _ in range(capture.EAGER):
+        for _ in range(capture.WARMUP_STEPS):
             _captured[model].backward(batch, val_batch)
             model.zero_grad()
     return served(_captured[model].backward(batch, val_batch))

@@ -132,7 +132,7 @@ def test_a_step_that_waits_is_refused(by_hand, monkeypatch):
     monkeypatch.setattr(Rerun, "record", waits)
     model, (batches,) = model_and_batches("cpu", (9, 4))
     step = fastrw.Reweighter(model, capture=True)
-    for _ in range(capture.EAGER):
+    for _ in range(capture.WARMUP_STEPS):
         step.backward(*batches)
     rule = "a captured step must not wait for the GPU, got operation not permitted when stream is capturing"
     with pytest.raises(fastrw.Refused, match=rule + "$"):

@@ -188,6 +188,6 @@ CONVOLUTIONS = {
         "resnet 64-64, V": conv_outer(LAYERS["resnet 64-64"], weighted=False),
     },
     "conv_instance": {name: conv_instance(layer) for name, layer in LAYERS.items() if name != "wrn 640-640"},
-    "combine": {name: combine(layer) for name, layer in LAYERS.items() if name != "wrn 640-640"},
     "conv_tangent": {name: conv_tangent(LAYERS[name], first="stem" in name) for name in RESNET},
+    "combine": {name: combine(layer) for name, layer in LAYERS.items() if name != "wrn 640-640"},
 }

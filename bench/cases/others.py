@@ -105,6 +105,16 @@ BLOCKS = {  # n, C, size
 }
 
 OTHERS = {
+    "batch_norm_tangent": {
+        "resnet stem": batch_norm_tangent(100, 16, 32, t=False),
+        "resnet 16 32²": batch_norm_tangent(100, 16, 32),
+        **{
+            f"{name}, add" + ", sums" * sums: batch_norm_tangent(*block, residual=True, sums=sums)
+            for name, block in BLOCKS.items()
+            for sums in (False, True)
+        },
+        "wrn 640 8², add": batch_norm_tangent(128, 640, 8, residual=True),
+    },
     "embedding_dot": {
         "transformer": embedding_dot(64 * 64, 1000, 128),
         "transformer, padding": embedding_dot(64 * 64, 1000, 128, padding_idx=0),
@@ -115,15 +125,5 @@ OTHERS = {
         "n 100": rectify_normalize(100),
         "n 4096": rectify_normalize(4096),
         "n 2^20": rectify_normalize(2**20),
-    },
-    "batch_norm_tangent": {
-        "resnet stem": batch_norm_tangent(100, 16, 32, t=False),
-        "resnet 16 32²": batch_norm_tangent(100, 16, 32),
-        **{
-            f"{name}, add" + ", sums" * sums: batch_norm_tangent(*block, residual=True, sums=sums)
-            for name, block in BLOCKS.items()
-            for sums in (False, True)
-        },
-        "wrn 640 8², add": batch_norm_tangent(128, 640, 8, residual=True),
     },
 }

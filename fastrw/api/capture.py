@@ -17,7 +17,7 @@ from fastrw.state.snapshot import RandomState, State
 
 Run = Callable[[Problem, State], Assembled]
 
-EAGER = 2  # steps of one kind that run eagerly: the first measures and compiles, the second finds the plan cached
+WARMUP_STEPS = 2  # of one kind, run eagerly: the first measures and compiles, the second finds the plan cached
 KINDS = 8  # the most graphs; each holds the memory of a step
 
 
@@ -87,7 +87,7 @@ class Graphs:
         kind = kind_of(problem)
         if kind not in self._captured:
             graph = self._make(device)
-            if (runs := self._runs.get(kind, 0)) < EAGER:
+            if (runs := self._runs.get(kind, 0)) < WARMUP_STEPS:
                 before = RandomState(device)
                 found = run(problem, state)
                 if before.moved():
