@@ -42,14 +42,10 @@ def modules(package):
 
 
 def imported(name, path, known):
-    """The modules of the package that this one imports, wherever in its text; types alone do not count."""
+    """The modules of the package that this one imports, wherever in its text."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    skipped, found = set(), set()
+    found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            skipped.update(id(one) for one in ast.walk(node))
-        if id(node) in skipped:
-            continue
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from fastrw import learned
-from fastrw.api.default_loss import check_default_loss
 from fastrw.api.options import Options
+from fastrw.api.own_loss import check_default_loss
 from fastrw.api.problem import Problem
 from fastrw.engine import run as engine
 from fastrw.engine.ordinary import gradient

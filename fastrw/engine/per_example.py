@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastrw.engine.request import Request
+from fastrw.engine.step import PassResult
 from fastrw.errors import Refused
 from fastrw.graph.walk import Graph
 from fastrw.nodes.base import wide
 from fastrw.nodes.generic import needs_derivative, product
-
-if TYPE_CHECKING:
-    from fastrw.engine.step import PassResult
 
 # Relative limits on differences: a wrong rule errs by far more; rounding by far less.
 RELATIVE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}

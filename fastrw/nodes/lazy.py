@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastrw.ops import backends, batch_norm_tangent
+from fastrw.ops import backends, batch_norm_tangent, self_test
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ def serving(op: str, backend: str, *args) -> str:
     if torch.compiler.is_dynamo_compiling():
         return "auto"
     entry = backends.get(op)
-    can = backend in entry.backends and entry.refusal(entry.backends[backend], *args) is None
+    can = backend in entry.backends and self_test.refusal(entry, entry.backends[backend], *args) is None
     return backend if can else backends.choose(op, "auto", *args).name
 
 

@@ -20,7 +20,7 @@ import torch
 from fastrw import kernels
 from fastrw.errors import Refused
 
-from . import extension, library
+from . import extension, library, self_test
 from . import reference as specs
 from .op import Backend, Op, leading
 
@@ -103,7 +103,7 @@ def choose(op: str, backend: str, *args) -> Backend:
     wanted = (*faster, "reference") if auto else (backend,)
     for name in wanted:
         found = entry.backends[name]
-        reason = entry.refusal(found, *args)
+        reason = self_test.refusal(entry, found, *args)
         if reason is None:
             if name == wanted[0]:  # else one that is faster may serve later
                 entry.chosen[key] = found
@@ -138,7 +138,7 @@ def status() -> list[Status]:
     for entry in _ops.values():
         samples = [entry.draw(device, torch.float32) for device in devices]
         for backend in entry.backends.values():
-            reasons = [entry.refusal(backend, *args) for args in samples]
+            reasons = [self_test.refusal(entry, backend, *args) for args in samples]
             serves = None in reasons
             rows.append(Status(entry.name, backend.name, serves, None if serves else reasons[-1]))
     return rows

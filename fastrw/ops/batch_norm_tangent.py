@@ -8,7 +8,7 @@ from fastrw.kernels.dense import dense
 from . import checks
 from .backends import register
 from .call import lean
-from .self_test import Whole
+from .sample import Whole
 
 _CHANNELS = ("mean", "rstd", "weight", "d_weight", "d_bias")
 

@@ -6,7 +6,7 @@ from . import convolution
 from .backends import register
 from .call import call
 from .convolution import Ints
-from .self_test import Whole
+from .sample import Whole
 
 
 def conv_dot(

@@ -6,7 +6,7 @@ from . import checks, convolution
 from .backends import launcher, register
 from .call import call
 from .convolution import Ints
-from .self_test import Whole
+from .sample import Whole
 
 _OP = "conv_instance"
 

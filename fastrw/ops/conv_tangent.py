@@ -7,7 +7,7 @@ from . import checks, convolution
 from .backends import register
 from .call import call
 from .convolution import Ints
-from .self_test import Whole
+from .sample import Whole
 
 _OP = "conv_tangent"
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import checks
-from .self_test import Whole
+from .sample import Whole
 
 Ints = Sequence[int]
 LINE = 64  # bytes of a cache line: on the CPU the output channels of a per-example weight begin on one

@@ -8,7 +8,7 @@ from torch import Tensor
 from . import checks, reference
 from .backends import register
 from .call import run
-from .self_test import Whole
+from .sample import Whole
 
 _LETTERS = {"a": "rp", "g": "rq", "a_val": "kp", "g_val": "kq"}
 _OP = "grouped_gram_dot"

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from .backends import register
 from .call import lean
-from .self_test import Whole
+from .sample import Whole
 
 STATISTICS = {"x": "nSC", "g": "nSC", "mean": "nSG", "rstd": "nSG"}
 

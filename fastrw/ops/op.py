@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import checks, self_test
+from . import checks
+from .sample import Whole
 
 
 class Backend(NamedTuple):
@@ -35,7 +36,7 @@ class Op:
     names: tuple[str, ...]  # of all arguments, in order
     letters: Mapping[str, str]
     outputs: Sequence[str] | Callable
-    sample: Mapping[str, object] | Callable[[self_test.Whole], tuple]
+    sample: Mapping[str, object] | Callable[[Whole], tuple]
     order: Mapping[str, tuple[str, ...]]
     wide: Collection[str] = ()
     index: Collection[str] = ()
@@ -67,19 +68,11 @@ class Op:
 
     def draw(self, device: torch.device, dtype: torch.dtype) -> tuple:
         """Tiny inputs on which every backend must equal the reference, bit for bit."""
-        whole = self_test.Whole(device, dtype)
+        whole = Whole(device, dtype)
         if callable(self.sample):
             return self.sample(whole)
         sized = {name: [self.sample[letter] for letter in letters] for name, letters in self.letters.items()}
         return tuple(whole(*sized[name]) if name in sized else self.sample[name] for name in self.names)
-
-    def refusal(self, backend: Backend, *args) -> str | None:
-        """Why the backend cannot serve these arguments; None when it can and has proved itself."""
-        reason = backend.can(*args)
-        if reason is None and backend.name != "reference":
-            lead = leading(args)
-            reason = self_test.verdict(self, backend, lead.device, lead.dtype)
-        return reason
 
     def _tensors(self, args: tuple) -> dict[str, Tensor]:
         """Those that are given, by name."""

@@ -3,40 +3,29 @@
 A compiled kernel that does not fit the GPU or the torch it meets can return zeros and raise nothing.
 """
 
-from __future__ import annotations
-
 import warnings
-from itertools import cycle
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from .op import Backend, Op, leading
 from .tolerance import relative_error
-
-if TYPE_CHECKING:
-    from .op import Backend, Op
 
 
 class BrokenBackend(UserWarning):
     """A backend that says it can serve gives wrong numbers on this machine: it is not used."""
 
 
-class Whole:
-    """Draws whole numbers from -2 to 2, another sequence at every call, without a random number generator. Every
-    product and sum of them is exact in every dtype, in whatever order."""
-
-    def __init__(self, device: torch.device, dtype: torch.dtype):
-        self.device, self.dtype = device, dtype
-        self._primes = cycle((3, 7, 11, 13, 17, 19, 23, 5, 29))
-
-    def __call__(self, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-        i = torch.arange(torch.Size(shape).numel(), device=self.device)
-        return (i * i * next(self._primes) % 31 % 5 - 2).view(shape).to(dtype or self.dtype)
-
-
 _verdicts: dict[tuple, str | None] = {}
+
+
+def refusal(op: Op, backend: Backend, *args) -> str | None:
+    """Why the backend cannot serve these arguments; None when it can and has proved itself."""
+    reason = backend.can(*args)
+    if reason is None and backend.name != "reference":
+        lead = leading(args)
+        reason = verdict(op, backend, lead.device, lead.dtype)
+    return reason
 
 
 def verdict(op: Op, backend: Backend, device: torch.device, dtype: torch.dtype) -> str | None:
