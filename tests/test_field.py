@@ -608,3 +608,15 @@ def test_a_partial_is_a_losses_fn_like_any_other():
     s = oracle.scores(model, batch, val_batch, losses_fn=f)
     assert relative(fastrw.gradient_dots(model, batch, val_batch, losses_fn=f), s) <= 1e-10
     assert relative(fastrw.Reweighter(model, losses_fn=f).backward(batch, val_batch).scores, s) <= 1e-10
+
+
+def test_sizes_of_a_parameter_that_are_those_of_the_batch_mix_nothing():
+    """A weight [4, 6, 5] seen through views, with 6 training and 4 validation examples."""
+    torch.manual_seed(0)
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.randn(4, 6, 5).double())
+    model.forward = lambda x: torch.einsum("bij,ijk->bk", x, model.weight)
+    batch, val_batch = ((torch.randn(n, 4, 6).double(), torch.arange(n) % 5) for n in (6, 4))
+    s = oracle.scores(model, batch, val_batch)
+    found, report = fastrw.gradient_dots(model, batch, val_batch, method="layerwise", return_report=True)
+    assert relative(found, s) <= 1e-10 and report.method == "layerwise"

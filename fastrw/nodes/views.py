@@ -98,3 +98,8 @@ TYPES = {
         "kernel_size stride padding ceil_mode count_include_pad divisor_override", _average_pool
     ),
 }  # fmt: skip
+
+
+def moves(node: Node) -> bool:
+    """Does it only move or sum the elements of its one input?"""
+    return node.name() in TYPES
