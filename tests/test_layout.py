@@ -69,6 +69,30 @@ def test_each_folder_imports_only_what_lies_below_it():
 
 
 @pytest.mark.quick
+def test_the_library_imports_no_benchmark_and_no_test():
+    for folder in ("fastrw", "kernels"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                assert not {name.split(".")[0] for name in names} & {"bench", "tests", "kernels"}, path
+                if folder == "kernels":
+                    assert all(n.startswith("fastrw.kernels") for n in names if n.split(".")[0] == "fastrw"), path
+
+
+@pytest.mark.quick
+def test_benchmarks_import_downwards():
+    """The papers' experiments from the benchmarks, never the reverse; the cases of the ops from nothing but cases."""
+    known = modules("bench")
+    for name, path in known.items():
+        others = imported(name, path, known)
+        if not name.startswith("bench.papers"):
+            assert not any(other.startswith("bench.papers") for other in others), name
+        if name.startswith("bench.cases"):
+            assert all(other.startswith("bench.cases") for other in others), name
+
+
+@pytest.mark.quick
 @pytest.mark.parametrize("package", ["fastrw", "bench"])
 def test_modules_do_not_import_one_another_in_a_circle(package):
     known = modules(package)
