@@ -87,6 +87,7 @@ MORE = {
     "batch norm that stands": (running, [x, channels, channels]),
     "bag, sum": (bag("sum"), [torch.Size((6, 3))]),
     "bag, max": (bag("max"), [torch.Size((6, 3))]),
+    "attention, grouped queries": (attention(enable_gqa=True), [(2, 4, 5, 4), (2, 2, 5, 4), (2, 2, 5, 4)]),
     "attention, causal": (attention(is_causal=True), [heads] * 3),
     "attention, masked": (attention(attn_mask=torch.randn(5, 5).double()), [heads] * 3),
     "celu": (lambda t: F.celu(t, 0.7), [rows]),  # torch rounds 1 / alpha to float32: no formula says that
