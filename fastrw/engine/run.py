@@ -81,7 +81,8 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
         except ZeroGradientsChanged:
             if learned or not plan.calls_nodes:
                 raise
-            plan, learned = _learn(graph, outputs, selected, request.names, at_losses, family), True
+            plan = _learn(graph, outputs, selected, request.names, at_losses, family)
+            learned = needed = True
     trusted = True
     if due:
         try:
