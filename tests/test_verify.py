@@ -31,9 +31,9 @@ def rows_of(report):
 def bent(monkeypatch):
     """A tangent method off by half a thousandth: above its bound, yet too little for a look at a few scores."""
 
-    def run(question, method, *args):
-        answer = engine(question, method, *args)
-        if method == "tangent":
+    def run(request, *args):
+        answer = engine(request, *args)
+        if request.options.method == "tangent":
             answer.scores *= 1.0005
         return answer
 

@@ -55,7 +55,7 @@ def evaluate(
     V = validation_gradient(problem, state, options.scaling) if V is None else V
     losses = problem.losses(problem.batch)
     request = _request(problem, replace(options, update=None), losses, None, V, keep_graph)
-    answer = engine.run(request, options.method)
+    answer = engine.run(request)
     if options.method == "auto" and answer.method == "per_example":
         _warn_of_cost(problem.model, len(losses), answer.refused)
     return answer, losses if keep_graph else losses.detach()
@@ -107,7 +107,8 @@ def _joined(problem: Problem, state: State, options: Options, mark: Mark) -> Ass
     mark("forward")
     f = losses.detach()
     try:
-        answer = engine.run(_request(problem, options, losses[:n], losses[n:].mean()), "layerwise", mark)
+        layerwise = replace(options, method="layerwise")
+        answer = engine.run(_request(problem, layerwise, losses[:n], losses[n:].mean()), mark)
     except CoupledExamples as reason:
         raise _NotJoinable(str(reason)) from None
     if answer.checked:
@@ -140,7 +141,7 @@ def _separate(problem: Problem, state: State, options: Options, mark: Mark) -> A
     losses = problem.losses(problem.batch)
     mark("forward")
     f, val_loss = losses.detach(), problem.val_loss
-    return Assembled(engine.run(_request(problem, options, losses, None, V), options.method, mark), f, val_loss)
+    return Assembled(engine.run(_request(problem, options, losses, None, V), mark), f, val_loss)
 
 
 def _request(problem: Problem, options: Options, losses: Tensor, val_loss: Tensor | None,

@@ -31,12 +31,13 @@ from fastrw.graph.walk import Graph, dtypes
 from fastrw.nodes.generic import NoDerivative
 
 
-def run(request: Request, method: str = "auto", mark: Mark = lambda phase: None) -> Result:
-    """Scores, and the weighted gradient, by the named method; with "auto" at the lowest cut or, where that is
+def run(request: Request, mark: Mark = lambda phase: None) -> Result:
+    """Scores, and the weighted gradient, by the method of its options; with "auto" at the lowest cut or, where that is
     impossible, by one backward per example.
 
     Raises Refused where the result would not be exact.
     """
+    method = request.options.method
     guards.one_process(request.prefix)
     if method in per_example.METHODS:
         return _by_autograd(request, method, {})
