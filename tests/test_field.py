@@ -442,41 +442,6 @@ def test_slices_picked_in_an_order_that_changes():
         exact(*apart(model, rows(6), rows(3), losses))
 
 
-class Own(nn.Module):
-    """Takes labels and has a loss of its own, as Hugging Face's models do: the default one, or another."""
-
-    def __init__(self, shifted):
-        super().__init__()
-        self.table, self.head, self.shifted = nn.Embedding(20, 6), nn.Linear(6, 20), shifted
-        self.drop = nn.Dropout(0.2)
-
-    def forward(self, input_ids, labels=None):
-        logits = self.head(self.drop(self.table(input_ids).tanh()))
-        if labels is None:
-            return {"logits": logits}
-        z, y = (logits[:, :-1], labels[:, 1:]) if self.shifted else (logits, labels)
-        return {"logits": logits, "loss": F.cross_entropy(z.flatten(0, 1), y.flatten())}
-
-
-@pytest.mark.parametrize("word", ["meta_weights", "Reweighter"])
-def test_a_default_loss_that_is_not_the_models_own_is_refused(word):
-    torch.manual_seed(0)
-    batch, val_batch = ({"input_ids": (x := torch.randint(20, (n, 5))), "labels": x} for n in (6, 3))
-
-    def call(model, **how):
-        if word == "meta_weights":
-            return fastrw.meta_weights(model, batch, val_batch, **how)
-        return fastrw.Reweighter(model, **how).backward(batch, val_batch).weights
-
-    state = torch.get_rng_state()
-    with pytest.raises(fastrw.Refused, match=r"model's own.*give losses_fn"):
-        call(Own(shifted=True).double())
-    assert call(Own(shifted=False).double()).isfinite().all()
-    own = Own(shifted=True).double()
-    torch.set_rng_state(state)
-    assert call(own, loss_fn=partial(lambda z, y: F.cross_entropy(z.mT, y, reduction="none").mean(1))).isfinite().all()
-
-
 def test_a_partial_is_a_losses_fn_like_any_other():
     """Its batch may be anything: only the default loss knows of (inputs, targets)."""
 

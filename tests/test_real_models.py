@@ -33,8 +33,8 @@ def losses_of(case, model, batch):
 
 
 def truth(case, model, batch, val_batch):
-    """Scores and weighted gradient by one autograd.grad per example, on copies of the model; the error that its coarsest
-    dtype allows, and the model after the training forward."""
+    """Scores and weighted gradient by one autograd.grad per example, on copies of the model; the error that
+    the coarsest dtype allows; the model after the training forward."""
     models = copy.deepcopy((model, model))
     random = torch.get_rng_state()
     params = [oracle.selected(m, case.kwargs.get("params")) for m in models]

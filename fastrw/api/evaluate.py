@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from fastrw import learned
 from fastrw.api.options import Options
-from fastrw.api.own_loss import check_default_loss
 from fastrw.api.problem import Problem
 from fastrw.engine import run as engine
 from fastrw.engine.ordinary import gradient
@@ -51,7 +50,6 @@ def evaluate(
     """
     _require(problem, options)
     state = State(problem.modules)
-    check_default_loss(problem, state)
     V = validation_gradient(problem, state, options.scaling) if V is None else V
     losses = problem.losses(problem.batch)
     request = _request(problem, replace(options, update=None), losses, None, V, keep_graph)
@@ -74,7 +72,6 @@ def validation_gradient(problem: Problem, state: State, scaling: Tensor | None =
 def assemble(problem: Problem, state: State, options: Options, mark: Mark = lambda phase: None) -> Assembled:
     """Weights and weighted gradient together; raises Refused where they would not be exact."""
     _require(problem, options)
-    check_default_loss(problem, state)
     separate = learned.table(problem.model, "batches not joined")
     key = (problem.key, tuple(module.training for module in problem.modules.values()))
     if options.method in ("auto", "layerwise") and separate.get(key) is None:

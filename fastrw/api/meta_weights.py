@@ -35,7 +35,10 @@ def meta_weights(
             (`model(**inputs)`); or a mapping with "labels" (Hugging Face); or anything that `losses_fn` accepts.
         val_batch: m clean examples of the same structure; m need not be n. f^v is the mean of their losses.
         loss_fn: `loss_fn(output, target)` -> [n]. Default: cross-entropy, averaged over the positions of an example,
-            targets of -100 left out.
+            targets of -100 left out. For a mapping with "labels", the loss that the model itself computes of each
+            example: cross-entropy (also of the next position), squared error or binary cross-entropy; both the values
+            and the gradient are compared with the model's own, once per kind of labels. `loss_fn` gets logits and
+            labels that are shifted where the model's own loss shifts them.
         losses_fn: `losses_fn(model, batch)` -> [n], in place of `loss_fn`, for everything else.
         params: the parameters whose gradients are compared: None (all that require grad), "last" (the last layer: FSR's
             Theta^meta), names with wildcards, or parameters.

@@ -1,59 +1,147 @@
-"""The check that the default loss is that of the model itself (Hugging Face)."""
+"""What loss a model itself computes from a batch with labels (Hugging Face), found from one forward with labels."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from fastrw import learned
-from fastrw.api.problem import Problem
+from fastrw.api.default_loss import Reading, logits_of, readings
 from fastrw.errors import Refused
 from fastrw.state.batches import examples, mapped
 from fastrw.state.snapshot import State
 
+WAY_OUT = "(give loss_fn or losses_fn, or call fastrw.backward with your own losses)"
 
-def check_default_loss(problem: Problem, state: State) -> None:
-    """Raises Refused where the model itself computes a loss from the labels (Hugging Face) and it differs from the
-    default loss: weights would be those of another training. The model is run once on one example, repeated: then a
-    mean over all positions is the mean over examples. `state` is rewound."""
-    batch = problem.batch
-    if not problem.by_default or not isinstance(batch, Mapping):
-        return
-    labels = batch["labels"]
-    kind = (getattr(labels, "dtype", None), getattr(labels, "ndim", None))
-    known = learned.table(problem.model, "kinds of labels")
-    if known.get(kind) or (n := examples(batch)) is None:
-        return
-    two = mapped(lambda t: torch.cat([t[:1], t[:1]]) if isinstance(t, Tensor) and t.shape[:1] == (n,) else t, batch)
-    own = _models_own(problem, two, state)
-    if own is not None:
-        way_out = "(give losses_fn, or call fastrw.backward with your own losses)"
-        try:
-            ours = problem.losses(two, graph=False).mean()
-        except Exception as error:
-            raise Refused(f"{problem.prefix}the default loss must be the model's own, got {error} {way_out}") from error
-        finally:
-            state.rewind()
-        limit = 1e-4 if own.dtype in (torch.float32, torch.float64) else 3e-2
-        if not bool((ours - own).abs() <= limit * own.abs().clamp(min=1)) and bool(own.isfinite()):
-            raise Refused(
-                f"{problem.prefix}the default loss must be the model's own, got {ours.item():.6g} where that of "
-                f"{type(problem.model).__name__} is {own.item():.6g} {way_out}"
+
+class OfAnotherKind(Refused):
+    """The model's own loss is none of the rules."""
+
+
+def reading_of(model: nn.Module, batch: Mapping, state: State, prefix: str) -> Reading | None:
+    """The reading that gives the model's own loss, and its gradient at the logits, on the first example whose loss is
+    finite. A model that computes none is read as it says of itself. None: no example has a finite loss.
+
+    Raises Refused where the model's own loss is of another kind: weights would be those of another training."""
+    for part in _parts(batch):
+        computed = _own(model, part, state)
+        if computed is None and part is not batch:  # so few examples are not accepted
+            part, computed = batch, _own(model, batch, state)
+        if computed is None:
+            return _without_own_loss(model, batch, prefix)
+        own, output = computed
+        if not bool(own.isfinite()) or (isinstance(output, Tensor) and bool(output.isnan().any())):
+            continue
+        if not isinstance(output, Tensor) or not output.is_floating_point():
+            raise OfAnotherKind(
+                f"{prefix}the default loss must be the model's own, got an output of {type(model).__name__} without "
+                f"logits {WAY_OUT}"
             )
-    known.put(kind, True)
+        found = _match(own, output, part["labels"])
+        if found is None:
+            raise OfAnotherKind(
+                f"{prefix}the default loss must be the model's own, got {own.item():.6g} from {type(model).__name__}, "
+                f"which is neither cross-entropy (of the same or the next position), nor squared error, nor binary "
+                f"cross-entropy of its logits {tuple(output.shape)} and labels {tuple(part['labels'].shape)} {WAY_OUT}"
+            )
+        return Reading(found.loss, found.shift, not _same_without(model, part, output, state), found.dtype)
+    return None
 
 
-def _models_own(problem: Problem, batch: Any, state: State) -> Tensor | None:
-    """The loss that the model itself computes; None if it has none."""
+def _parts(batch: Mapping) -> Iterator[Mapping]:
+    """Each example alone, twice (a BatchNorm needs two); then all of them."""
+    n = examples(batch["labels"]) or 0
+
+    def twice(i: int) -> Callable[[Any], Any]:
+        return lambda t: t[[i, i]] if isinstance(t, Tensor) and t.shape[:1] == (n,) else t
+
+    yield from (mapped(twice(i), batch) for i in range(n))
+    yield batch
+
+
+def _own(model: nn.Module, batch: Mapping, state: State) -> tuple[Tensor, Any] | None:
+    """The loss that the model itself computes, and its logits; None if it takes no labels or computes none."""
     try:
-        with torch.no_grad():
-            output = problem.model(**batch)
-    except Exception:  # it takes no labels
+        with torch.enable_grad():
+            output = model(**batch)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception:
         return None
     finally:
         state.rewind()
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
-    return loss.mean() if isinstance(loss, Tensor) and loss.is_floating_point() else None
+    if not isinstance(loss, Tensor) or not loss.is_floating_point():
+        return None
+    return loss.mean(), logits_of(output)
+
+
+def _match(own: Tensor, output: Tensor, labels: Tensor) -> Reading | None:
+    """The reading with the value and the gradient of the model's own loss. Values alone may agree by accident: shifted
+    or not, where all logits are 0."""
+    half = {own.dtype, output.dtype} & {torch.float16, torch.bfloat16}
+    limit = 5e-2 if half else 1e-4
+    (gradient,) = torch.autograd.grad(own, [output], allow_unused=True) if _reaches(own, output) else (None,)
+    logits, found = output.detach().requires_grad_(), []
+    with torch.enable_grad():
+        for reading, losses, counts in readings(logits, labels, own.dtype):
+            ours = (losses * counts).sum() / counts.sum()
+            if not bool((ours - own).abs() <= limit * own.abs().clamp(min=1)):
+                continue
+            if gradient is not None:
+                (g,) = torch.autograd.grad(ours, logits, retain_graph=True)
+                if not bool((g - gradient).norm() <= 10 * limit * gradient.norm()):
+                    continue
+            found.append(reading)
+    return found[0] if len(found) == 1 or (found and gradient is not None) else None
+
+
+def _reaches(own: Tensor, output: Tensor) -> bool:
+    return own.requires_grad and output.requires_grad
+
+
+def _same_without(model: nn.Module, batch: Mapping, output: Tensor, state: State) -> bool:
+    """Are the logits the same when the labels are withheld? An encoder-decoder takes its inputs from them."""
+    try:
+        with torch.no_grad():
+            other = logits_of(model(**{k: v for k, v in batch.items() if k != "labels"}))
+    except Exception:  # it needs labels
+        return False
+    finally:
+        state.rewind()
+    if not isinstance(other, Tensor) or other.shape != output.shape:
+        return False
+    limit = torch.finfo(output.dtype).eps ** 0.5
+    return bool((other - output.detach()).norm() <= limit * output.detach().norm())
+
+
+def _without_own_loss(model: nn.Module, batch: Mapping, prefix: str) -> Reading:
+    """Of a model that computes no loss from labels."""
+    labels = batch["labels"]
+    if not isinstance(labels, Tensor) or labels.ndim < 2 or labels.is_floating_point():
+        return Reading()
+    if is_causal(model):
+        return Reading(shift=True)
+    for name, value in batch.items():
+        if name != "labels" and isinstance(value, Tensor) and value.shape == labels.shape:
+            kept = labels != -100
+            if value.dtype == labels.dtype and bool((value == labels)[kept].all()) and bool(kept.any()):
+                raise OfAnotherKind(
+                    f"{prefix}it must be clear which position predicts a label, got labels that are {name!r} and a "
+                    f"{type(model).__name__} that computes no loss from them {WAY_OUT}"
+                )
+    return Reading()
+
+
+def is_causal(model: nn.Module) -> bool:
+    """Does the model say of itself that its logits predict the next label? Wrappers are looked through."""
+    modules = [*model.modules()]
+    if any(getattr(getattr(m, "config", None), "is_encoder_decoder", False) for m in modules):
+        return False  # its labels are shifted when they become inputs
+    return any(
+        "ForCausalLM" in (getattr(m, "loss_type", None) or "")
+        or type(m).__name__.endswith(("ForCausalLM", "LMHeadModel"))
+        for m in modules
+    )

@@ -13,9 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastrw.api.default_loss import cross_entropy, losses_of
+from fastrw import learned
+from fastrw.api.default_loss import Reading, cross_entropy, losses_of
+from fastrw.api.own_loss import OfAnotherKind, is_causal, reading_of
 from fastrw.engine import guards
 from fastrw.state.batches import examples, mapped, tensors_of
+from fastrw.state.snapshot import State
 
 
 class Problem:
@@ -40,14 +43,13 @@ class Problem:
         self.model, self.batch, self.val_batch = model, batch, val_batch
         self.val_losses: Tensor | None = None  # of the last validation forward
         self.modules = dict(model.named_modules())
-        self.by_default = loss_fn is None and losses_fn is None
         self._splits_batch = losses_fn is None
         self._compiled = "torch._dynamo" in sys.modules
         guards.no_synchronized_norm(self.modules, self.prefix)
         self.params = select(self.modules, params, self.prefix)
         guards.not_sharded(self.params.values(), self.prefix)
         self.key = (fingerprint(loss_fn), fingerprint(losses_fn), *map(id, self.params.values()))
-        self._losses = losses_fn or partial(losses_of, loss_fn or partial(cross_entropy, self.prefix))
+        self._loss_fn, self._losses_fn = loss_fn, losses_fn
         if self._splits_batch:
             for name, b in (("batch", batch), ("val_batch", val_batch)):
                 self._check_batch(name, b)
@@ -67,7 +69,7 @@ class Problem:
         """f_i for i in the batch: [n], with a graph if `graph`."""
         eager = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
         with torch.set_grad_enabled(graph), eager:  # the backward of compiled code runs only once
-            losses = self._losses(self.model, batch)
+            losses = self._losses(batch)
         name = "val_batch" if batch is self.val_batch else "batch"
         if batch is self.val_batch and isinstance(losses, Tensor):
             self.val_losses = losses.detach()
@@ -86,6 +88,28 @@ class Problem:
         if graph and not losses.requires_grad:
             raise ValueError(f"{self.prefix}the losses of {name} must depend on a parameter, got none with a graph")
         return losses
+
+    def _losses(self, batch: Any) -> Any:
+        if self._losses_fn is not None:
+            return self._losses_fn(self.model, batch)
+        reading = self._reading(batch) if isinstance(batch, Mapping) else Reading()
+        loss_fn = self._loss_fn or reading.loss or partial(cross_entropy, self.prefix)
+        return losses_of(loss_fn, reading, self.model, batch)
+
+    def _reading(self, batch: Mapping) -> Reading:
+        """How the model itself reads this kind of labels."""
+        labels = batch["labels"]
+        kind = (getattr(labels, "dtype", None), getattr(labels, "ndim", None), self._loss_fn is None)
+        known = learned.table(self.model, "readings of labels")
+        if (found := known.get(kind)) is not None:
+            return found
+        try:
+            found = reading_of(self.model, batch, State(self.modules), self.prefix)
+        except OfAnotherKind:
+            if self._loss_fn is None:
+                raise
+            found = Reading(shift=labels.ndim > 1 and is_causal(self.model))
+        return Reading() if found is None else known.put(kind, found)
 
     def without(self, n: int, bad: Tensor) -> Any:
         """The batch with a good example in place of every bad one ([n] flags): shapes and random draws stay."""

@@ -1,7 +1,7 @@
 """Real models: classes of public packages, built small from their configurations, each with its two batches.
 
-May import what lies in testing, and the packages themselves. Each family is a module with a list `CASES`; it is imported
-only when its cases are asked for, so that none needs the packages of another.
+May import what lies in testing, and the packages themselves. Each family is a module with a list `CASES`, imported when
+its cases are asked for, so that none needs the packages of another.
 """
 
 from __future__ import annotations
