@@ -13,7 +13,7 @@ SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.
 FORMATTED := $(filter-out setup.py,$(SOURCES)) $(wildcard tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cpp)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-every lint format bench gpu build clean again
+.PHONY: help demo test test-quick test-every test-models lint format bench gpu build clean again
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-quick: build ## every op, backend, method and command once, under 90 second
 
 test-every: build ## all tests there are: every size, layout, build and pair of parameters
 	$(PY) -m pytest -n $(JOBS) -q --tier every --durations=10
+
+test-models: build $(VENV)/.models ## real models of public packages (installs them beside the tested torch)
+	$(PY) -m pytest -n $(JOBS) -q tests/test_real_models.py --durations=10
 
 lint: $(VENV)/.tools ## ruff, mypy on the public API, and clang-format, changing nothing
 	$(PY) -m ruff check .
@@ -71,6 +74,10 @@ $(VENV)/.tools: pyproject.toml Makefile $(SET_UP)
 	@rm -f $@
 	@$(PY) $(SET_UP) install '$(TORCH)' '$(TRITON)'
 	@echo '$(WANTED)' > $@
+
+$(VENV)/.models: $(VENV)/.tools
+	@$(PY) $(SET_UP) install --extra models '$(TORCH)' '$(TRITON)'
+	@touch $@
 
 ifneq ($(WANTED),$(shell $(PY) -c 'import pip; print(open("$(VENV)/.tools").read())' 2> /dev/null))
 $(VENV)/.tools: again

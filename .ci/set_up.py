@@ -247,13 +247,14 @@ def answer(python: Path, code: str) -> str:
         return ""
 
 
-def install(needs: list[str]) -> None:
-    """Into the Python that runs this: what is named, and what fastrw and its extra `dev` need, but not fastrw."""
+def install(needs: list[str], extra: str) -> None:
+    """Into the Python that runs this: what is named, and what fastrw and its extra need, but not fastrw."""
     needs = [need for need in needs if need]
     place = Path(sys.prefix)
-    say(f"installing {', '.join([*needs, 'the tools'])} into {here(place)}: some minutes the first time")
+    tools = "the tools" if extra == "dev" else f"what fastrw[{extra}] needs"
+    say(f"installing {', '.join([*needs, tools])} into {here(place)}: some minutes the first time")
     pip = (sys.executable, "-m", "pip", "install")
-    run("installing", place, *pip, "setuptools>=77", "wheel", *needs, *required("dev"))
+    run("installing", place, *pip, "setuptools>=77", "wheel", *needs, *required(extra))
 
 
 def required(*extras: str) -> list[str]:
@@ -287,8 +288,9 @@ def main() -> None:
     stages = parser.add_subparsers(dest="stage", required=True)
     stage = stages.add_parser("environment", help="make or mend an environment, with the Python that runs this")
     stage.add_argument("venv", type=Path)
-    stage = stages.add_parser("install", help="install packages, and what fastrw[dev] needs, into this Python")
+    stage = stages.add_parser("install", help="install packages, and what an extra of fastrw needs, into this Python")
     stage.add_argument("needs", nargs="*", metavar="torch==2.11.0")
+    stage.add_argument("--extra", default="dev", help="default: dev")
     stages.add_parser("build", help="build the extension and install fastrw in place, for this Python")
     given = vars(parser.parse_args())
     stage = given.pop("stage")

@@ -14,7 +14,7 @@ from fastrw.api.options import METHODS
 from fastrw.api.verify import VerifyRow
 from fastrw.cli import main
 from fastrw.ops.tolerance import SCORE_GOAL, relative_error
-from fastrw.testing import cases
+from fastrw.testing import cases, real
 from tests import oracle
 
 
@@ -170,3 +170,15 @@ def test_command_fails_on_a_bent_method(bent, capsys):
 def test_command_on_no_model(capsys):
     assert main(["verify", "--models", "perceptron"]) == 2
     assert "'perceptron'" in capsys.readouterr().err
+
+
+def test_real_models_by_family(capsys, monkeypatch):
+    monkeypatch.setattr(real, "missing", lambda family: ["transformers"])
+    assert main(["verify", "--models", "hf"]) == 2
+    assert 'hf needs transformers: pip install "fastrw[models]"' in capsys.readouterr().err
+    monkeypatch.setattr(real, "missing", lambda family: [])
+    monkeypatch.setattr(real, "cases", lambda family: cases("mlp"))
+    assert main(["verify", "--models", "hf", "--markdown"]) == 0
+    head, _, row, *_ = capsys.readouterr().out.strip().splitlines()
+    assert [cell.strip() for cell in head.split("|")[1:3]] == ["model", "served by"]
+    assert [cell.strip() for cell in row.split("|")[1:3]] == ["mlp", "layerwise"]

@@ -6,11 +6,11 @@ when it is imported. `cases()` lists them all; `cases("resnet*")` those with a n
 
 from fnmatch import fnmatchcase
 
-from . import bare, coupled, embeddings, inputs, losses, odd, recurrent, text, vision, weights  # noqa: F401
+from . import bare, coupled, embeddings, inputs, losses, odd, real, recurrent, text, vision, weights  # noqa: F401
 from .case import _REGISTRY, ANY, Case
 from .parts import Net
 
-__all__ = ["ANY", "Case", "Net", "cases"]
+__all__ = ["ANY", "Case", "Net", "cases", "real"]
 
 
 def cases(pattern: str = "*") -> list[Case]:
