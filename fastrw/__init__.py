@@ -1,6 +1,6 @@
 """fastrw: exact example weights of "Learning to Reweight Examples" (Ren et al. 2018) from ordinary training passes."""
 
-from fastrw import fsr
+from fastrw import data, fsr
 from fastrw.api.backward import backward
 from fastrw.api.meta_weights import explain, gradient_dots, meta_weights
 from fastrw.api.reweighter import Reweighter
@@ -22,6 +22,7 @@ __all__ = [
     "VerificationError",
     "VerifyReport",
     "backward",
+    "data",
     "explain",
     "free_workspaces",
     "fsr",

@@ -30,7 +30,7 @@ class Reweighter:
         .grad += sum_i w_i grad f_i(theta)
 
         step = fastrw.Reweighter(model)
-        for batch in loader:
+        for batch, val_batch in zip(loader, fastrw.data.cycle(clean_loader)):
             optimizer.zero_grad()
             out = step.backward(batch, val_batch)
             optimizer.step()
