@@ -90,7 +90,7 @@ def scores(model, batch, val_batch, *, loss_fn=None, losses_fn=None, params=None
         put_back(saved)
         each = losses(model, batch, loss_fn, losses_fn)
         return torch.stack(
-            [sum((g * w).sum() for g, w in zip(gradient(one, parameters), v, strict=True)) for one in each]
+            [sum((g.conj() * w).sum().real for g, w in zip(gradient(one, parameters), v, strict=True)) for one in each]
         ).detach()
     finally:
         put_back(saved)

@@ -153,7 +153,7 @@ def _require(problem: Problem, options: Options) -> None:
     backend, score_dtype = options.products.backend, options.products.score_dtype
     if backend != "auto":
         p = next(iter(problem.params.values()))
-        backends.require(backend, p.device, score_dtype or torch.promote_types(p.dtype, torch.float32))
+        backends.require(backend, p.device, score_dtype or torch.promote_types(p.dtype.to_real(), torch.float32))
 
 
 def _warn_of_cost(model: nn.Module, n: int, refused: dict[str, str]) -> None:

@@ -195,8 +195,6 @@ def select(modules: dict[str, nn.Module], params: Any, prefix: str) -> dict[str,
     for k, p in chosen.items():
         if isinstance(p, nn.parameter.UninitializedParameter):
             raise ValueError(f"{prefix}lazy parameters must be initialised by a first forward, got {k!r} uninitialised")
-        if not p.is_floating_point():
-            raise TypeError(f"{prefix}selected parameters must be real floating point, got {k!r} of {p.dtype}")
     return chosen
 
 

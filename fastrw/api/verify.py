@@ -146,13 +146,17 @@ def _forward(problem: Problem) -> tuple[bool, torch.dtype]:
 
 
 def _double(leaf: Any) -> Any:
-    return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+    if not isinstance(leaf, Tensor):
+        return leaf
+    if leaf.is_complex():
+        return leaf.to(torch.complex128)
+    return leaf.double() if leaf.is_floating_point() else leaf
 
 
 def _doubled(model: nn.Module) -> nn.Module:
     """A deep copy in float64. Tensors that a forward left on a module are copied without their graph."""
     held = [t for module in model.modules() for t in vars(module).values() if isinstance(t, Tensor) and not t.is_leaf]
-    twin = copy.deepcopy(model, {id(t): t.detach().clone() for t in held}).double()
+    twin = copy.deepcopy(model, {id(t): t.detach().clone() for t in held})._apply(_double)
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         for hook in (p._backward_hooks or {}).values():  # deepcopy omits them
             q.register_hook(hook)

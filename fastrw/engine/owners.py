@@ -40,7 +40,7 @@ def measure(graph: Graph, outputs: Sequence[Tensor], nodes: Sequence[int]) -> Me
     """outputs: the losses [n], and perhaps the validation loss, 0-d, which is owner n. nodes: each after all that send
     to it. Holds one gradient of each edge; those that it is compared with are freed at once."""
     n, device = len(outputs[0]), outputs[0].device
-    dtypes = {m.dtype for i in nodes for m in graph.nodes[i]._input_metadata} | {t.dtype for t in outputs}
+    dtypes = {m.dtype.to_real() for i in nodes for m in graph.nodes[i]._input_metadata} | {t.dtype for t in outputs}
     start, base = next((room for dtype, room in _ROOM.items() if dtype in dtypes), _ROOM[torch.float32])
     owners = [torch.arange(n, device=device), *(torch.full((), n, device=t.device) for t in outputs[1:])]
     gradients: dict[Edge, Tensor] = {}

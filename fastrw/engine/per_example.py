@@ -25,12 +25,14 @@ Directions = Sequence[tuple[Tensor, Tensor]]  # (leaf, V)
 
 def coarsest(kinds: set[torch.dtype]) -> torch.dtype:
     """The dtype that limits the accuracy of numbers that pass through these."""
-    return max(kinds & {*RELATIVE}, key=list(RELATIVE).index, default=torch.float32)
+    return max({kind.to_real() for kind in kinds} & {*RELATIVE}, key=list(RELATIVE).index, default=torch.float32)
 
 
 def per_example(losses: Tensor, V: Directions) -> Tensor:
     """[n]: s_i = <V, grad f_i>, one backward per example. Source: Ren et al. 2018, Eq. 7 at epsilon = 0."""
     zero = wide(losses.detach()).new_zeros(())
+    if not V:
+        return zero.expand(len(losses))
     return torch.stack([sum(_dots(_gradient(losses, i, V), V), zero) for i in range(len(losses))])
 
 
@@ -40,6 +42,8 @@ def double_backward(losses: Tensor, V: Directions) -> Tensor:
 
     Raises Refused where a backward has no derivative.
     """
+    if not V:
+        return per_example(losses, V)
     epsilon = torch.zeros_like(losses, requires_grad=True)
     with needs_derivative("fastrw.double_backward: the backward must be differentiable", Refused):
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):

@@ -122,7 +122,7 @@ class FSR:
         self._device = first.device
         self.dictionary = ProxyDictionary(
             labels, num_classes, capacity=capacity, pusher=pusher, seed=seed,
-            dtype=torch.promote_types(first.dtype, torch.float32), device=first.device,
+            dtype=torch.promote_types(first.dtype.to_real(), torch.float32), device=first.device,
         )  # fmt: skip
         path = model, self.lookahead, num_classes, label_smoothing
         self._last, self._any = LastLayer.of(*path), AnyLayer(*path)

@@ -147,7 +147,7 @@ class Instances(Part):
 def summed(G: Tensor, shape: torch.Size, j: int, owned: Owned) -> Part | None:
     """The use of an input of this shape that was broadcast to the output: G, summed to the shape, as instances; None
     where the input has separate elements for each example."""
-    if owned.dim is None or G.shape != owned.shape or G.is_complex():
+    if owned.dim is None or G.shape != owned.shape:
         return None
     full = [1] * (G.ndim - len(shape)) + list(shape)
     if full[owned.dim] != 1:
@@ -183,6 +183,8 @@ def flat(G: Tensor) -> Tensor:
 def wide(t: Tensor) -> Tensor:
     """Dense, in the dtype that scores are summed in: float64 for float64, else float32."""
     t = t.to_dense() if t.is_sparse else t
+    if t.is_complex():
+        return t if t.dtype == torch.complex128 else t.cfloat()
     return t if t.dtype == torch.float64 else t.float()
 
 

@@ -34,7 +34,7 @@ def _sum_part(sign: int):
 def _mul(s, use: Use, g: Tensor, products: Products) -> Part | None:
     j = _only(use)
     other = None if j is None else s.self if j else s.other
-    if other is None or other.is_complex():
+    if other is None:
         return None
     return summed((g * other).to(g.dtype), s.shape(j), j, use.owned[0])
 

@@ -40,7 +40,8 @@ def part(node: Node, use: Use, gs: dict[int, Tensor], products: Products) -> Par
     rule = use.memo.get("rule")
     if rule is None:
         rule = use.memo["rule"] = TYPES.get(node.name(), GENERIC).part
-    found = rule(Saved(node), use, gs[0], products) if len(gs) == 1 and 0 in gs else None
+    real = len(gs) == 1 and 0 in gs and not gs[0].is_complex()  # formulas are those of real numbers
+    found = rule(Saved(node), use, gs[0], products) if real else None
     if found is not None:
         return found
     return Generic(node, use, gs, lambda V: tangent(node, V, products.backend, None, {*gs} <= {0}))

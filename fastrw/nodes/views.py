@@ -65,7 +65,7 @@ def _repeat(s, use: Use, g: Tensor, products: Products) -> Part | None:
     owned, shape = use.owned[0], s.shape(0)
     shape = (*[1] * (g.ndim - len(shape)), *shape)
     d = owned.dim
-    if d is None or not owned.each or owned.each % max(shape[d], 1) or g.is_complex():
+    if d is None or not owned.each or owned.each % max(shape[d], 1):
         return None
     split = [size for whole, own in zip(g.shape, shape, strict=True) for size in (whole // max(own, 1), own)]
     over = [2 * e for e in range(g.ndim) if e != d]
