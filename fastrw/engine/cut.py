@@ -10,12 +10,11 @@ a parameter, weight_norm, everything under a BatchNorm in training) is its param
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
 
 from fastrw.engine import owners
 from fastrw.graph.walk import Edge, Graph
@@ -52,28 +51,6 @@ def at_the_losses(graph: Graph, losses: Tensor) -> Cut:
     owned = Owned(n, losses.shape, 0, torch.arange(n, device=losses.device), 1, complete=True)
     side = tuple(i for i in graph.inner if i != root)
     return Cut((Use(root, below, {losses.output_nr: owned}),), frozenset((root,)), side, (), {}, True)
-
-
-def mixing_operation(graph: Graph, cut: Cut, leaves: Collection[int]) -> str | None:
-    """The first operation of the parameter side, on the way to one of `leaves`, that mixes the batch dimension,
-    recognised by sizes that uses have along theirs; None where all of it is made of parameters. (For reports and the
-    choice of method: the scores are exact either way.)"""
-    if name := next((node.name() for node in graph.nodes if routes.batchwise(node)), None):
-        return name
-    views_of_leaves = _views_of_leaves(graph, cut.side, views.moves)  # however its sizes fall
-    found = [o for use in cut.uses for o in use.owned.values() if o.dim is not None]
-    sizes, dims = {len(o.of) for o in found if len(o.of) > 1}, {o.dim for o in found} | {0}
-    leads = set(leaves)
-    for i in reversed(cut.side):
-        if any(edge is not None and edge[0] in leads for edge in graph.below[i]):
-            leads.add(i)
-    for i in cut.side:
-        node = graph.nodes[i]
-        if i in leads and i not in views_of_leaves and not routes.spreads(node):
-            shapes = [m.shape for m in node._input_metadata]
-            if any(dim < len(shape) - (dim > 0) and shape[dim] in sizes for shape in shapes for dim in dims):
-                return node.name()
-    return None
 
 
 def _cut(graph: Graph, measured: owners.Measured, views_of_leaves: set[int]) -> Cut:
@@ -124,16 +101,12 @@ def _watched(graph: Graph, separable: set[int], zeros: set[Edge]) -> tuple[Edge,
     return tuple(dict.fromkeys(e for i in live for e in graph.below[i] if e in zeros and e[0] in separable))
 
 
-def _is_parameter(node: Node) -> bool:
-    return views.of_parameter(node) is not None
-
-
-def _views_of_leaves(graph: Graph, nodes: Sequence[int], is_view: Callable[[Node], bool] = _is_parameter) -> set[int]:
-    """What such nodes alone make of a leaf; unless told otherwise transposes and casts: a use treats them as the leaf
-    itself, even where all of it belongs to one example. nodes: each after all that send to it."""
+def _views_of_leaves(graph: Graph, nodes: Sequence[int]) -> set[int]:
+    """What transposes and casts alone make of a leaf: a use treats them as the leaf itself, even where all of it
+    belongs to one example. nodes: each after all that send to it."""
     found: set[int] = set()
     for i in reversed(nodes):
         below = (edge[0] for edge in graph.below[i] if edge is not None)
-        if is_view(graph.nodes[i]) and all(c in graph.leaves or c in found for c in below):
+        if views.of_parameter(graph.nodes[i]) is not None and all(c in graph.leaves or c in found for c in below):
             found.add(i)
     return found

@@ -33,6 +33,7 @@ class Site:
     scored: dict[int, Source]  # the sources that contribute to scores
     lowest: bool  # does no other use lie below?
     shared: bool  # do other uses contribute to the V of its scored sources?
+    why: str = ""  # is the cut not lower?
 
 
 @dataclass(slots=True, eq=False)

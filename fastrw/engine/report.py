@@ -18,7 +18,7 @@ class UseReport:
     rows: int  # elements of the output divided by its last dimension
     form: str  # "gram" | "project" | "instance" | "gather" | "generic" | "once per example"
     backend: str  # of its score: "cpp", "triton", "cuda", "reference" or "torch"
-    why: str
+    why: str  # is the graph not cut lower; this form
 
 
 @dataclass(frozen=True)

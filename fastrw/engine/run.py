@@ -10,7 +10,6 @@ Where no cut can be used, scores come from one backward per example (`per_exampl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -22,10 +21,11 @@ from fastrw.engine.cache import Cache, Family
 from fastrw.engine.ordinary import free, gradient, weighted_gradient
 from fastrw.engine.plan import Plan, plan_of
 from fastrw.engine.request import Mark, Request, Result
+from fastrw.engine.side import Side
 from fastrw.engine.step import Pass, ZeroGradientsChanged, account
 from fastrw.errors import CoupledExamples, Refused, UntracedUse
 from fastrw.graph import nested
-from fastrw.graph.saved import is_checkpointed, once
+from fastrw.graph.saved import address, is_checkpointed, once
 from fastrw.graph.sending import changed_on_the_way
 from fastrw.graph.walk import Graph, dtypes
 from fastrw.nodes.generic import NoDerivative
@@ -60,7 +60,7 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
     learned, first = plan is None, not family.calls
     if learned:
         _refuse_early(request, graph, selected)
-        plan = _learn(graph, outputs, selected, request.names, at_losses, family)
+        plan = _learn(request, graph, outputs, selected, family)
     mixed_by = plan.scores_mixed_by if request.options.update is None else plan.mixed_by
     if method == "layerwise" and mixed_by is not None:
         raise CoupledExamples(f"fastrw.layerwise: no operation may mix the batch dimension, got {mixed_by}")
@@ -82,7 +82,7 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
         except ZeroGradientsChanged:
             if learned or not plan.calls_nodes:
                 raise
-            plan = _learn(graph, outputs, selected, request.names, at_losses, family)
+            plan = _learn(request, graph, outputs, selected, family)
             learned = needed = True
     trusted = True
     if due:
@@ -138,8 +138,8 @@ def _refuse_early(request: Request, graph: Graph, selected: frozenset[int]) -> N
         guards.reached(request.val_loss, {id(graph.leaves[i]) for i in selected}, request.prefix)
 
 
-def _learn(graph: Graph, outputs: list[Tensor], selected: frozenset[int], names: Mapping[int, str], at_losses: bool,
-           family: Family) -> Plan:  # fmt: skip
+def _learn(request: Request, graph: Graph, outputs: list[Tensor], selected: frozenset[int], family: Family) -> Plan:
+    at_losses, model = request.options.method == "tangent", request.model
     checkpointed = any(map(is_checkpointed, graph.nodes))
     with torch.no_grad(), torch.autocast(outputs[0].device.type, enabled=False), nested.refused():
         cut, gradients = cutting.find(graph, outputs)
@@ -153,10 +153,14 @@ def _learn(graph: Graph, outputs: list[Tensor], selected: frozenset[int], names:
             family.has_no_hooks = True
     if at_losses:
         cut = cutting.at_the_losses(graph, outputs[0])
-    plan = plan_of(graph, cut, selected, names)
+    plan = plan_of(graph, cut, selected, request.names)
+    held = () if model is None or checkpointed else (*model.parameters(), *model.buffers())
+    side = Side(graph, cut, {address(t) for t in held})
+    for site in plan.sites:
+        site.why = 'method="tangent" cuts at the losses' if at_losses else side.why(site.use)
     if len(outputs[0]) > 1 and not at_losses:
-        plan.mixed_by = cutting.mixing_operation(graph, cut, graph.leaves)
-        plan.scores_mixed_by = plan.mixed_by and cutting.mixing_operation(graph, cut, selected)
+        plan.mixed_by = side.mixed_by(graph.leaves)
+        plan.scores_mixed_by = plan.mixed_by and side.mixed_by(selected)
     plan.checkpointed = checkpointed
     return plan
 

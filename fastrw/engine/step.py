@@ -286,5 +286,6 @@ def account(entries: tuple[tuple, ...]) -> tuple[UseReport, ...]:
         shape = next(iter(site.use.owned.values())).shape
         rows = shape.numel() // shape[-1] if len(shape) and shape[-1] else shape.numel()
         why = why if isinstance(why, str) else why[0].format(*why[1:])
+        why = "; ".join(filter(None, (site.why, why)))
         reports.append(UseReport(site.name, site.parameters, rows, form, backend, why))
     return tuple(reports)

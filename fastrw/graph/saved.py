@@ -98,6 +98,23 @@ def _plain(value: Any) -> Any:
     return type(value)
 
 
+def tensors(node: Node) -> list[Tensor]:
+    """The tensors that it saved, as they are: parameters are Parameters."""
+    if is_custom(node):
+        return [t for t in node.saved_tensors if t is not None]
+    values = [getattr(node, _PREFIX + name) for name in names(type(node))]
+    items = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
+    return [one for one in items if isinstance(one, Tensor)]
+
+
+def address(t: Tensor) -> int | None:
+    """Where its elements lie in memory; None where it has no single place."""
+    try:
+        return t.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError, ValueError):  # sparse, functional, uninitialised
+        return None
+
+
 def is_checkpointed(node: Node) -> bool:
     """Is what this node saved recomputed when it is read (torch.utils.checkpoint, use_reentrant=False)?"""
     for name in dir(type(node)):

@@ -3,13 +3,13 @@ another of the same structure only if these values are the same."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from fastrw.graph.saved import is_custom, names, plain_values, saved, signed
+from fastrw.graph.saved import address, is_custom, names, plain_values, saved, signed, tensors
 from fastrw.nodes.owned import Owned
 
 
@@ -117,6 +117,37 @@ def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Own
 def spreads(node: Node) -> bool:
     """Does it create the batch dimension, from rows of a parameter?"""
     return node.name().startswith(("Expand", "Repeat", "Embedding"))
+
+
+# Of two operands, each element of the result is a function of one element of each.
+ELEMENTWISE = _named(
+    """Add Addcdiv Addcmul Atan2 Div Fmax Fmin Fmod Hypot Lerp Logaddexp MaskedFill Maximum Minimum Mul Pow Remainder
+    Rsub Sub Where Xlogy"""
+)
+
+
+def brings_data(node: Node, shapes: Sequence[torch.Size]) -> bool:
+    """May it have a batch dimension from an operand without a gradient, or from indices, if its other inputs, of these
+    shapes, have none?"""
+    if node.name().startswith(("Expand", "Repeat")):  # of the parameter itself
+        return False
+    if node.name() == "MvBackward0":  # a matrix times a vector has the rows of the matrix
+        return node.next_functions[0][0] is None
+    if any(child is None for child, _ in node.next_functions):
+        return node.name() not in ELEMENTWISE or torch.Size(node._input_metadata[0].shape) not in shapes
+    return spreads(node) or is_custom(node) or any(_chooses(t) for t in tensors(node))
+
+
+def reads_only(node: Node, fixed: Collection[int]) -> bool:
+    """Has it saved nothing but parameters, and tensors at these addresses?"""
+    found = tensors(node)
+    owners = [t if t._base is None else t._base for t in found]
+    return bool(found) and all(isinstance(t, nn.Parameter) or address(t) in fixed for t in owners)
+
+
+def may_mix(node: Node) -> bool:
+    """Does it mix the batch dimension, as far as its type and mode tell?"""
+    return bool(saved(node, "training")) if has_modes(node) else node.name() not in LOCAL
 
 
 def has_modes(node: Node) -> bool:

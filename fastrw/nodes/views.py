@@ -76,11 +76,12 @@ def _repeat(s, use: Use, g: Tensor, products: Products) -> Part | None:
     return Instances({0: by_example(G, Owned(owned.n, G.shape[:1], 0, owned.of[:: shape[d]], each, owned.complete))})
 
 
+_VIEWS = ("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1",
+          "SqueezeBackward2", "UnsqueezeBackward0")  # fmt: skip
 _VIEW = _on("", lambda s, t: t.reshape(s.output.shape))
 _SAME = _on("", lambda s, t: t)
 TYPES = {
-    **dict.fromkeys(("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0",
-                     "SqueezeBackward1", "SqueezeBackward2", "UnsqueezeBackward0"), _VIEW),
+    **dict.fromkeys(_VIEWS, _VIEW),
     **dict.fromkeys(("CloneBackward0", "AliasBackward0"), _SAME),
     "ToCopyBackward0": _on("", _cast),
     "TBackward0": _on("", lambda s, t: t.t()),
@@ -100,6 +101,6 @@ TYPES = {
 }  # fmt: skip
 
 
-def moves(node: Node) -> bool:
-    """Does it only move or sum the elements of its one input?"""
-    return node.name() in TYPES
+def is_view(node: Node) -> bool:
+    """Has its output the elements of its input, once each?"""
+    return node.name() in (*_VIEWS, "CloneBackward0", "PermuteBackward0", "TBackward0", "TransposeBackward0")

@@ -1,0 +1,101 @@
+"""What lies below the cut, in words: which operation mixes the batch dimension, and why a use is not lower. (For
+reports and the choice of a method: scores are exact whatever is said here.)"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import torch
+
+from fastrw.engine.cut import Cut
+from fastrw.graph.walk import Graph
+from fastrw.nodes import routes, views
+from fastrw.nodes.base import Use
+
+
+class Side:
+    """The parameter side of a cut. fixed: addresses of tensors that belong to the model, not to a batch.
+
+    Its operations are made of parameters alone; or they have a batch dimension, recognised by the sizes that uses have
+    along theirs, and lie below an operation that mixes it."""
+
+    def __init__(self, graph: Graph, cut: Cut, fixed: Collection[int | None] = ()):
+        self._graph, self._cut, self._fixed = graph, cut, fixed
+        owned = [o for use in cut.uses for o in use.owned.values() if o.dim is not None]
+        self._sizes, self._dims = {len(o.of) for o in owned if len(o.of) > 1}, {o.dim for o in owned} | {0}
+        made = self._made_of_parameters()
+        self._batch = [
+            i for i in cut.side if i not in made and not routes.spreads(graph.nodes[i]) and self._has_size(i)
+        ]
+
+    def mixed_by(self, leaves: Collection[int]) -> str | None:
+        """The operation that mixes the batch dimension above one of `leaves`; None if there is none."""
+        graph, leads = self._graph, set(leaves)
+        if name := next((node.name() for node in graph.nodes if routes.batchwise(node)), None):
+            return name
+        for i in reversed(self._cut.side):
+            if any(edge is not None and edge[0] in leads for edge in graph.below[i]):
+                leads.add(i)
+        mixer = self._mixer(leads)
+        return None if mixer is None else graph.nodes[mixer].name()
+
+    def why(self, use: Use) -> str:
+        """Why the graph is cut at this use, and not below it."""
+        graph, node = self._graph, self._graph.nodes[use.node]
+        below = {graph.below[use.node][j][0] for j in use.below}
+        mixer = self._mixer(self._reach(below))
+        if mixer == use.node:
+            return "it mixes the batch dimension"
+        if mixer is not None:
+            return f"below it, {graph.nodes[mixer].name()} mixes the batch dimension"
+        if routes.is_custom(node):
+            return "a custom function takes the parameter, and hides its operands"
+        names = [name for i in sorted(below) if (name := self._derived_by(i)) is not None]
+        return f"it takes what {names[0]} makes of the parameter" if names else "it takes the parameter"
+
+    def _derived_by(self, i: int) -> str | None:
+        """What makes this of a parameter; None if nothing but transposes and casts."""
+        nodes, below = self._graph.nodes, self._graph.below
+        while views.of_parameter(nodes[i]) is not None and below[i][0] is not None:
+            i = below[i][0][0]
+        return None if i in self._graph.leaves else nodes[i].name()
+
+    def _made_of_parameters(self) -> set[int]:
+        graph, made = self._graph, set(self._graph.leaves)
+        spread: set[int] = set()  # repeated for each example
+        for i in reversed(self._cut.side):
+            node, below = graph.nodes[i], [edge for edge in graph.below[i] if edge is not None]
+            if any(c not in made for c, _ in below):
+                continue
+            shapes = [torch.Size(graph.nodes[c]._input_metadata[k].shape) for c, k in below if c not in spread]
+            if not routes.brings_data(node, shapes) or not self._has_size(i) or routes.reads_only(node, self._fixed):
+                made.add(i)
+                if any(c in spread for c, _ in below) or (routes.spreads(node) and self._has_size(i)):
+                    spread.add(i)
+        return made
+
+    def _mixer(self, nodes: Collection[int]) -> int | None:
+        """The operation above the first of these nodes that has a batch dimension; None if none has."""
+        found = next((i for i in self._batch if i in nodes), None)
+        return None if found is None else self._sender(found)
+
+    def _reach(self, below: Collection[int]) -> set[int]:
+        """These nodes and, where that matters, all below them."""
+        reach, stack = set(below), [*below]
+        while stack and self._batch:
+            new = {edge[0] for edge in self._graph.below[stack.pop()] if edge is not None} - reach
+            reach |= new
+            stack += new
+        return reach
+
+    def _sender(self, i: int) -> int:
+        """Of the operations above this one, the one that mixes, as far as can be told; views do not."""
+        graph, side = self._graph, self._cut.side
+        senders = {q for k in range(len(graph.nodes[i]._input_metadata)) for q in graph.senders[i, k]}
+        best = min(senders, key=lambda q: (q not in side, not routes.may_mix(graph.nodes[q]), q))
+        return self._sender(best) if best in side and views.is_view(graph.nodes[best]) else best
+
+    def _has_size(self, i: int) -> bool:
+        """Has an output a dimension like the batch dimension of a use?"""
+        shapes = [m.shape for m in self._graph.nodes[i]._input_metadata]
+        return any(d < len(s) - (d > 0) and s[d] in self._sizes for s in shapes for d in self._dims)
