@@ -22,7 +22,7 @@ class Side:
     def __init__(self, graph: Graph, cut: Cut, fixed: Collection[int | None] = ()):
         self._graph, self._cut, self._fixed = graph, cut, fixed
         owned = [o for use in cut.uses for o in use.owned.values() if o.dim is not None]
-        self._sizes, self._dims = {len(o.of) for o in owned if len(o.of) > 1}, {o.dim for o in owned} | {0}
+        self._sizes = {(dim, len(o.of)) for o in owned if len(o.of) > 1 for dim in (0, o.dim)}
         made = self._made_of_parameters()
         self._batch = [
             i for i in cut.side if i not in made and not routes.spreads(graph.nodes[i]) and self._has_size(i)
@@ -68,7 +68,7 @@ class Side:
             if any(c not in made for c, _ in below):
                 continue
             shapes = [torch.Size(graph.nodes[c]._input_metadata[k].shape) for c, k in below if c not in spread]
-            if not routes.brings_data(node, shapes) or not self._has_size(i) or routes.reads_only(node, self._fixed):
+            if not routes.brings_data(node, shapes) or routes.reads_only(node, self._fixed):
                 made.add(i)
                 if any(c in spread for c, _ in below) or (routes.spreads(node) and self._has_size(i)):
                     spread.add(i)
@@ -98,4 +98,4 @@ class Side:
     def _has_size(self, i: int) -> bool:
         """Has an output a dimension like the batch dimension of a use?"""
         shapes = [m.shape for m in self._graph.nodes[i]._input_metadata]
-        return any(d < len(s) - (d > 0) and s[d] in self._sizes for s in shapes for d in self._dims)
+        return any(d < len(s) - (d > 0) and s[d] == size for s in shapes for d, size in self._sizes)

@@ -134,8 +134,18 @@ def brings_data(node: Node, shapes: Sequence[torch.Size]) -> bool:
     if node.name() == "MvBackward0":  # a matrix times a vector has the rows of the matrix
         return node.next_functions[0][0] is None
     if any(child is None for child, _ in node.next_functions):
-        return node.name() not in ELEMENTWISE or torch.Size(node._input_metadata[0].shape) not in shapes
-    return spreads(node) or is_custom(node) or any(_chooses(t) for t in tensors(node))
+        factors = [t for t in tensors(node) if t.ndim == 0] if node.name() in ("MulBackward0", "DivBackward0") else []
+        same = bool(factors) or torch.Size(node._input_metadata[0].shape) in shapes
+        return node.name() not in ELEMENTWISE or not same
+    return is_custom(node) or any(_chooses(t) and not _are_places(t) for t in tensors(node))
+
+
+def _are_places(t: Tensor) -> bool:
+    """Are these positions, or distances between positions, which depend on shapes alone? They grow evenly."""
+    if t.dtype != torch.long:
+        return False
+    steps = [t.diff(dim=d).unique() for d in range(t.ndim) if t.shape[d] > 1]
+    return any(bool(step.any()) for step in steps) and all(len(step) == 1 for step in steps)
 
 
 def reads_only(node: Node, fixed: Collection[int]) -> bool:
