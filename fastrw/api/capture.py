@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from types import CellType, FunctionType
 from typing import Any
 
 import torch
@@ -114,8 +116,23 @@ def kind_of(problem: Problem) -> tuple:
     tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
     places = tuple((t.data_ptr(), t.dtype, t.requires_grad) for t in tensors)
     cast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
-    return problem.key, *batches, tuple(m.training for m in modules), places, cast
+    losses = fingerprint(problem.loss_fn), fingerprint(problem.losses_fn)
+    return losses, tuple(map(id, problem.params.values())), *batches, tuple(m.training for m in modules), places, cast
 
 
 def _shape(leaf: Any) -> Any:
     return (leaf.shape, leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else repr(leaf)
+
+
+def fingerprint(value: Any, outer: tuple = ()) -> Any:
+    """What a graph depends on in a loss function: its code, and the plain values bound to it."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, partial):
+        bound = [value.func, *value.args, *value.keywords.values()]
+        return tuple(fingerprint(one, outer) for one in bound)
+    if isinstance(value, FunctionType) and value not in outer:  # it may be bound to itself
+        held = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
+        bound = [*held, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
+        return (value.__code__, *(fingerprint(one, (*outer, value)) for one in bound))
+    return (type(value), id(value))

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastrw import learned
 from fastrw.api.options import Options
-from fastrw.api.problem import Problem
+from fastrw.api.problem import Problem, place
 from fastrw.engine import run as engine
 from fastrw.engine.ordinary import gradient
 from fastrw.engine.per_example import RELATIVE, coarsest
@@ -72,22 +73,45 @@ def validation_gradient(problem: Problem, state: State, scaling: Tensor | None =
 def assemble(problem: Problem, state: State, options: Options, mark: Mark = lambda phase: None) -> Assembled:
     """Weights and weighted gradient together; raises Refused where they would not be exact."""
     _require(problem, options)
-    separate = learned.table(problem.model, "batches not joined")
-    key = (problem.key, tuple(module.training for module in problem.modules.values()))
-    if options.method in ("auto", "layerwise") and separate.get(key) is None:
-        try:
-            return _joined(problem, state, options, mark)
-        except _NotJoinable as reason:
-            separate.put(key, str(reason))
-            state.rewind()
+    if options.method in ("auto", "layerwise"):
+        n, m = examples(problem.batch) or 0, examples(problem.val_batch) or 0
+        batch = join(problem.batch, problem.val_batch, n, m) if n and m else None
+        pause = _pause(problem)
+        if batch is not None and pause.is_over():
+            try:
+                found = _joined(problem, state, options, mark, batch, n, m)
+                pause.length = 0
+                return found
+            except _NotJoinable:
+                pause.begin()
+                state.rewind()
     return _separate(problem, state, options, mark)
 
 
-def _joined(problem: Problem, state: State, options: Options, mark: Mark) -> Assembled:
-    n, m = examples(problem.batch) or 0, examples(problem.val_batch) or 0
-    batch = join(problem.batch, problem.val_batch, n, m) if n and m else None
-    if batch is None:
-        raise _NotJoinable("the batches differ in structure or shape")
+@dataclass
+class _Pause:
+    """The calls in which the batches are not joined, because they could not be: 3, then 7, 15, ..., so that a single
+    batch that is unlike the others costs little, and a model that cannot join them as little."""
+
+    length: int = 0
+    left: int = 0
+
+    def begin(self) -> None:
+        self.length = self.left = min(2 * self.length + 1, 255) if self.length else 3
+
+    def is_over(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+
+def _pause(problem: Problem) -> _Pause:
+    """That of calls like this one."""
+    modes = tuple(module.training for module in problem.modules.values())
+    key, pauses = (place(problem.loss_fn), place(problem.losses_fn), modes), learned.table(problem.model, "pauses")
+    return pauses.get(key) or pauses.put(key, _Pause())
+
+
+def _joined(problem: Problem, state: State, options: Options, mark: Mark, batch: Any, n: int, m: int) -> Assembled:
     before = RandomState(next(iter(problem.params.values())).device)
     try:
         losses = problem.losses(batch)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
-from types import CellType, FunctionType
 from typing import Any
 
 import torch
@@ -48,8 +47,7 @@ class Problem:
         guards.no_synchronized_norm(self.modules, self.prefix)
         self.params = select(self.modules, params, self.prefix)
         guards.not_sharded(self.params.values(), self.prefix)
-        self.key = (fingerprint(loss_fn), fingerprint(losses_fn), *map(id, self.params.values()))
-        self._loss_fn, self._losses_fn = loss_fn, losses_fn
+        self.loss_fn, self.losses_fn = loss_fn, losses_fn
         if self._splits_batch:
             for name, b in (("batch", batch), ("val_batch", val_batch)):
                 self._check_batch(name, b)
@@ -90,23 +88,23 @@ class Problem:
         return losses
 
     def _losses(self, batch: Any) -> Any:
-        if self._losses_fn is not None:
-            return self._losses_fn(self.model, batch)
+        if self.losses_fn is not None:
+            return self.losses_fn(self.model, batch)
         reading = self._reading(batch) if isinstance(batch, Mapping) else Reading()
-        loss_fn = self._loss_fn or reading.loss or partial(cross_entropy, self.prefix)
+        loss_fn = self.loss_fn or reading.loss or partial(cross_entropy, self.prefix)
         return losses_of(loss_fn, reading, self.model, batch)
 
     def _reading(self, batch: Mapping) -> Reading:
         """How the model itself reads this kind of labels."""
         labels = batch["labels"]
-        kind = (getattr(labels, "dtype", None), getattr(labels, "ndim", None), self._loss_fn is None)
+        kind = (getattr(labels, "dtype", None), getattr(labels, "ndim", None), self.loss_fn is None)
         known = learned.table(self.model, "readings of labels")
         if (found := known.get(kind)) is not None:
             return found
         try:
             found = reading_of(self.model, batch, State(self.modules), self.prefix)
         except OfAnotherKind:
-            if self._loss_fn is None:
+            if self.loss_fn is None:
                 raise
             found = Reading(shift=labels.ndim > 1 and is_causal(self.model))
         return Reading() if found is None else known.put(kind, found)
@@ -143,20 +141,14 @@ class Problem:
                 raise ValueError(f"{self.prefix}{name} must be on the model's device {expected}, got {leaf.device}")
 
 
-def fingerprint(value: Any) -> Any:
-    """The key of a loss function in what is learned of a model: its code and the plain values bound to it. Not the
-    function itself, which may be created anew in every step, and whose closure would keep the model alive."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, partial):
-        return (fingerprint(value.func), *map(fingerprint, value.args), *map(fingerprint, value.keywords.values()))
-    if isinstance(value, FunctionType):
-        bound = [cell.cell_contents for cell in value.__closure__ or () if cell != _EMPTY_CELL]
-        return (value.__code__, *map(fingerprint, bound), *map(fingerprint, value.__defaults__ or ()))
-    return (type(value), id(value))
-
-
-_EMPTY_CELL = CellType()
+def place(value: Any) -> Any:
+    """Where a function was written, or the type of another callable: it stays the same where the function is made anew
+    in every step, whatever numbers are bound to it."""
+    while isinstance(value, partial):
+        value = value.func
+    value = getattr(value, "__func__", value)
+    code = getattr(value, "__code__", None)
+    return type(value) if code is None else (code.co_filename, code.co_firstlineno, code.co_name)
 
 
 def select(modules: dict[str, nn.Module], params: Any, prefix: str) -> dict[str, nn.Parameter]:
