@@ -145,14 +145,21 @@ def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor)
     try:
         for batch in (problem.batch, problem.val_batch):
             state.rewind()
-            with torch.no_grad():
-                alone = problem.losses(batch, graph=False)
+            alone = _losses_alone(problem, batch, state)
             part = found[start : start + len(alone)]
             start += len(alone)
             if bool((part - alone).norm() > limit * alone.norm()):  # nan where a loss is not finite: then both are
                 raise _NotJoinable("the losses of one batch depend on the other")
     finally:
         after.rewind()
+
+
+def _losses_alone(problem: Problem, batch: Any, state: State) -> Tensor:
+    try:
+        return problem.losses(batch, graph=False)
+    except RuntimeError:  # a loss that takes gradients itself (a gradient penalty) needs a graph
+        state.rewind()
+        return problem.losses(batch).detach()
 
 
 def _separate(problem: Problem, state: State, options: Options, mark: Mark) -> Assembled:

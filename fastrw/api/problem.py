@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
@@ -151,10 +151,18 @@ def place(value: Any) -> Any:
     return type(value) if code is None else (code.co_filename, code.co_firstlineno, code.co_name)
 
 
+def selection(params: Any) -> Any:
+    """`params`, to be read more than once: a generator gives its parameters only once."""
+    return list(params) if isinstance(params, Iterator) else params
+
+
 def select(modules: dict[str, nn.Module], params: Any, prefix: str) -> dict[str, nn.Parameter]:
     """The selected parameters by name: None all that require grad, "last" those of the last layer (in the order of
     `model.modules()`) that has any, names with wildcards, or parameters of the model."""
     every = _named_parameters(modules)
+    if lazy := [k for k, p in every.items() if type(p) is nn.UninitializedParameter]:
+        rule = "lazy parameters must be initialised by a first forward"
+        raise ValueError(f"{prefix}{rule}, got {lazy[0]!r} uninitialised")
     if params is None or params == "last":
         chosen = {k: p for k, p in every.items() if p.requires_grad}
         if params == "last":
@@ -184,9 +192,6 @@ def select(modules: dict[str, nn.Module], params: Any, prefix: str) -> dict[str,
             raise ValueError(f"{prefix}selected parameters must require grad, got {frozen[0]!r} which does not")
         if not chosen:
             raise ValueError(f"{prefix}params must select a parameter, got an empty selection")
-    for k, p in chosen.items():
-        if isinstance(p, nn.parameter.UninitializedParameter):
-            raise ValueError(f"{prefix}lazy parameters must be initialised by a first forward, got {k!r} uninitialised")
     return chosen
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastrw.api.capture import Graphs
 from fastrw.api.evaluate import Assembled, assemble, evaluate
 from fastrw.api.options import Options, check, scaling_of
-from fastrw.api.problem import Problem
+from fastrw.api.problem import Problem, selection
 from fastrw.api.timeline import Timeline
 from fastrw.engine.ordinary import accumulate, backward
 from fastrw.engine.report import Step
@@ -81,7 +81,8 @@ class Reweighter:
             raise TypeError(f"fastrw.Reweighter: model must be a torch.nn.Module, got {type(model).__name__}")
         self.model = model
         self.steps = 0  # calls of `backward` that succeeded
-        self._arguments = {"loss_fn": loss_fn, "losses_fn": losses_fn, "params": params, "caller": "Reweighter"}
+        losses = {"loss_fn": loss_fn, "losses_fn": losses_fn}
+        self._arguments = {**losses, "params": selection(params), "caller": "Reweighter"}
         self._graphs = Graphs() if capture else None
         self._options = Options(method, Products(backend, score_dtype), NORMALIZERS[normalize], update,
                                 recheck=recheck and not capture)  # fmt: skip

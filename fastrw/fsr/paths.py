@@ -106,7 +106,7 @@ class AnyLayer(Path):
         try:
             gradients = torch.autograd.grad(found.losses.mean(), params, retain_graph=True, allow_unused=True)
             hat = self.lookahead.ahead(gradients)
-            values = {p: value.to(p.dtype).requires_grad_() for p, value in zip(params, hat, strict=True)}
+            values = [value.to(p.dtype) for p, value in zip(params, hat, strict=True)]
             if inputs.looks_ahead:
                 start.rewind()
                 with torch.no_grad(), self._at(values):
@@ -115,7 +115,7 @@ class AnyLayer(Path):
                 start.rewind()
                 with self._at(values):
                     reward_loss = self._batch_losses(self.model, inputs.reward).mean()
-                V = torch.autograd.grad(reward_loss, list(values.values()), allow_unused=True)
+                    V = torch.autograd.grad(reward_loss, params, allow_unused=True)
                 start.rewind()
                 D = {id(p): d.to(p.dtype) for p, d in zip(params, self.lookahead.direction(V, hat), strict=True)}
                 batch = (inputs.mixed, inputs.target)
@@ -130,17 +130,21 @@ class AnyLayer(Path):
         return self._losses(self._forward(batch[0])[0], batch[1])
 
     @contextmanager
-    def _at(self, values: dict[nn.Parameter, Tensor]) -> Iterator[None]:
-        """In this context the modules hold these tensors instead of their parameters, under all names of a parameter.
-        (torch.func.functional_call does not restore the parameter in a module that is registered under two names.)"""
-        before = [(m._parameters, dict(m._parameters)) for m in self.lookahead.modules.values()]
+    def _at(self, values: list[Tensor]) -> Iterator[None]:
+        """In this context the parameters have these values: wherever the model refers to one, under any name, in a list
+        or in a closure, it finds the same object."""
+        params = list(self.lookahead.params.values())
+        before = [p.data for p in params]
         try:
-            for now, then in before:
-                now.update({name: values[p] for name, p in then.items() if p in values})
+            self._put(params, values)
             yield
         finally:
-            for now, then in before:
-                now.update(then)
+            self._put(params, before)
+
+    def _put(self, params: list[nn.Parameter], values: list[Tensor]) -> None:
+        for p, value in zip(params, values, strict=True):
+            p.data = value
+        torch.clear_autocast_cache()  # it holds casts of the values before
 
 
 @dataclass
@@ -161,8 +165,10 @@ class LastLayer(Path):
         """None unless Θ^meta is the weight of a linear layer, alone or with its bias."""
         params = [*map(id, lookahead.params.values())]
         for layer in lookahead.modules.values():
+            if type(layer) is not nn.Linear:
+                continue
             own = [id(layer._parameters.get(name)) for name in ("weight", "bias")]
-            if type(layer) is nn.Linear and params in (own[:1], own):
+            if params in (own[:1], own):
                 return cls(model, lookahead, classes, smoothing, layer)
         return None
 
