@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -31,6 +32,8 @@ def check(caller: str, *, method: str, backend: str, score_dtype: torch.dtype | 
         raise ValueError(f"fastrw.{caller}: score_dtype must be None or a float dtype, got {score_dtype!r}")
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise TypeError(f"fastrw.{caller}: scale must be a number, got {type(scale).__name__}")
+    if not math.isfinite(scale):
+        raise ValueError(f"fastrw.{caller}: scale must be finite, got {scale}")
 
 
 def scaling_of(scaler: Any, device: torch.device) -> Tensor | None:

@@ -89,11 +89,14 @@ class Side:
         return reach
 
     def _sender(self, i: int) -> int:
-        """Of the operations above this one, the one that mixes, as far as can be told; views do not."""
+        """The operation above this one that mixes, as far as can be told: the next one up that is no view, and has no
+        batch dimension below the cut itself."""
         graph, side = self._graph, self._cut.side
-        senders = {q for k in range(len(graph.nodes[i]._input_metadata)) for q in graph.senders[i, k]}
-        best = min(senders, key=lambda q: (q not in side, not routes.may_mix(graph.nodes[q]), q))
-        return self._sender(best) if best in side and views.is_view(graph.nodes[best]) else best
+        while True:
+            senders = {q for k in range(len(graph.nodes[i]._input_metadata)) for q in graph.senders[i, k]}
+            i = min(senders, key=lambda q: (q not in side, not routes.may_mix(graph.nodes[q]), q))
+            if i not in side or not (i in self._batch or views.is_view(graph.nodes[i])):
+                return i
 
     def _has_size(self, i: int) -> bool:
         """Has an output a dimension like the batch dimension of a use?"""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from fastrw.api.options import check
 from fastrw.engine.ordinary import backward
 from fastrw.fsr import checks
 from fastrw.fsr.dictionary import ProxyDictionary
@@ -136,18 +137,20 @@ class FSR:
         self._features: tuple[Tensor, Tensor] | None = None  # see Outputs.features
         self._uses = 0  # steps that have used these features
 
-    def step(self, index: Tensor, x: Any, y: Tensor) -> FSRStep:
+    def step(self, index: Tensor, x: Any, y: Tensor, *, scale: float = 1.0) -> FSRStep:
         """Adds the gradient of the weighted loss to `.grad` and scores the batch's examples.
 
         Args:
             index: [b] positions of the examples in the dataset, without repeats.
             x: their inputs: a tensor, a tuple (`model(*x)`) or a mapping (`model(**x)`).
             y: [b] their labels, those of the dataset.
+            scale: a factor on the gradient: 1/k, if one step has k micro-batches.
         Returns:
             FSRStep: weights, losses, scores, reward loss.
         Raises:
             TypeError, ValueError: index out of range or repeated, labels not the dataset's, losses not finite.
         """
+        check("FSR.step", method="auto", backend="auto", score_dtype=None, scale=scale)
         index = checks.indices("FSR.step", index, len(self.dictionary.labels))
         y = checks.labels("FSR.step", y, self.num_classes)
         if len(index) != len(y):
@@ -162,7 +165,7 @@ class FSR:
         state, generator = State(self.lookahead.modules), self.dictionary.generator.get_state()
         try:
             with torch.enable_grad():
-                found, outputs = self._step(index, x, y.to(self._device))
+                found, outputs = self._step(index, x, y.to(self._device), scale)
         except BaseException:
             state.rewind()
             self.dictionary.generator.set_state(generator)
@@ -218,7 +221,7 @@ class FSR:
         """Is the warm-up over? Until then every weight is 1/b."""
         return self.epoch >= self.warmup
 
-    def _step(self, index: Tensor, x: Any, y: Tensor) -> tuple[FSRStep, Outputs]:
+    def _step(self, index: Tensor, x: Any, y: Tensor, scale: float) -> tuple[FSRStep, Outputs]:
         reuses = self.weighs and self._features is not None and self._uses < self.refresh
         reward = self._features if reuses else self._reward() if self.weighs else None
         mixed, target = (x, y) if self.mixup is None else self.mixup(x, y)
@@ -241,6 +244,7 @@ class FSR:
         total = torch.where(w == 0, 0, w.to(f.dtype) * f).sum()
         if relabels:
             total = total + self.relabel.loss(index, self._relabelled(outputs))
+        total = total * scale if scale != 1 else total
         backward(total if self._scaler is None else self._scaler.scale(total))
         return FSRStep(w, f.detach(), s, outputs.reward_loss, served_by), outputs
 
