@@ -1,4 +1,8 @@
-"""What fastrw raises when a number would not be exact."""
+"""What fastrw raises when a number would not be exact; and what it makes of the errors of others."""
+
+from __future__ import annotations
+
+import torch
 
 
 class Refused(ValueError):
@@ -15,3 +19,19 @@ class UntracedUse(Refused):
 
 class CoupledExamples(Refused):
     """An operation mixes the batch dimension (BatchNorm in training, in-batch losses), so Eq. 12 does not hold."""
+
+
+class Unrepeatable(Refused):
+    """A graph raises an error in its second backward, but not in its first: no method can do with one."""
+
+
+def reason(error: BaseException) -> str:
+    """An error of torch or of the user in one line."""
+    text = (str(error).strip().splitlines() or [""])[0]
+    return text if isinstance(error, RuntimeError) and text else f"{type(error).__name__}: {text}"
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """No other method would help: they take more."""
+    full = ("not enough memory", "can't allocate memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in full)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fastrw import learned
 from fastrw.engine.cut import Cut
 from fastrw.engine.plan import Plan
+from fastrw.graph.hooks import Moment
 from fastrw.graph.walk import Graph
 from fastrw.nodes import routes
 
@@ -26,7 +27,10 @@ class Family:
     """Graphs of the same operations on the same parameters, whatever their shapes."""
 
     calls: int = 0  # since the first that passed the check against an example's own gradient
-    has_no_hooks: bool = False  # none that change a gradient
+    examined: Moment | None = None  # when no hook was found to change a gradient
+
+    def knows_all_hooks_of(self, graph: Graph) -> bool:
+        return self.examined is not None and self.examined.precedes_all_hooks_of(graph)
 
 
 class Cache:

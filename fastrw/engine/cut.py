@@ -36,10 +36,12 @@ class Cut:
     zeros: tuple[Edge, ...] = ()  # gradients that are 0 everywhere (a gate of 0): their owners are unknown
 
 
-def find(graph: Graph, outputs: Sequence[Tensor]) -> tuple[Cut, dict[Edge, Tensor]]:
-    """The cut; and edge -> gradient of sum_k c f_k. By measurement on the graph at hand."""
+def find(graph: Graph, outputs: Sequence[Tensor], all_gradients: bool = True) -> tuple[Cut, dict[Edge, Tensor]]:
+    """The cut; and edge -> gradient of sum_k c f_k: of edges to leaves and their views, if `all_gradients`. By
+    measurement on the graph at hand."""
     views_of_leaves = _views_of_leaves(graph, graph.inner)
-    measured = owners.measure(graph, outputs, [i for i in graph.inner if i not in views_of_leaves])
+    more = [*views_of_leaves, *graph.leaves] if all_gradients else []
+    measured = owners.measure(graph, outputs, [i for i in graph.inner if i not in views_of_leaves], more)
     return _cut(graph, measured, views_of_leaves), measured.gradients
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastrw.engine import guards
 from fastrw.errors import ForThisBatch
-from fastrw.graph import nested
+from fastrw.graph import hooks, nested
 from fastrw.graph.walk import Graph
 
 
@@ -85,10 +85,8 @@ def free(*losses: Tensor | None) -> None:
         if loss is None:
             continue
         graph = Graph(loss.grad_fn)
-        handle = loss.grad_fn.register_prehook(lambda grads: (None,) * len(grads))
         try:
-            torch.autograd.grad(loss, list(graph.leaves.values()), torch.ones_like(loss), allow_unused=True)
+            with hooks.before([(loss.grad_fn, lambda grads: (None,) * len(grads))]):
+                torch.autograd.grad(loss, list(graph.leaves.values()), torch.ones_like(loss), allow_unused=True)
         except Exception:  # a part of it is freed already, or a hook that watches does not expect None
             pass
-        finally:
-            handle.remove()

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from fastrw.errors import Refused, Unrepeatable, out_of_memory, reason
+from fastrw.graph import hooks
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes.owned import NOBODY, Owned, along
 
@@ -36,9 +38,10 @@ class Measured(NamedTuple):
     gradients: dict[Edge, Tensor]  # edge -> gradient of sum_k c f_k
 
 
-def measure(graph: Graph, outputs: Sequence[Tensor], nodes: Sequence[int]) -> Measured:
+def measure(graph: Graph, outputs: Sequence[Tensor], nodes: Sequence[int], more: Sequence[int] = ()) -> Measured:
     """outputs: the losses [n], and perhaps the validation loss, 0-d, which is owner n. nodes: each after all that send
-    to it. Holds one gradient of each edge; those that it is compared with are freed at once."""
+    to it. more: nodes whose gradients are wanted, but not their owners. Holds one gradient of each edge; those that it
+    is compared with are freed at once."""
     n, device = len(outputs[0]), outputs[0].device
     dtypes = {m.dtype.to_real() for i in nodes for m in graph.nodes[i]._input_metadata} | {t.dtype for t in outputs}
     start, base = next((room for dtype, room in _ROOM.items() if dtype in dtypes), _ROOM[torch.float32])
@@ -46,11 +49,13 @@ def measure(graph: Graph, outputs: Sequence[Tensor], nodes: Sequence[int]) -> Me
     gradients: dict[Edge, Tensor] = {}
     finder = _Finder(graph, n, len(outputs) > 1, base, device, gradients)
     with repeatable(device):
-        _backward(graph, outputs, [torch.full_like(o, start) for o in owners], nodes, gradients.__setitem__)
+        first = _powers([torch.full_like(o, start) for o in owners], outputs)
+        backward(graph, outputs, first, [*nodes, *more], gradients.__setitem__)
         place = 1
         while place <= max(n + len(outputs) - 2, 1):
-            exponents = [start + 1 + o // place % base for o in owners]
-            _backward(graph, outputs, exponents, nodes, partial(finder.add_digit, place))
+            powers = _powers([start + 1 + o // place % base for o in owners], outputs)
+            with repeated():
+                backward(graph, outputs, powers, nodes, partial(finder.add_digit, place))
             place *= base
     owned: dict[Edge, Owned] = {}
     mixed: set[int] = set()
@@ -85,6 +90,20 @@ def measure(graph: Graph, outputs: Sequence[Tensor], nodes: Sequence[int]) -> Me
 
 
 @contextmanager
+def repeated() -> Iterator[None]:
+    """For a backward that is not the first of its graph: raises Unrepeatable where it raises an error."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, Refused) or out_of_memory(error):
+            raise
+        raise Unrepeatable(
+            f"fastrw.engine: a graph must allow more than one backward, got {reason(error)} in the second (a custom "
+            "function must not free what it saved; selective checkpointing allows only one)"
+        ) from error
+
+
+@contextmanager
 def repeatable(device: torch.device) -> Iterator[None]:
     """On a GPU, deterministic algorithms where torch has them: sums by atomics differ from one backward to the next,
     and elements that differ have no owner (a higher cut is then used, equally exact)."""
@@ -101,9 +120,13 @@ def repeatable(device: torch.device) -> Iterator[None]:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
-def _backward(graph: Graph, outputs: Sequence[Tensor], exponents: list[Tensor], nodes: Sequence[int],
-              take: Callable[[Edge, Tensor], None]) -> None:  # fmt: skip
-    """One backward of sum_k 2^exponent_k f_k: take(edge, gradient) as each arrives."""
+def _powers(exponents: list[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.exp2(e.double()).to(t.dtype) for e, t in zip(exponents, outputs, strict=True)]
+
+
+def backward(graph: Graph, outputs: Sequence[Tensor], seeds: Sequence[Tensor], nodes: Sequence[int],
+             take: Callable[[Edge, Tensor], None]) -> None:  # fmt: skip
+    """One backward of the outputs times `seeds`: take(edge, gradient) as each arrives at one of `nodes`."""
     measured = set(nodes)
     sending = {i for i in nodes if any(edge is not None and edge[0] in measured for edge in graph.below[i])}
     last = [(i, k) for i in nodes if i not in sending for k in range(len(graph.nodes[i]._input_metadata))]
@@ -117,14 +140,9 @@ def _backward(graph: Graph, outputs: Sequence[Tensor], exponents: list[Tensor], 
     def hook(i: int, grads: tuple) -> None:
         take_all([(i, k) for k in range(len(grads))], grads)
 
-    handles = [graph.nodes[i].register_prehook(partial(hook, i)) for i in nodes if i in sending]
-    seeds = [torch.exp2(e.double()).to(t.dtype) for e, t in zip(exponents, outputs, strict=True)]
-    try:
-        edges = [GradientEdge(graph.nodes[i], k) for i, k in last]
+    edges = [GradientEdge(graph.nodes[i], k) for i, k in last]
+    with hooks.before([(graph.nodes[i], partial(hook, i)) for i in nodes if i in sending]):
         found = torch.autograd.grad(outputs, edges, seeds, retain_graph=True, allow_unused=True)
-    finally:
-        for handle in handles:
-            handle.remove()
     take_all(last, found)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fastrw.engine.owners import repeated
 from fastrw.engine.request import Request
 from fastrw.engine.step import PassResult
 from fastrw.errors import Refused
@@ -33,7 +35,11 @@ def per_example(losses: Tensor, V: Directions) -> Tensor:
     zero = wide(losses.detach()).new_zeros(())
     if not V:
         return zero.expand(len(losses))
-    return torch.stack([sum(_dots(_gradient(losses, i, V), V), zero) for i in range(len(losses))])
+    scores = []
+    for i in range(len(losses)):
+        with repeated() if i else nullcontext():
+            scores.append(sum(_dots(_gradient(losses, i, V), V), zero))
+    return torch.stack(scores)
 
 
 def double_backward(losses: Tensor, V: Directions) -> Tensor:

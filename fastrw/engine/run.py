@@ -16,18 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from fastrw.engine import cut as cutting
-from fastrw.engine import guards, per_example
+from fastrw.engine import guards, owners, per_example
 from fastrw.engine.cache import Cache, Family
 from fastrw.engine.ordinary import free, gradient, weighted_gradient
 from fastrw.engine.plan import Plan, plan_of
 from fastrw.engine.request import Mark, Request, Result
 from fastrw.engine.side import Side
 from fastrw.engine.step import Pass, ZeroGradientsChanged, account
-from fastrw.errors import CoupledExamples, Refused, UntracedUse
-from fastrw.graph import nested
+from fastrw.errors import CoupledExamples, ForThisBatch, Refused, UntracedUse, out_of_memory, reason
+from fastrw.graph import hooks, nested
+from fastrw.graph.hooks import Moment
 from fastrw.graph.saved import address, is_checkpointed, once
 from fastrw.graph.sending import changed_on_the_way
-from fastrw.graph.walk import Graph, dtypes
+from fastrw.graph.walk import Edge, Graph, dtypes
 from fastrw.nodes.generic import NoDerivative
 
 
@@ -47,6 +48,20 @@ def run(request: Request, mark: Mark = lambda phase: None) -> Result:
         if method != "auto" or (isinstance(refusal, UntracedUse) and request.options.update is not None):
             raise
         return _by_autograd(request, "per_example", {"layerwise": str(refusal), "tangent": str(refusal)})
+    except Exception as error:
+        if isinstance(error, Refused) or out_of_memory(error):
+            raise
+        _raise_as_an_ordinary_backward(request)
+        refusal = f"fastrw.{method}: what an ordinary backward calls once must also be callable in other ways, got "
+        refusal += reason(error)
+        if method != "auto":
+            raise Refused(refusal) from error
+        return _by_autograd(request, "per_example", {"layerwise": refusal, "tangent": refusal})
+
+
+def _raise_as_an_ordinary_backward(request: Request) -> None:
+    """Raises what an ordinary backward of the losses raises: a freed graph, an error in the user's own backward."""
+    weighted_gradient(request.losses, torch.ones_like(request.losses), request.options.scaling, 1.0, retain=True)
 
 
 def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
@@ -61,6 +76,8 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
     if learned:
         _refuse_early(request, graph, selected)
         plan = _learn(request, graph, outputs, selected, family)
+    elif not family.knows_all_hooks_of(graph):
+        _look_for_hooks(graph, outputs, request.options.scaling, family, plan.checkpointed)
     mixed_by = plan.scores_mixed_by if request.options.update is None else plan.mixed_by
     if method == "layerwise" and mixed_by is not None:
         raise CoupledExamples(f"fastrw.layerwise: no operation may mix the batch dimension, got {mixed_by}")
@@ -77,13 +94,19 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
     found = None
     while found is None:
         work = Pass(graph, plan, outputs if V is None else outputs[:1], V, request, assembles)
+        retained = needed or due or plan.calls_nodes
         try:
-            found = work.run(needed or due, mark)
+            found = work.run(retained, mark)
         except ZeroGradientsChanged:
             if learned or not plan.calls_nodes:
                 raise
             plan = _learn(request, graph, outputs, selected, family)
             learned = needed = True
+        except Exception as error:
+            cache.drop()
+            if retained or isinstance(error, Refused) or out_of_memory(error):
+                raise
+            raise ForThisBatch(f"fastrw.engine: an operation must be as at first, got {reason(error)}") from error
     trusted = True
     if due:
         try:
@@ -142,15 +165,10 @@ def _learn(request: Request, graph: Graph, outputs: list[Tensor], selected: froz
     at_losses, model = request.options.method == "tangent", request.model
     checkpointed = any(map(is_checkpointed, graph.nodes))
     with torch.no_grad(), torch.autocast(outputs[0].device.type, enabled=False), nested.refused():
-        cut, gradients = cutting.find(graph, outputs)
-        if not family.has_no_hooks:
-            with once(checkpointed):
-                name = changed_on_the_way(graph, gradients)
-            if name is not None:
-                raise UntracedUse(
-                    f"fastrw.engine: gradients must be passed on as they are, got a hook that changes one at {name}"
-                )
-            family.has_no_hooks = True
+        known = family.knows_all_hooks_of(graph)
+        cut, gradients = cutting.find(graph, outputs, not known)
+        if not known:
+            _no_hook_changes(graph, gradients, family, checkpointed)
     if at_losses:
         cut = cutting.at_the_losses(graph, outputs[0])
     plan = plan_of(graph, cut, selected, request.names)
@@ -163,6 +181,29 @@ def _learn(request: Request, graph: Graph, outputs: list[Tensor], selected: froz
         plan.scores_mixed_by = plan.mixed_by and side.mixed_by(selected)
     plan.checkpointed = checkpointed
     return plan
+
+
+def _look_for_hooks(graph: Graph, outputs: list[Tensor], scaling: Tensor | None, family: Family,
+                    checkpointed: bool) -> None:  # fmt: skip
+    """Hooks may have been registered on this graph, and may now do what they did not do before: it is examined."""
+    gradients: dict[Edge, Tensor] = {}
+    seeds = [torch.ones_like(t) if scaling is None else scaling.to(t.dtype).expand(t.shape) for t in outputs]
+    with torch.no_grad(), torch.autocast(outputs[0].device.type, enabled=False):
+        owners.backward(graph, outputs, seeds, [*graph.inner, *graph.leaves], gradients.__setitem__)
+        _no_hook_changes(graph, gradients, family, checkpointed)
+
+
+def _no_hook_changes(graph: Graph, gradients: dict[Edge, Tensor], family: Family, checkpointed: bool) -> None:
+    """Raises UntracedUse where a hook changes one of these gradients, or might change that of a leaf."""
+    rule = "fastrw.engine: gradients must be passed on as they are, got a hook"
+    for i, leaf in graph.leaves.items():
+        if hooks.on_leaf(graph.nodes[i]):
+            raise UntracedUse(f"{rule} where that of a {tuple(leaf.shape)} is accumulated")
+    with once(checkpointed):
+        name = changed_on_the_way(graph, gradients)
+    if name is not None:
+        raise UntracedUse(f"{rule} that changes one at {name}")
+    family.examined = Moment.now()
 
 
 def _by_autograd(request: Request, method: str, refused: dict[str, str]) -> Result:

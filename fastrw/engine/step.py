@@ -31,6 +31,7 @@ from fastrw.engine.report import UseReport
 from fastrw.engine.request import Mark, Request
 from fastrw.engine.sweep import sweep
 from fastrw.errors import ForThisBatch, Refused
+from fastrw.graph import hooks
 from fastrw.graph.saved import once
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import registry
@@ -98,19 +99,15 @@ class Pass:
         if scaling is not None:
             seeds = [s * scaling.to(s.dtype) for s in seeds]
         lowest = [site for site in self._plan.sites if site.lowest]
-        handles = [nodes[site.use.node].register_prehook(partial(self._take, site))
-                   for site in self._plan.sites if not site.lowest]  # fmt: skip
-        try:
-            edges = [(site.use.node, k) for site in lowest for k in site.use.owned]
-            targets = [GradientEdge(nodes[i], k) for i, k in (*edges, *self._plan.cut.zeros)]
+        taken = [(nodes[site.use.node], partial(self._take, site)) for site in self._plan.sites if not site.lowest]
+        edges = [(site.use.node, k) for site in lowest for k in site.use.owned]
+        targets = [GradientEdge(nodes[i], k) for i, k in (*edges, *self._plan.cut.zeros)]
+        with hooks.before(taken):
             found = (
                 torch.autograd.grad(self._outputs, targets, seeds, retain_graph=retain, allow_unused=True)
                 if targets
                 else ()
             )
-        finally:
-            for handle in handles:
-                handle.remove()
         for g in found[len(edges) :]:
             if g is not None and bool(g.any()):
                 raise ZeroGradientsChanged("fastrw.engine: gradients must stay 0 where they were 0, got others")

@@ -31,18 +31,18 @@ def send(node: Node, grads: Sequence[Tensor | None]) -> Iterator[tuple[int, Tens
 
 
 def changed_on_the_way(graph: Graph, found: dict[Edge, Tensor]) -> str | None:
-    """The name of the first node that leads to a leaf and whose gradient differs from the sum of what is sent to it: a
-    hook has changed it. found: edge -> the gradient in a backward."""
+    """The name of the first node whose gradient differs from the sum of what is sent to it: a hook has changed it.
+    found: edge -> the gradient in a backward, of every node that leads to a leaf, and of the leaves."""
     got: dict[Edge, Tensor] = {}
     terms: dict[Edge, Tensor] = {}  # the sum of the norms of the terms: they may cancel
-    for i in graph.inner:
+    for i in (*graph.inner, *graph.leaves):
         node = graph.nodes[i]
         grads = [found.get((i, k)) for k in range(len(node._input_metadata))]
         for k, g in enumerate(grads):
             sent = got.pop((i, k), None)
             if sent is not None and g is not None and g.numel() and not _alike(g, sent, terms.pop((i, k), None)):
                 return node.name()
-        if all(g is None for g in grads):
+        if i in graph.leaves or all(g is None for g in grads):
             continue
         for j, g in send(node, grads):
             edge = graph.below[i][j]

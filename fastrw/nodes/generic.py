@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from fastrw.errors import Refused
+from fastrw.errors import Refused, out_of_memory, reason
 from fastrw.graph.saved import is_custom
 from fastrw.graph.sending import send
 from fastrw.nodes.base import ByInput, Part, Use, total, wide
@@ -88,11 +88,10 @@ def needs_derivative(backward: str, kind: type[Refused] = NoDerivative) -> Itera
     """Raises `kind` if torch cannot differentiate the backward in this context."""
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "second time" in str(error):
+    except Exception as error:  # of torch, or of a custom function
+        if isinstance(error, Refused) or out_of_memory(error) or "second time" in str(error):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise kind(f"{backward}, got {reason}") from error
+        raise kind(f"{backward}, got {reason(error)}") from error
 
 
 def transposed(node: Node, ts: ByInput) -> dict[int, Tensor]:
