@@ -25,13 +25,23 @@ class Unrepeatable(Refused):
     """A graph raises an error in its second backward, but not in its first: no method can do with one."""
 
 
+class Failed(Refused):
+    """An error of torch or of the user's code in this method, which an ordinary backward does not raise."""
+
+
+class Unreached(ValueError):
+    """A loss that depends on no selected parameter."""
+
+
+def ours(error: BaseException) -> bool:
+    """Is this raised as it is? No other method would help where memory is full: they take more."""
+    full = ("not enough memory", "can't allocate memory", "out of memory")
+    if isinstance(error, Refused | Unreached | torch.OutOfMemoryError | MemoryError):
+        return True
+    return any(text in str(error) for text in full)
+
+
 def reason(error: BaseException) -> str:
     """An error of torch or of the user in one line."""
     text = (str(error).strip().splitlines() or [""])[0]
     return text if isinstance(error, RuntimeError) and text else f"{type(error).__name__}: {text}"
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """No other method would help: they take more."""
-    full = ("not enough memory", "can't allocate memory", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(text in str(error) for text in full)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import functools
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,26 @@ from fastrw.engine.request import Request
 from fastrw.engine.weights import NORMALIZERS
 from fastrw.nodes.base import Products
 
+P = ParamSpec("P")
+T = TypeVar("T")
 
+
+def untraced(function: Callable[P, T]) -> Callable[P, T]:
+    """torch.compile leaves this function alone. (It is told so at the first call: that imports much of torch.)"""
+    found: list[Callable[P, T]] = []
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        if not found:
+            if "torch._dynamo" not in sys.modules:
+                return function(*args, **kwargs)
+            found.append(torch.compiler.disable(function, reason="fastrw reads the graph of autograd"))
+        return found[0](*args, **kwargs)
+
+    return call
+
+
+@untraced
 def backward(
     losses: Tensor, val_loss: Tensor, params: Any = None, *, normalize: str = "rectify", scale: float = 1.0,
     scaler: Any = None, update: str = "auto", method: str = "auto", backend: str = "auto",

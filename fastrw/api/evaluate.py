@@ -17,8 +17,9 @@ from fastrw.engine import run as engine
 from fastrw.engine.ordinary import gradient
 from fastrw.engine.per_example import RELATIVE, coarsest
 from fastrw.engine.request import Mark, Request, Result
-from fastrw.errors import CoupledExamples
+from fastrw.errors import CoupledExamples, Failed
 from fastrw.graph.walk import dtypes
+from fastrw.nodes.generic import NoDerivative
 from fastrw.ops import backends
 from fastrw.state.batches import examples, join
 from fastrw.state.snapshot import RandomState, State
@@ -129,8 +130,9 @@ def _joined(problem: Problem, state: State, options: Options, mark: Mark, batch:
     f = losses.detach()
     try:
         layerwise = replace(options, method="layerwise")
-        answer = engine.run(_request(problem, layerwise, losses[:n], losses[n:].mean()), mark)
-    except CoupledExamples as reason:
+        request = _request(problem, layerwise, losses[:n], losses[n:].mean())
+        answer = engine.run(replace(request, free=True), mark)
+    except (CoupledExamples, NoDerivative, Failed) as reason:
         raise _NotJoinable(str(reason)) from None
     if answer.checked:
         _check_joined(problem, state, f, losses)
@@ -145,21 +147,13 @@ def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor)
     try:
         for batch in (problem.batch, problem.val_batch):
             state.rewind()
-            alone = _losses_alone(problem, batch, state)
+            alone = problem.losses(batch, graph=False)
             part = found[start : start + len(alone)]
             start += len(alone)
             if bool((part - alone).norm() > limit * alone.norm()):  # nan where a loss is not finite: then both are
                 raise _NotJoinable("the losses of one batch depend on the other")
     finally:
         after.rewind()
-
-
-def _losses_alone(problem: Problem, batch: Any, state: State) -> Tensor:
-    try:
-        return problem.losses(batch, graph=False)
-    except RuntimeError:  # a loss that takes gradients itself (a gradient penalty) needs a graph
-        state.rewind()
-        return problem.losses(batch).detach()
 
 
 def _separate(problem: Problem, state: State, options: Options, mark: Mark) -> Assembled:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastrw.api.backward import untraced
 from fastrw.api.evaluate import evaluate
 from fastrw.api.options import Options, check
 from fastrw.api.problem import Problem
@@ -15,6 +16,7 @@ from fastrw.nodes.base import Products
 from fastrw.state.snapshot import State
 
 
+@untraced
 def meta_weights(
     model: nn.Module, batch: Any, val_batch: Any, *, loss_fn: Callable | None = None, losses_fn: Callable | None = None,
     params: Any = None, method: str = "auto", backend: str = "auto", normalize: str | None = "rectify",
@@ -61,6 +63,7 @@ def meta_weights(
     return (w, report) if return_report else w
 
 
+@untraced
 def gradient_dots(
     model: nn.Module, batch: Any, val_batch: Any, *, loss_fn: Callable | None = None, losses_fn: Callable | None = None,
     params: Any = None, method: str = "auto", backend: str = "auto", score_dtype: torch.dtype | None = None,
@@ -79,6 +82,7 @@ def gradient_dots(
     return (report.scores, report) if return_report else report.scores
 
 
+@untraced
 def explain(
     model: nn.Module, batch: Any, val_batch: Any, *, loss_fn: Callable | None = None, losses_fn: Callable | None = None,
     params: Any = None, method: str = "auto", backend: str = "auto", score_dtype: torch.dtype | None = None,

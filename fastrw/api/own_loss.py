@@ -105,7 +105,7 @@ def _reaches(own: Tensor, output: Tensor) -> bool:
 def _same_without(model: nn.Module, batch: Mapping, output: Tensor, state: State) -> bool:
     """Are the logits the same when the labels are withheld? An encoder-decoder takes its inputs from them."""
     try:
-        with torch.no_grad():
+        with torch.enable_grad():  # as above: without it, a forward may take another path
             other = logits_of(model(**{k: v for k, v in batch.items() if k != "labels"}))
     except Exception:  # it needs labels
         return False

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
 from typing import Any
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fastrw import learned
+from fastrw.api.compiled import uncompiled
 from fastrw.api.default_loss import Reading, cross_entropy, losses_of
 from fastrw.api.own_loss import OfAnotherKind, is_causal, reading_of
 from fastrw.engine import guards
@@ -43,10 +42,9 @@ class Problem:
         self.val_losses: Tensor | None = None  # of the last validation forward
         self.modules = dict(model.named_modules())
         self._splits_batch = losses_fn is None
-        self._compiled = "torch._dynamo" in sys.modules
         guards.no_synchronized_norm(self.modules, self.prefix)
         self.params = select(self.modules, params, self.prefix)
-        guards.not_sharded(self.params.values(), self.prefix)
+        guards.not_sharded((p for m in self.modules.values() for p in m._parameters.values()), self.prefix)
         self.loss_fn, self.losses_fn = loss_fn, losses_fn
         if self._splits_batch:
             for name, b in (("batch", batch), ("val_batch", val_batch)):
@@ -64,9 +62,9 @@ class Problem:
         return {id(p): name for name, p in _named_parameters(self.modules).items()}
 
     def losses(self, batch: Any, graph: bool = True) -> Tensor:
-        """f_i for i in the batch: [n], with a graph if `graph`."""
-        eager = torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
-        with torch.set_grad_enabled(graph), eager:  # the backward of compiled code runs only once
+        """f_i for i in the batch: [n], with a graph if `graph`. (It is recorded nevertheless: with it, a forward may
+        take another path, and register hooks.)"""
+        with torch.enable_grad(), uncompiled():
             losses = self._losses(batch)
         name = "val_batch" if batch is self.val_batch else "batch"
         if batch is self.val_batch and isinstance(losses, Tensor):
@@ -85,7 +83,7 @@ class Problem:
             raise ValueError(f"{self.prefix}losses must be [n] with n = {size} targets, got {tuple(losses.shape)}")
         if graph and not losses.requires_grad:
             raise ValueError(f"{self.prefix}the losses of {name} must depend on a parameter, got none with a graph")
-        return losses
+        return losses if graph else losses.detach()
 
     def _losses(self, batch: Any) -> Any:
         if self.losses_fn is not None:
@@ -178,7 +176,7 @@ def select(modules: dict[str, nn.Module], params: Any, prefix: str) -> dict[str,
             raise TypeError(f'{prefix}params must be None, "last", names or parameters, got {type(params).__name__}')
         for item in params:
             if isinstance(item, str):
-                found = {k: p for k, p in every.items() if fnmatchcase(k, item)}
+                found = {k: p for k, p in every.items() if fnmatchcase(k, _written(item))}
                 rule, got = "params must name parameters of the model", repr(item)
             elif isinstance(item, Tensor):
                 found = {k: p for k, p in every.items() if p is item}
@@ -196,10 +194,16 @@ def select(modules: dict[str, nn.Module], params: Any, prefix: str) -> dict[str,
 
 
 def _named_parameters(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
-    """`model.named_parameters()`, from modules that are known already: shared parameters have their first name."""
+    """`model.named_parameters()`, from modules that are known already: shared parameters have their first name, and
+    torch.compile does not show."""
     found: dict[int, tuple[str, nn.Parameter]] = {}
     for path, module in modules.items():
         for name, p in module._parameters.items():
             if p is not None:
                 found.setdefault(id(p), (f"{path}.{name}" if path else name, p))
-    return dict(found.values())
+    return {_written(name): p for name, p in found.values()}
+
+
+def _written(name: str) -> str:
+    """The name in the model as it was before torch.compile."""
+    return name.replace("_orig_mod.", "")

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastrw.api.backward import untraced
 from fastrw.api.capture import Graphs
 from fastrw.api.evaluate import Assembled, assemble, evaluate
 from fastrw.api.options import Options, check, scaling_of
@@ -18,7 +19,7 @@ from fastrw.engine.ordinary import accumulate, backward
 from fastrw.engine.report import Step
 from fastrw.engine.request import Mark
 from fastrw.engine.weights import NORMALIZERS
-from fastrw.errors import ForThisBatch, Refused, UntracedUse
+from fastrw.errors import ForThisBatch, UntracedUse
 from fastrw.nodes.base import Products
 from fastrw.state.snapshot import State
 
@@ -88,6 +89,7 @@ class Reweighter:
                                 recheck=recheck and not capture)  # fmt: skip
         self._every, self._scaler, self._timed = every, scaler, timeline
 
+    @untraced
     def backward(self, batch: Any, val_batch: Any, *, scale: float = 1.0) -> Step:
         """Adds scale * sum_i w_i grad f_i to `.grad`.
 
@@ -112,6 +114,7 @@ class Reweighter:
         self.steps += 1
         return out
 
+    @untraced
     def weights(self, batch: Any, val_batch: Any) -> Tensor:
         """w [n] only, for a loop with its own forward and backward: see `meta_weights`. No state changes."""
         problem = Problem(self.model, batch, val_batch, **self._arguments)
@@ -149,8 +152,6 @@ class Reweighter:
         hooked = any(p._post_accumulate_grad_hooks for p in self.model.parameters())
         if options.update == "backward" or (hooked and options.update != "assembled"):
             return None
-        if hooked:
-            raise Refused("fastrw.Reweighter: assembled parameters must have no post-accumulate hooks, got one")
         if options.update == "assembled" or self._graphs:
             options = replace(options, method="layerwise")
 

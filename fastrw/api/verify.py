@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastrw.api.backward import untraced
 from fastrw.api.meta_weights import gradient_dots
 from fastrw.api.options import BACKENDS, METHODS
 from fastrw.api.problem import Problem
@@ -69,6 +70,7 @@ class VerificationError(AssertionError):
         self.report = report
 
 
+@untraced
 def verify(
     model: nn.Module,
     batch: Any,
@@ -108,7 +110,7 @@ def verify(
         reference = "one gradient per example in float64"
     drift = relative_error(plain, truth)
     if drift > math.sqrt(torch.finfo(working).eps):
-        rule = f"one gradient per example must be nearly the same in {working} and in float64"
+        rule = f"one gradient per example must be nearly the same in {working} and, of a deep copy, in float64"
         raise ValueError(f"fastrw.verify: {rule}, got a relative difference of {drift:.1e}")
     limit = max(SCORE_GOAL[plain.dtype], bound(working, drift, 1))
     rows = (row for method in METHODS for row in _rows(method, partial(score, *given), truth, limit))

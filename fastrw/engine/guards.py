@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterable, Mapping
 
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from fastrw.errors import Refused, UntracedUse
+from fastrw.errors import Refused, Unreached, UntracedUse
 from fastrw.graph.walk import Graph
 
 
@@ -33,16 +34,33 @@ def no_synchronized_norm(modules: Mapping[str, nn.Module], prefix: str) -> None:
 def not_sharded(leaves: Iterable[Tensor], prefix: str) -> None:
     """Raises Refused where a parameter is sharded."""
     kind = getattr(getattr(dist, "tensor", None), "DTensor", None)
+    if kind is None:
+        return
+    whole = _gathered_by_fsdp()
     for leaf in leaves:
-        if kind is not None and isinstance(leaf, kind):
-            raise Refused(f"{prefix}parameters must not be sharded, got a DTensor (FSDP2 or tensor parallel)")
+        if isinstance(leaf, kind) or id(leaf) in whole or hasattr(leaf, "_is_flat_param"):
+            got = f"a {kind.__name__}" if isinstance(leaf, kind) else f"one that FSDP gathered, {tuple(leaf.shape)}"
+            raise Refused(
+                f"{prefix}parameters must not be sharded, got {got} (FSDP2 or tensor parallel; use one process "
+                "without either)"
+            )
+
+
+def _gathered_by_fsdp() -> set[int]:
+    """The ids of the tensors that FSDP2's modules compute with, in place of their parameters."""
+    states = getattr(sys.modules.get("torch.distributed._composable_state"), "_module_state_mapping", {})
+    found = set()
+    for state in [ref() for ref in states.values()]:
+        groups = getattr(state, "_fsdp_param_groups", None) or [getattr(state, "_fsdp_param_group", None)]
+        found |= {id(getattr(p, "_unsharded_param", None)) for group in groups if group for p in group.fsdp_params}
+    return found - {id(None)}
 
 
 def reached(val_loss: Tensor, selected: Collection[int], prefix: str) -> None:
-    """Raises ValueError where the validation loss reaches no selected parameter: every score would be 0."""
+    """Raises Unreached where the validation loss reaches no selected parameter: every score would be 0."""
     leaves = Graph(val_loss.grad_fn).leaves.values()
     if not any(id(leaf) in selected for leaf in leaves):
-        raise ValueError(f"{prefix}val_loss must depend on a selected parameter, got one that reaches none of params")
+        raise Unreached(f"{prefix}val_loss must depend on a selected parameter, got one that reaches none of params")
 
 
 def leaves(found: Iterable[Tensor], prefix: str) -> None:

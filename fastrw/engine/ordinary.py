@@ -58,7 +58,8 @@ def _gradients(outputs: Tensor, seed: Tensor, retain: bool = False) -> list[tupl
 
 @torch.no_grad()
 def accumulate(gradients: dict[Tensor, Tensor]) -> None:
-    """Add to `.grad`. A new `.grad` has memory of its own, in the layout of its parameter."""
+    """Add to `.grad`, then call post-accumulate hooks. A new `.grad` has memory of its own, in the layout of its
+    parameter."""
     taken = set()
     for p, g in gradients.items():
         if p.grad is not None:
@@ -76,6 +77,9 @@ def accumulate(gradients: dict[Tensor, Tensor]) -> None:
         p.grad = (
             g.detach() if alone and (g.dtype, g.stride()) == (p.dtype, p.stride()) else torch.empty_like(p).copy_(g)
         )
+    for p in gradients:
+        for hook in [*(p._post_accumulate_grad_hooks or {}).values()]:
+            hook(p)
 
 
 def free(*losses: Tensor | None) -> None:

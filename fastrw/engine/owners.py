@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from fastrw.errors import Refused, Unrepeatable, out_of_memory, reason
+from fastrw.errors import Unrepeatable, ours, reason
 from fastrw.graph import hooks
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes.owned import NOBODY, Owned, along
@@ -95,7 +95,7 @@ def repeated() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, Refused) or out_of_memory(error):
+        if ours(error):
             raise
         raise Unrepeatable(
             f"fastrw.engine: a graph must allow more than one backward, got {reason(error)} in the second (a custom "

@@ -110,6 +110,8 @@ def check_scores(losses: Tensor, V: Directions, scores: Tensor, kind: torch.dtyp
 
 def _gradient(losses: Tensor, i: int, V: Directions, scaling: float = 1.0) -> Sequence[Tensor | None]:
     """grad f_i, times `scaling`, by each leaf of V."""
+    if not V:
+        return []
     seed = torch.zeros_like(losses)
     seed[i] = scaling
     return torch.autograd.grad(losses, [leaf for leaf, _ in V], seed, retain_graph=True, allow_unused=True)

@@ -23,7 +23,7 @@ from fastrw.engine.plan import Plan, plan_of
 from fastrw.engine.request import Mark, Request, Result
 from fastrw.engine.side import Side
 from fastrw.engine.step import Pass, ZeroGradientsChanged, account
-from fastrw.errors import CoupledExamples, ForThisBatch, Refused, UntracedUse, out_of_memory, reason
+from fastrw.errors import CoupledExamples, Failed, ForThisBatch, Refused, UntracedUse, ours, reason
 from fastrw.graph import hooks, nested
 from fastrw.graph.hooks import Moment
 from fastrw.graph.saved import address, is_checkpointed, once
@@ -49,13 +49,13 @@ def run(request: Request, mark: Mark = lambda phase: None) -> Result:
             raise
         return _by_autograd(request, "per_example", {"layerwise": str(refusal), "tangent": str(refusal)})
     except Exception as error:
-        if isinstance(error, Refused) or out_of_memory(error):
+        if ours(error):
             raise
         _raise_as_an_ordinary_backward(request)
         refusal = f"fastrw.{method}: what an ordinary backward calls once must also be callable in other ways, got "
         refusal += reason(error)
         if method != "auto":
-            raise Refused(refusal) from error
+            raise Failed(refusal) from error
         return _by_autograd(request, "per_example", {"layerwise": refusal, "tangent": refusal})
 
 
@@ -104,7 +104,7 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
             learned = needed = True
         except Exception as error:
             cache.drop()
-            if retained or isinstance(error, Refused) or out_of_memory(error):
+            if retained or ours(error):
                 raise
             raise ForThisBatch(f"fastrw.engine: an operation must be as at first, got {reason(error)}") from error
     trusted = True
@@ -211,13 +211,15 @@ def _by_autograd(request: Request, method: str, refused: dict[str, str]) -> Resu
     graph = Graph(losses.grad_fn)
     leaves = graph.leaves
     selected = _selected(request, leaves)
+    guards.not_sharded(leaves.values(), request.prefix)
     _refuse_early(request, graph, selected)
     with nested.refused():
         V = _validation(request, leaves, selected, retain=True)
         directions = [(leaves[i], v) for i, v in V.items()]
         scores = per_example.METHODS[method](losses, directions)
         if method == "double_backward":  # not all of torch's own second derivatives are right
-            per_example.check_scores(losses, directions, scores, per_example.coarsest(dtypes(losses)))
+            with owners.repeated():
+                per_example.check_scores(losses, directions, scores, per_example.coarsest(dtypes(losses)))
     if request.options.scaling is not None:
         scores = scores / request.options.scaling
     scores = torch.where(losses.detach().isfinite(), scores, torch.nan)

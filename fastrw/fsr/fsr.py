@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
+from fastrw.api.backward import untraced
 from fastrw.api.options import check
+from fastrw.engine import guards
 from fastrw.engine.ordinary import backward
 from fastrw.fsr import checks
 from fastrw.fsr.dictionary import ProxyDictionary
@@ -83,7 +85,7 @@ class FSR:
 
     A step changes only `.grad`, FSR's own state, and what one training forward and reading the reward examples change
     (running statistics, random states); a step that raises leaves everything as it was. Reward batches do not update
-    running statistics. FSR sees the batches of one process: under data parallel training each process has its own.
+    running statistics. Several processes are refused, as by `Reweighter`.
 
     Raises:
         TypeError, ValueError: a rule is broken; the text gives the rule and what was passed.
@@ -137,6 +139,7 @@ class FSR:
         self._features: tuple[Tensor, Tensor] | None = None  # see Outputs.features
         self._uses = 0  # steps that have used these features
 
+    @untraced
     def step(self, index: Tensor, x: Any, y: Tensor, *, scale: float = 1.0) -> FSRStep:
         """Adds the gradient of the weighted loss to `.grad` and scores the batch's examples.
 
@@ -151,6 +154,9 @@ class FSR:
             TypeError, ValueError: index out of range or repeated, labels not the dataset's, losses not finite.
         """
         check("FSR.step", method="auto", backend="auto", score_dtype=None, scale=scale)
+        guards.one_process("fastrw.FSR.step: ")
+        guards.no_synchronized_norm(self.lookahead.modules, "fastrw.FSR.step: ")
+        guards.not_sharded(self.model.parameters(), "fastrw.FSR.step: ")
         index = checks.indices("FSR.step", index, len(self.dictionary.labels))
         y = checks.labels("FSR.step", y, self.num_classes)
         if len(index) != len(y):

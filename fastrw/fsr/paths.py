@@ -4,7 +4,7 @@ the last layer."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastrw.api.compiled import uncompiled
 from fastrw.api.evaluate import evaluate
 from fastrw.api.problem import Problem
 from fastrw.engine.per_example import RELATIVE, coarsest
 from fastrw.fsr.lookahead import Lookahead
+from fastrw.graph.hooks import uncounted
 from fastrw.graph.walk import dtypes
 from fastrw.nodes.base import wide
 from fastrw.state.snapshot import State
@@ -56,7 +58,7 @@ class Path:
         """Logits [n, C] and the layer's input [n, p]: None unless the layer ran once, on a matrix, and its output is
         the logits."""
         seen: list[tuple[tuple, Any]] = []  # (arguments, output) of each call of the layer
-        with self.layer.register_forward_hook(lambda _, *call: seen.append(call)) if self.layer else nullcontext():
+        with uncompiled(), self._recorded(seen):
             if isinstance(x, Mapping):
                 output = self.model(**x)
             else:
@@ -69,6 +71,10 @@ class Path:
             case [((h,), z)] if z is output and h.ndim == 2:
                 return logits, h.detach()
         return logits, None
+
+    def _recorded(self, seen: list[tuple[Any, ...]]) -> AbstractContextManager:
+        with uncounted():
+            return self.layer.register_forward_hook(lambda _, *call: seen.append(call)) if self.layer else nullcontext()
 
     def _forwards(self, inputs: Inputs, start: State) -> tuple[Outputs, Tensor | None, Tensor | None]:
         """What the forwards at Θ give, and the layer's inputs for `mixed` and for `x`. Leaves the state as a forward of
@@ -175,6 +181,8 @@ class LastLayer(Path):
     def run(self, inputs: Inputs, start: State) -> Outputs | None:
         """Every forward starts from `start`. None if the layer does not produce the model's logits; the caller then
         rewinds to `start`."""
+        if any(p._backward_hooks for p in self.lookahead.params.values()):
+            return None  # the products below would not run them
         reward = inputs.reward
         if reward is not None and not inputs.reuses:  # first, while no graph is alive
             with torch.no_grad():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
-from fastrw.errors import Refused, out_of_memory, reason
+from fastrw.errors import Refused, ours, reason
 from fastrw.graph.saved import is_custom
 from fastrw.graph.sending import send
 from fastrw.nodes.base import ByInput, Part, Use, total, wide
@@ -89,7 +89,7 @@ def needs_derivative(backward: str, kind: type[Refused] = NoDerivative) -> Itera
     try:
         yield
     except Exception as error:  # of torch, or of a custom function
-        if isinstance(error, Refused) or out_of_memory(error) or "second time" in str(error):
+        if ours(error) or "second time" in str(error):
             raise
         raise kind(f"{backward}, got {reason(error)}") from error
 
