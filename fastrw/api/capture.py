@@ -54,7 +54,7 @@ class Captured:
         )
         try:
             with autocast:  # a cached cast of a weight would lie in the graph's memory
-                self._found = graph.record(lambda: run(problem, State(problem.modules)))
+                self._found = graph.record(lambda: run(problem, problem.state()))
         except RuntimeError as error:
             raise Refused(
                 "fastrw.capture: a captured step must not wait for the GPU, got " + str(error).partition("\n")[0]

@@ -17,11 +17,11 @@ from fastrw.engine import run as engine
 from fastrw.engine.ordinary import gradient
 from fastrw.engine.per_example import RELATIVE, coarsest
 from fastrw.engine.request import Mark, Request, Result
-from fastrw.errors import CoupledExamples, Failed
+from fastrw.errors import CoupledExamples, Failed, Refused
 from fastrw.graph.walk import dtypes
 from fastrw.nodes.generic import NoDerivative
 from fastrw.ops import backends
-from fastrw.state.batches import examples, join
+from fastrw.state.batches import examples, join, sizes
 from fastrw.state.snapshot import RandomState, State
 
 DEFAULT = Options()
@@ -42,16 +42,16 @@ class _NotJoinable(Exception):
 
 @torch.enable_grad()
 def evaluate(
-    problem: Problem, options: Options = DEFAULT, *, keep_graph: bool = False, V: dict[int, Tensor] | None = None
-) -> tuple[Result, Tensor]:
+    problem: Problem, state: State, options: Options = DEFAULT, *, keep_graph: bool = False,
+    V: dict[int, Tensor] | None = None,
+) -> tuple[Result, Tensor]:  # fmt: skip
     """Scores of the training batch by the named method, or by the first that is exact; and its losses [n], with their
     graph if `keep_graph`. V: id of a parameter -> direction, in place of the validation gradient.
 
-    State is left as one training forward leaves it. Raises Refused if the named method (or every method) is
-    impossible.
+    state: the snapshot that forwards start from. All is left as one training forward leaves it. Raises Refused if the
+    named method (or every method) is impossible.
     """
     _require(problem, options)
-    state = State(problem.modules)
     V = validation_gradient(problem, state, options.scaling) if V is None else V
     losses = problem.losses(problem.batch)
     request = _request(problem, replace(options, update=None), losses, None, V, keep_graph)
@@ -64,10 +64,32 @@ def evaluate(
 def validation_gradient(problem: Problem, state: State, scaling: Tensor | None = None) -> dict[int, Tensor]:
     """Id of a parameter -> V, for those that the validation loss reaches. The state is restored, so that the training
     forward starts from it."""
-    val = problem.losses(problem.val_batch).mean()
-    V = gradient(val, list(problem.params.values()), scaling)
+    losses = problem.losses(problem.val_batch)
+    V = gradient(losses.mean(), list(problem.params.values()), scaling)
     state.rewind()
+    if state.whole:
+        kind, losses = coarsest(dtypes(losses)), losses.detach()
+        _check_state(problem, state, losses, kind)
     return {id(p): v for p, v in zip(problem.params.values(), V, strict=True) if v is not None}
+
+
+def _check_state(problem: Problem, state: State, losses: Tensor, kind: torch.dtype) -> None:
+    """A second validation forward must give the losses of the first: what no snapshot can see (a counter of the module
+    that defines the model, a file, a generator in C++) must not change them."""
+    val_loss = problem.val_losses
+    again = problem.losses(problem.val_batch).detach()
+    problem.val_losses = val_loss
+    state.rewind()
+    if _differ(again, losses, kind):
+        raise Refused(
+            f"{problem.prefix}two forwards must start from one state, got other losses of the same validation batch in "
+            "a second forward (compute both losses in one forward, for fastrw.backward)"
+        )
+
+
+def _differ(found: Tensor, expected: Tensor, kind: torch.dtype) -> bool:
+    """By more than rounding in `kind`? Losses that are not finite are not compared."""
+    return len(found) != len(expected) or bool((found - expected).norm() > RELATIVE[kind] * expected.norm())
 
 
 @torch.enable_grad()
@@ -108,8 +130,12 @@ class _Pause:
 def _pause(problem: Problem) -> _Pause:
     """That of calls like this one."""
     modes = tuple(module.training for module in problem.modules.values())
-    key, pauses = (place(problem.loss_fn), place(problem.losses_fn), modes), learned.table(problem.model, "pauses")
+    key, pauses = (_functions(problem), modes), learned.table(problem.model, "pauses")
     return pauses.get(key) or pauses.put(key, _Pause())
+
+
+def _functions(problem: Problem) -> tuple:
+    return place(problem.loss_fn), place(problem.losses_fn)
 
 
 def _joined(problem: Problem, state: State, options: Options, mark: Mark, batch: Any, n: int, m: int) -> Assembled:
@@ -134,23 +160,26 @@ def _joined(problem: Problem, state: State, options: Options, mark: Mark, batch:
         answer = engine.run(replace(request, free=True), mark)
     except (CoupledExamples, NoDerivative, Failed) as reason:
         raise _NotJoinable(str(reason)) from None
-    if answer.checked:
+    alike = learned.table(problem.model, "batches that are alike")
+    kind = _functions(problem), n == m, sizes(problem.batch, n), sizes(problem.val_batch, m)
+    if answer.checked or not alike.get(kind):
         _check_joined(problem, state, f, losses)
+        alike.put(kind, True)
     return Assembled(answer, f[:n], f[n:].mean())
 
 
 def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor) -> None:
     """Whenever scores are checked: the losses of the joined forward must be those of the separate batches."""
-    if state.buffers_moved():
+    if state.moved(bits=True):
         raise _NotJoinable("the forward changes buffers")
-    limit, start, after = RELATIVE[coarsest(dtypes(losses))], 0, State(problem.modules)
+    start, after, kind = 0, problem.state(state), coarsest(dtypes(losses))
     try:
         for batch in (problem.batch, problem.val_batch):
             state.rewind()
             alone = problem.losses(batch, graph=False)
             part = found[start : start + len(alone)]
             start += len(alone)
-            if bool((part - alone).norm() > limit * alone.norm()):  # nan where a loss is not finite: then both are
+            if _differ(part, alone, kind):
                 raise _NotJoinable("the losses of one batch depend on the other")
     finally:
         after.rewind()

@@ -13,7 +13,6 @@ from fastrw.api.problem import Problem
 from fastrw.engine.report import Report
 from fastrw.engine.weights import NORMALIZERS
 from fastrw.nodes.base import Products
-from fastrw.state.snapshot import State
 
 
 @untraced
@@ -97,9 +96,11 @@ def _report(caller: str, model: nn.Module, batch: Any, val_batch: Any, loss_fn: 
             ) -> Report:  # fmt: skip
     check(caller, method=method, backend=backend, score_dtype=score_dtype)
     problem = Problem(model, batch, val_batch, loss_fn=loss_fn, losses_fn=losses_fn, params=params, caller=caller)
-    state = State(problem.modules)
+    state = problem.state()
     try:
-        answer, losses = evaluate(problem, Options(method, Products(backend, score_dtype)))
-    finally:
-        state.rewind()
+        answer, losses = evaluate(problem, state, Options(method, Products(backend, score_dtype)))
+    except BaseException:
+        state.undo()
+        raise
+    state.rewind()
     return Report(answer.method, answer.scores, losses, answer.refused, answer.account())

@@ -46,6 +46,7 @@ class Problem:
         self.params = select(self.modules, params, self.prefix)
         guards.not_sharded((p for m in self.modules.values() for p in m._parameters.values()), self.prefix)
         self.loss_fn, self.losses_fn = loss_fn, losses_fn
+        self._functions = [function for function in (loss_fn, losses_fn) if function is not None]
         if self._splits_batch:
             for name, b in (("batch", batch), ("val_batch", val_batch)):
                 self._check_batch(name, b)
@@ -60,6 +61,10 @@ class Problem:
     def names(self) -> dict[int, str]:
         """Id of a parameter -> its name."""
         return {id(p): name for name, p in _named_parameters(self.modules).items()}
+
+    def state(self, within: State | None = None) -> State:
+        """A snapshot of all that the forwards of this problem may change. within: an earlier one of the same call."""
+        return State(self.modules, self._functions, within)
 
     def losses(self, batch: Any, graph: bool = True) -> Tensor:
         """f_i for i in the batch: [n], with a graph if `graph`. (It is recorded nevertheless: with it, a forward may
@@ -100,7 +105,7 @@ class Problem:
         if (found := known.get(kind)) is not None:
             return found
         try:
-            found = reading_of(self.model, batch, State(self.modules), self.prefix)
+            found = reading_of(self.model, batch, self.state(), self.prefix)
         except OfAnotherKind:
             if self.loss_fn is None:
                 raise

@@ -118,11 +118,14 @@ class Reweighter:
     def weights(self, batch: Any, val_batch: Any) -> Tensor:
         """w [n] only, for a loop with its own forward and backward: see `meta_weights`. No state changes."""
         problem = Problem(self.model, batch, val_batch, **self._arguments)
-        state = State(problem.modules)
+        state = problem.state()
         try:
-            return evaluate(problem, self._options)[0].weights
-        finally:
-            state.rewind()
+            found = evaluate(problem, state, self._options)[0].weights
+        except BaseException:
+            state.undo()
+            raise
+        state.rewind()
+        return found
 
     def state_dict(self) -> dict[str, int]:
         """What a resumed run needs: the number of steps so far (for `every`)."""
@@ -137,12 +140,12 @@ class Reweighter:
 
     def _step(self, problem: Problem, options: Options) -> Step:
         timeline = Timeline(problem) if self._timed else None
-        state = State(problem.modules)
+        state = problem.state()
         try:
             args = problem, state, options, timeline.mark if timeline else lambda phase: None
             out = self._assembled(*args) or self._backward(*args)
         except BaseException:
-            state.rewind()
+            state.undo()
             raise
         out.timeline = timeline.phases if timeline else None
         return out
@@ -169,7 +172,7 @@ class Reweighter:
         return found.answer.step(found.losses, found.val_loss)
 
     def _backward(self, problem: Problem, state: State, options: Options, mark: Mark) -> Step:
-        answer, losses = evaluate(problem, options, keep_graph=True)
+        answer, losses = evaluate(problem, state, options, keep_graph=True)
         out = answer.step(losses.detach(), problem.val_loss)
         mark("scores")
         w, bad = out.weights, ~answer.scores.isfinite()
@@ -182,12 +185,12 @@ class Reweighter:
         return out
 
     def _plain(self, problem: Problem, options: Options) -> Step:
-        state = State(problem.modules)
+        state = problem.state()
         try:
             losses = problem.losses(problem.batch)
             self._accumulate(losses.mean(), options)
         except BaseException:
-            state.rewind()
+            state.undo()
             raise
         w = torch.full_like(losses, 1 / len(losses), dtype=torch.promote_types(losses.dtype, torch.float32))
         return Step(w.detach(), losses.detach(), None, None, "plain", "backward")

@@ -23,7 +23,7 @@ from fastrw.errors import Refused
 from fastrw.graph.walk import dtypes
 from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error
 from fastrw.state.batches import mapped
-from fastrw.state.snapshot import RandomState, State
+from fastrw.state.snapshot import RandomState
 
 
 @dataclass(frozen=True)
@@ -138,13 +138,16 @@ def _rows(method: str, score: Callable[..., Any], truth: Tensor, limit: float) -
 
 def _forward(problem: Problem) -> tuple[bool, torch.dtype]:
     """Whether a training forward draws random numbers, and the coarsest dtype that it computes in."""
-    state = State(problem.modules)
+    state = problem.state()
     random = [RandomState(device) for device in {p.device for p in problem.params.values()}]
     try:
         losses = problem.losses(problem.batch)
-        return any(one.moved() for one in random), coarsest(dtypes(losses))
-    finally:
-        state.rewind()
+        found = any(one.moved() for one in random), coarsest(dtypes(losses))
+    except BaseException:
+        state.undo()
+        raise
+    state.rewind()
+    return found
 
 
 def _double(leaf: Any) -> Any:

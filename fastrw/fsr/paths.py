@@ -108,7 +108,7 @@ class AnyLayer(Path):
         """Every forward starts from `start`; buffers and random states are left as one training forward leaves them."""
         params = list(self.lookahead.params.values())
         found, _, _ = self._forwards(inputs, start)
-        after = State(self.lookahead.modules)
+        after = State(self.lookahead.modules, within=start)
         try:
             gradients = torch.autograd.grad(found.losses.mean(), params, retain_graph=True, allow_unused=True)
             hat = self.lookahead.ahead(gradients)
@@ -127,7 +127,7 @@ class AnyLayer(Path):
                 batch = (inputs.mixed, inputs.target)
                 problem = Problem(self.model, batch, batch, losses_fn=self._batch_losses,
                                   params=list(self.lookahead.params), caller="FSR")  # fmt: skip
-                found.scores, found.reward_loss = evaluate(problem, V=D)[0].scores, reward_loss.detach()
+                found.scores, found.reward_loss = evaluate(problem, start, V=D)[0].scores, reward_loss.detach()
         finally:
             after.rewind()
         return found

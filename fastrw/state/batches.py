@@ -1,27 +1,31 @@
-"""Batches as nested data: their tensors, a function of each leaf, and two batches joined into one."""
+"""Batches as nested data: their tensors, a function of each leaf, and two batches joined into one.
+
+What is opened: mappings, lists, tuples, named tuples, dataclasses, classes made by attrs, and what is registered with
+torch's pytree. All else is a leaf."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from dataclasses import is_dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
+from torch.utils import _pytree
 
 _COLLECTIONS = (tuple, list, dict)
 _PLAIN = frozenset({int, float, bool, str, type(None)})
 
 
 def tensors_of(batch: Any) -> list[Tensor]:
-    """The tensors of a batch of any structure, in order. Plain collections are walked without pytree, which is slow."""
-    if isinstance(batch, Mapping) and type(batch) is not dict:
-        batch = dict(batch)
-    if type(batch) not in _COLLECTIONS:
-        return [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+    """The tensors of a batch of any structure, in order."""
+    if isinstance(batch, Tensor):
+        return [batch]
+    kind = type(batch)
     found: list[Tensor] = []
-    for item in batch.values() if type(batch) is dict else batch:
+    for item in (batch.values() if kind is dict else batch) if kind in _COLLECTIONS else _open(batch)[0]:
         if type(item) is Tensor:
             found.append(item)
         elif type(item) not in _PLAIN:
@@ -31,49 +35,110 @@ def tensors_of(batch: Any) -> list[Tensor]:
 
 def examples(batch: Any) -> int | None:
     """The length of the first tensor that is not 0-d; None if there is none."""
-    return next((len(t) for t in tensors_of(batch) if t.ndim), None)
+    return next((t.size(0) for t in tensors_of(batch) if t.ndim), None)
+
+
+def sizes(batch: Any, n: int) -> tuple[tuple[bool, ...], ...]:
+    """Of each tensor, which of its dimensions are of size n."""
+    return tuple(tuple([size == n for size in t.shape]) for t in tensors_of(batch))
 
 
 def mapped(function: Callable[[Any], Any], batch: Any) -> Any:
-    """The batch with `function` applied to each leaf; mappings unknown to pytree (a transformers.BatchEncoding, a
-    UserDict) keep their type."""
-    if _is_custom_mapping(batch):
-        return _with(batch, {key: mapped(function, value) for key, value in batch.items()})
-    return tree_map(lambda leaf: mapped(function, leaf) if isinstance(leaf, MutableMapping) else function(leaf), batch)
+    """The batch with `function` applied to each leaf."""
+    items, made = _open(batch)
+    return function(batch) if made is None else made([mapped(function, item) for item in items])
 
 
 def join(batch: Any, val_batch: Any, n: int, m: int) -> Any | None:
     """[batch; val_batch] if they agree in structure and in all shapes except the first dimension (n, m); else None."""
+    try:
+        return _join(batch, val_batch, n, m)
+    except _Unlike:
+        return None
+
+
+class _Unlike(Exception):
+    """The batches are not alike."""
+
+
+def _join(x: Any, y: Any, n: int, m: int) -> Any:
+    kind = type(x)
+    if kind is not type(y):
+        raise _Unlike
+    if isinstance(x, Tensor):
+        alike = (x.layout, x.is_nested, x.shape[:1]) == (torch.strided, False, (n,)) and y.shape[:1] == (m,)
+        if not alike or y.layout != x.layout or y.is_nested:
+            raise _Unlike
+        if (x.shape[1:], x.dtype, x.device) != (y.shape[1:], y.dtype, y.device):
+            raise _Unlike
+        return torch.cat([x, y])
+    if kind in _PLAIN:
+        if x != y:
+            raise _Unlike
+        return x
+    if kind in (tuple, list):
+        if len(x) != len(y):
+            raise _Unlike
+        return kind([_join(a, b, n, m) for a, b in zip(x, y, strict=True)])
+    (items, made), (others, made_other) = _open(x), _open(y)
+    if made is None or made_other is None or _names(x) != _names(y) or len(items) != len(others):
+        raise _Unlike
+    return made([_join(a, b, n, m) for a, b in zip(items, others, strict=True)])
+
+
+def _open(batch: Any) -> tuple[Iterable[Any], Callable[[list], Any] | None]:
+    """The items of a batch, and what makes a batch like it of others; ((), None) of a leaf."""
     kind = type(batch)
-    if kind is not type(val_batch):
-        return None
-    if _is_custom_mapping(batch):
-        found = join(dict(batch), dict(val_batch), n, m)
-        return None if found is None else _with(batch, found)
-    flat = kind in (tuple, list) and all(type(t) is Tensor for t in (*batch, *val_batch))  # then without pytree
-    (leaves, tree), (val_leaves, val_tree) = ((b, len(b)) if flat else tree_flatten(b) for b in (batch, val_batch))
-    if tree != val_tree:
-        return None
-    joined = []
-    for x, y in zip(leaves, val_leaves, strict=True):
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            if type(x) is not type(y) or type(x) not in _PLAIN or x != y:
-                return None
-            joined.append(x)
-            continue
-        alike = (x.shape[1:], x.dtype, x.device, x.layout) == (y.shape[1:], y.dtype, y.device, y.layout)
-        if not alike or x.layout != torch.strided or x.shape[:1] != (n,) or y.shape[:1] != (m,):
-            return None
-        joined.append(torch.cat([x, y]))
-    return kind(joined) if flat else tree_unflatten(joined, tree)
+    if kind in (tuple, list):
+        return batch, kind
+    if isinstance(batch, MutableMapping):
+        return list(batch.values()), lambda items: _filled(batch, items)
+    if isinstance(batch, Mapping):
+        return list(batch.values()), lambda items: dict(zip(batch, items, strict=True))
+    if kind.__bases__ == (tuple,) and hasattr(kind, "_fields"):
+        return batch, kind._make
+    if _is_record(kind):
+        fields = _fields(batch)
+        return list(fields.values()), lambda items: _set(batch, zip(fields, items, strict=True))
+    if kind in _pytree.SUPPORTED_NODES:
+        items, context = _pytree.SUPPORTED_NODES[kind].flatten_fn(batch)
+        return items, lambda items: _pytree.SUPPORTED_NODES[kind].unflatten_fn(items, context)
+    return (), None
 
 
-def _is_custom_mapping(batch: Any) -> bool:
-    return isinstance(batch, MutableMapping) and type(batch) is not dict
+def _names(batch: Any) -> Any:
+    """What must agree besides the items."""
+    if isinstance(batch, Mapping):
+        return list(batch)
+    if _is_record(type(batch)):
+        return list(_fields(batch))
+    if type(batch) in _pytree.SUPPORTED_NODES:
+        return _pytree.SUPPORTED_NODES[type(batch)].flatten_fn(batch)[1]
+    return None
 
 
-def _with(mapping: MutableMapping, items: dict) -> MutableMapping:
-    """A copy of the mapping with these items."""
+@cache
+def _is_record(kind: type) -> bool:
+    return is_dataclass(kind) or hasattr(kind, "__attrs_attrs__")
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """All attributes, also those that are no fields."""
+    slots = [s for base in type(record).__mro__ for s in base.__dict__.get("__slots__", ()) if not s.startswith("__")]
+    return {s: getattr(record, s) for s in slots if hasattr(record, s)} | getattr(record, "__dict__", {})
+
+
+def _filled(mapping: MutableMapping, items: list) -> MutableMapping:
+    """A copy of the mapping with these values."""
     found = copy.copy(mapping)
-    found.update(items)
+    for key, item in zip(mapping, items, strict=True):
+        found[key] = item
+    return found
+
+
+def _set(record: Any, fields: Iterable[tuple[str, Any]]) -> Any:
+    """A copy of the record with these attributes, frozen or not."""
+    found = copy.copy(record)
+    for name, value in fields:
+        object.__setattr__(found, name, value)
     return found

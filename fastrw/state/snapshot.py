@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import sys
-from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
+from itertools import chain
+from operator import is_
 from typing import Any
 
 import torch
@@ -14,11 +16,12 @@ from torch import Tensor, nn
 
 from fastrw import learned
 from fastrw.errors import Refused
+from fastrw.state.held import PLAIN, Path, equal, same, walk
 
-KEPT = 1 << 30  # bytes: larger sets of parameters are not copied to detect writes
+KEPT = 1 << 30  # bytes: more is not copied to detect writes
+SAMPLE = 16  # elements of a parameter that are compared where it is not copied
 
-_PLAIN = frozenset({int, float, bool, str, type(None), complex})
-_COLLECTIONS = frozenset({dict, OrderedDict, set, list, tuple})
+_OWN = frozenset(vars(nn.Module()))  # the attributes of every module
 
 
 class RandomState:
@@ -45,121 +48,231 @@ class RandomState:
 
 
 class State:
-    """A snapshot of everything that a forward of a model may change: buffers; tensors, generators and plain values in
-    attributes of its modules; parameters, if the model's forward is known to write them; and all random states.
-    `rewind` restores it.
+    """A snapshot of everything that a forward of a model may change: buffers, attributes of its modules and what they
+    hold (collections, arrays, generators, objects, other modules), what the `functions` hold that compute the losses,
+    parameters, and all random states. `rewind` restores it.
+
+    Copies of everything are made around the 1st, 2nd, 4th, ... call (`whole`). Around the others, only of what is cheap
+    (buffers, attributes) or was found to change. Where something else changes nevertheless, `rewind` raises Refused,
+    and the next call is exact. within: a snapshot that this one is taken within the same call as.
 
     Tensors are restored through `.data`: batch_norm updates its running statistics without a version bump, and so must
     this, or the backward of a live graph would raise.
     """
 
-    def __init__(self, named_modules: dict[str, nn.Module]):
-        modules = named_modules.values()
-        self._owners = [(module._buffers, dict(module._buffers)) for module in modules]
-        own = [vars(module) for module in modules if not _has_no_state(module)]
-        self._attributes = [(now, {k: v for k, v in now.items() if _is_state(v)}, now.keys() | ()) for now in own]
-        held = [v for _, found, _ in self._attributes for v in found.values()]
-        tensors = [b for _, before in self._owners for b in before.values() if b is not None]
-        tensors += [v for v in held if isinstance(v, Tensor)]
-        tensors += [m.weight for m in modules if vars(m).get("max_norm") is not None]  # renormed in place
-        self._tensors = [(t, t.detach().clone(), t._version) for t in tensors]
-        self._generators = [(v, v.get_state()) for v in held if isinstance(v, torch.Generator)]
+    def __init__(self, named_modules: dict[str, nn.Module], functions: Iterable[Any] = (), within: State | None = None):
+        table = learned.table(named_modules[""], "what forwards change")
+        self._seen = seen = table.get("") or table.put("", _Seen())
+        self.whole = whole = within.whole if within is not None else seen.next_is_whole()
+        self._registers = _Dicts()  # the buffers, parameters and modules of each module
+        self._attributes = _Dicts()
+        roots: list[tuple[str, Any]] = []
+        for at, module in named_modules.items():
+            own = vars(module)
+            if not whole and at not in seen.names and _has_no_state(module):
+                if module._buffers:
+                    self._registers.add(at, module._buffers)
+                continue
+            for name in ("_buffers", "_parameters", "_modules"):
+                self._registers.add(at, own[name])
+            self._attributes.add(at, own)
+            for k in _names(own):
+                if type(own[k]) not in PLAIN:
+                    roots.append((f"{at}.{k}" if at else k, own[k]))
+            if whole or module._forward_hooks or module._forward_pre_hooks:
+                hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+                roots += [(f"a hook of {at or 'the model'}", hook) for hook in hooks]
         named = {
-            id(p): (f"{at}.{k}", p)
+            id(p): (f"{at}.{k}" if at else k, p)
             for at, m in named_modules.items()
             for k, p in m._parameters.items()
             if p is not None
-        }.values()
-        table = learned.table(named_modules[""], "parameters written")
-        self._seen = table.get("") or table.put("", _Seen())
-        wanted = self._seen.next(named)
-        self._parameters = [
-            (name, p, p._version, p.data_ptr(), p.detach().clone() if name in wanted else None) for name, p in named
-        ]
-        self._random = RandomState(*{t.device for t in (*(p for _, p in named), *tensors)})
+        }
+        buffers = {id(b): b for m in named_modules.values() for b in m._buffers.values() if b is not None}
+        visited = {*map(id, named_modules.values()), *named, *buffers}
+        for function in functions:  # a method: what its object holds
+            function = getattr(function, "__self__", function)
+            roots.append((getattr(function, "__name__", type(function).__name__), function))
+        self._held, held = walk(roots, visited, whole, seen.names)
+        self._tensors = [_Tensor((), b, True) for b in buffers.values()]
+        self._tensors += [_Tensor((), m.weight, True) for m in named_modules.values() if "max_norm" in vars(m)]
+        left = KEPT
+        for path, t in held:
+            left -= t.nbytes if whole else 0
+            copied = len(path) == 1 or path[-1] in seen.names or (whole and left > 0)
+            self._tensors.append(_Tensor(path, t, copied and t.grad_fn is None))
+        self._parameters = _Parameters(list(named.values()), seen, whole)
+        self._random = RandomState(*{t.device for t in (*(p for _, p in named.values()), *buffers.values())})
         self._python = random.getstate()
         self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
 
-    def moved(self) -> bool:
-        """Has a forward changed anything since? Ignores random states, and writes without a version bump, like those of
-        batch_norm, which only `buffers_moved` detects."""
-        if any([*map(id, now.values())] != [*map(id, before.values())] for now, before in self._owners):
-            return True
-        if any(now.get(k, self) is not v for now, before, _ in self._attributes for k, v in before.items()):
-            return True
-        if any(t._version != version for t, _, version in self._tensors) or self._written():
-            return True
-        return any(not torch.equal(g.get_state(), before) for g, before in self._generators)
+    def moved(self, bits: bool = False) -> bool:
+        """Has a forward changed anything since? Ignores random states; unless `bits`, also writes to a tensor without a
+        version bump, like those of batch_norm."""
+        return (
+            bool(self._registers.changed())
+            or any(not same(now, before) for _, now, before in self._attributes.changed())
+            or any(t.moved(bits) for t in self._tensors)
+            or any(held.moved() for held in self._held)
+            or bool(self._parameters.written())
+        )
 
-    def buffers_moved(self) -> bool:
-        """Has a forward changed anything, even one bit of a tensor?"""
-        return self.moved() or not all(_equal(tensor, value) for tensor, value, _ in self._tensors)
+    def undo(self) -> None:
+        """Restores everything, as far as possible, after an error, which is the one to report."""
+        with suppress(Exception):
+            self.rewind()
 
     def rewind(self) -> None:
         """Restores everything, as far as possible, before it raises an error."""
         failed: list[Exception] = []
-        for now, before in self._owners:
-            if [*map(id, now.values())] != [*map(id, before.values())]:
-                now.clear()
-                now.update(before)
-        for now, before, names in self._attributes:
-            for k in now.keys() - names:
-                del now[k]
-            for k, v in before.items():
-                if now.get(k, self) is not v:
-                    now[k] = v
-        for tensor, value, _ in self._tensors:
+        lost: list[str] = []
+        for at, now, before in (*self._registers.changed(), *self._attributes.changed()):
+            self._seen.names.add(at)
+            now.clear()
+            now.update(before)
+        for thing in (*self._held, *self._tensors):
             try:
-                _put(tensor, value)
+                if thing.moved():
+                    self._seen.names.update(thing.path)
+                if not thing.put():
+                    lost.append(thing.path[-1])
             except Exception as error:  # restore the others nevertheless
                 failed.append(error)
-        failed += self._put_parameters()
-        for generator, before in self._generators:
-            generator.set_state(before)
+        lost += self._parameters.put()
         self._random.rewind()
         random.setstate(self._python)
         if self._numpy is not None:
             sys.modules["numpy"].random.set_state(self._numpy)
+        if lost:
+            raise Refused(
+                "fastrw.state: two forwards must start from one state, got a forward that changes "
+                f"{sorted(lost)[0]!r} in a way that cannot be put back (compute both losses in one forward, for "
+                "fastrw.backward)"
+            )
         if failed:
             raise failed[0]
 
-    def _written(self) -> dict[str, tuple[nn.Parameter, Tensor | None]]:
-        """The parameters written since, by name, each with its saved value, if there is one."""
-        return {
-            name: (p, kept)
-            for name, p, version, place, kept in self._parameters
-            if (p._version, p.data_ptr()) != (version, place) or (kept is not None and not _equal(p, kept))
-        }
-
-    def _put_parameters(self) -> list[Exception]:
-        """Restores the parameters that the forward wrote (a momentum encoder, a clamp), and records which."""
-        written = self._written()
-        self._seen.written |= written.keys()
-        for p, kept in written.values():
-            if kept is not None:
-                p.data.copy_(kept)
-        if lost := sorted(name for name, (_, kept) in written.items() if kept is None):
-            return [Refused(
-                "fastrw.state: a forward must not write its parameters, because two forwards start from one state, got "
-                f"{lost[0]!r} written (compute both losses in one forward, for fastrw.backward)"
-            )]  # fmt: skip
-        return []
-
 
 class _Seen:
-    """Which parameters the forwards of a model write. To detect it, all are saved around the 1st, 2nd, 4th, ...
-    forward; those found to be written are saved around every forward."""
+    """What the forwards of a model were seen to change."""
 
     def __init__(self):
-        self.forwards, self.written = 0, set()
+        self.calls = 0
+        self.names: set[str] = set()  # of things, and of all that they are reached through
+        self.samples: tuple[tuple[int, ...], list[Tensor]] = ((), [])  # addresses of parameters; views of some elements
 
-    def next(self, parameters: Collection[tuple[str, nn.Parameter]]) -> set[str]:
-        """The names of those to save."""
-        due = self.forwards & (self.forwards - 1) == 0
-        self.forwards += 1
-        if due and sum(p.nbytes for _, p in parameters) <= KEPT:
-            return {name for name, _ in parameters}
-        return self.written
+    def next_is_whole(self) -> bool:
+        self.calls += 1
+        capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+        return (self.calls & (self.calls - 1)) == 0 and not capturing
+
+
+class _Dicts:
+    """Dictionaries of modules, and copies of them."""
+
+    def __init__(self) -> None:
+        self._all: list[tuple[str, dict, dict]] = []  # (module's name, its dictionary, a copy)
+
+    def add(self, at: str, now: dict) -> None:
+        self._all.append((at, now, now.copy()))
+
+    def changed(self) -> list[tuple[str, dict, dict]]:
+        """Those in which another object stands, or more or fewer of them."""
+        now, before = ([*chain.from_iterable([one[k].values() for one in self._all])] for k in (1, 2))
+        if len(now) == len(before) and all(map(is_, now, before)):  # the usual case, fast
+            return []
+        return [
+            (at, now, before)
+            for at, now, before in self._all
+            if len(now) != len(before) or not all(map(is_, now.values(), before.values()))
+        ]
+
+
+class _Tensor:
+    """A tensor; its value, if it is copied, or its version alone."""
+
+    __slots__ = ("path", "tensor", "value", "version")
+
+    def __init__(self, path: Path, tensor: Tensor, copied: bool):
+        self.path, self.tensor = path, tensor
+        self.value = tensor.detach().clone() if copied else None
+        self.version = _version(tensor)
+
+    def moved(self, bits: bool = True) -> bool:
+        if _version(self.tensor) != self.version:
+            return True
+        return bits and self.value is not None and not equal(self.tensor, self.value)
+
+    def put(self) -> bool:
+        """Returns whether its value is now as it was."""
+        if self.value is None:
+            return not self.moved()
+        _put(self.tensor, self.value)
+        return True
+
+
+class _Parameters:
+    """The parameters, by name. Copied are all of them in a `whole` snapshot, else those that were seen to be written.
+    Others are watched: versions and addresses, and, on a CPU, some elements, because writes through `.data` have no
+    version."""
+
+    def __init__(self, named: Sequence[tuple[str, Tensor]], seen: _Seen, whole: bool):
+        self._seen = seen
+        whole = whole and sum(p.nbytes for _, p in named) <= KEPT
+        self._all = [
+            (name, p, p._version, p.data_ptr(), p.detach().clone() if whole or name in seen.names else None)
+            for name, p in named
+        ]
+        self._watched = [] if whole else self._samples()
+        self._sample = torch.cat(self._watched) if self._watched else None
+
+    def written(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Those written since, by name, each with its saved value, if there is one."""
+        found = {
+            name: (p, kept)
+            for name, p, version, place, kept in self._all
+            if (p._version, p.data_ptr()) != (version, place) or (kept is not None and not equal(p, kept))
+        }
+        if self._sample is not None and not equal(now := torch.cat(self._watched), self._sample):
+            parts = (t.split([len(v) for v in self._watched]) for t in (now, self._sample))
+            changed = {v.data_ptr() for v, a, b in zip(self._watched, *parts, strict=True) if not equal(a, b)}
+            found |= {name: (p, kept) for name, p, _, place, kept in self._all if place in changed}
+        return found
+
+    def put(self) -> list[str]:
+        """Restores those that the forward wrote (a momentum encoder, a clamp). Returns the names of the others."""
+        written = self.written()
+        self._seen.names |= written.keys()
+        for p, kept in written.values():
+            if kept is not None:
+                _put(p, kept)
+        return [name for name, (_, kept) in written.items() if kept is None]
+
+    def _samples(self) -> list[Tensor]:
+        places = tuple(place for *_, place, _ in self._all)
+        if self._seen.samples[0] != places:
+            self._seen.samples = places, [*_views(p for _, p, *_ in self._all)]
+        return self._seen.samples[1]
+
+
+def _views(parameters: Iterable[Tensor]) -> Iterator[Tensor]:
+    for p in parameters:
+        if p.device.type == "cpu" and p.numel() and p.layout == torch.strided and type(p) is nn.Parameter:
+            dense = torch.empty_like(p).stride() == p.stride()
+            flat = p.detach().as_strided((p.numel(),), (1,)) if dense else p.detach()[(0,) * p.ndim].view(1)
+            yield flat[:: flat.numel() // SAMPLE | 1]
+
+
+def _names(own: dict[str, Any]) -> list[str]:
+    """The attributes of a module that are not those of every module: these come first, unless something is odd."""
+    names = [*own]
+    if len(names) >= len(_OWN) and names[0] == "training" and names[len(_OWN) - 1] in _OWN:
+        return names[len(_OWN) :]
+    return [k for k in names if k not in _OWN]
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
 
 
 @cache
@@ -172,26 +285,12 @@ def _has_no_state(module: nn.Module) -> bool:
     return _is_from_torch(type(module)) and not (module._forward_hooks or module._forward_pre_hooks)
 
 
-def _is_state(v: Any) -> bool:
-    """Is this attribute of a module a tensor without a graph, a generator or a plain value?"""
-    if type(v) in _COLLECTIONS:
-        return False
-    is_plain = type(v) in _PLAIN or isinstance(v, torch.Generator)
-    return is_plain or (isinstance(v, Tensor) and v.grad_fn is None and not v.requires_grad)
-
-
-def _equal(tensor: Tensor, value: Tensor) -> bool:
-    if tensor.layout != torch.strided:
-        tensor, value = tensor.to_dense(), value.to_dense()
-    return tensor.shape == value.shape and torch.equal(tensor, value)
-
-
 def _put(tensor: Tensor, value: Tensor) -> None:
     if tensor.layout != torch.strided or tensor.shape != value.shape or tensor.dtype != value.dtype:
-        if not _equal(tensor, value):
+        if not equal(tensor, value):
             tensor.data = value  # resized, sparse
     elif 0 in tensor.stride() and tensor.numel() > 1:  # expanded: one element stands for many
-        if not torch.equal(tensor, value):
+        if not equal(tensor, value):
             index = tuple(slice(0, 1) if s == 0 else slice(None) for s in tensor.stride())
             tensor.data[index].copy_(value[index])
     else:
