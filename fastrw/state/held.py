@@ -20,7 +20,7 @@ from torch import Tensor
 
 PLAIN = frozenset({int, float, bool, str, bytes, complex, type(None), torch.Size, torch.dtype, torch.device})
 THINGS = 10_000  # the most that one walk visits: nearest first
-ITEMS, FEW = 10_000, 256  # of larger collections only the length is watched: in a whole walk; in a short one
+ITEMS, FEW = 200_000, 256  # of larger collections only the length is watched: in a whole walk; in a short one
 
 Path = tuple[str, ...]  # the names of what a thing is reached through, and its own
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
-from itertools import chain
-from operator import is_
 from typing import Any
 
 import torch
@@ -19,7 +17,9 @@ from fastrw.errors import Refused
 from fastrw.state.held import PLAIN, Path, equal, same, walk
 
 KEPT = 1 << 30  # bytes: more is not copied to detect writes
-SAMPLE = 16  # elements of a parameter that are compared where it is not copied
+SAMPLE = 16  # elements of a parameter that are compared where it is not copied ...
+FEW_ELEMENTS = 1 << 16  # ... unless all parameters together have no more than these
+FEW_THINGS = 32  # if modules and functions hold no more, they are walked in every call
 
 _OWN = frozenset(vars(nn.Module()))  # the attributes of every module
 
@@ -69,13 +69,12 @@ class State:
         roots: list[tuple[str, Any]] = []
         for at, module in named_modules.items():
             own = vars(module)
-            if not whole and at not in seen.names and _has_no_state(module):
-                if module._buffers:
-                    self._registers.add(at, module._buffers)
-                continue
-            for name in ("_buffers", "_parameters", "_modules"):
-                self._registers.add(at, own[name])
             self._attributes.add(at, own)
+            for name in ("_buffers", "_parameters", "_modules"):
+                if own[name] or whole:
+                    self._registers.add(at, own[name])
+            if not whole and at not in seen.names and _has_no_state(module):
+                continue
             for k in _names(own):
                 if type(own[k]) not in PLAIN:
                     roots.append((f"{at}.{k}" if at else k, own[k]))
@@ -93,13 +92,18 @@ class State:
         for function in functions:  # a method: what its object holds
             function = getattr(function, "__self__", function)
             roots.append((getattr(function, "__name__", type(function).__name__), function))
-        self._held, held = walk(roots, visited, whole, seen.names)
+        far = whole or (seen.things is not None and seen.things <= FEW_THINGS)
+        self._held, held = walk(roots, visited, far, seen.names)
+        if whole:
+            seen.things = len(self._held) + len(held)
         self._tensors = [_Tensor((), b, True) for b in buffers.values()]
-        self._tensors += [_Tensor((), m.weight, True) for m in named_modules.values() if "max_norm" in vars(m)]
-        left = KEPT
+        self._tensors += [
+            _Tensor((), m.weight, True) for m in named_modules.values() if vars(m).get("max_norm") is not None
+        ]
+        left = KEPT if whole else FEW_ELEMENTS
         for path, t in held:
-            left -= t.nbytes if whole else 0
-            copied = len(path) == 1 or path[-1] in seen.names or (whole and left > 0)
+            left -= t.nbytes
+            copied = len(path) == 1 or path[-1] in seen.names or (far and left > 0)
             self._tensors.append(_Tensor(path, t, copied and t.grad_fn is None))
         self._parameters = _Parameters(list(named.values()), seen, whole)
         self._random = RandomState(*{t.device for t in (*(p for _, p in named.values()), *buffers.values())})
@@ -111,7 +115,7 @@ class State:
         version bump, like those of batch_norm."""
         return (
             bool(self._registers.changed())
-            or any(not same(now, before) for _, now, before in self._attributes.changed())
+            or bool(self._attributes.changed())
             or any(t.moved(bits) for t in self._tensors)
             or any(held.moved() for held in self._held)
             or bool(self._parameters.written())
@@ -159,7 +163,8 @@ class _Seen:
     def __init__(self):
         self.calls = 0
         self.names: set[str] = set()  # of things, and of all that they are reached through
-        self.samples: tuple[tuple[int, ...], list[Tensor]] = ((), [])  # addresses of parameters; views of some elements
+        self.watched: tuple[tuple[int, ...], dict[str, Tensor]] = ((), {})  # addresses of parameters; views of elements
+        self.things: int | None = None  # found by the last whole walk
 
     def next_is_whole(self) -> bool:
         self.calls += 1
@@ -171,21 +176,22 @@ class _Dicts:
     """Dictionaries of modules, and copies of them."""
 
     def __init__(self) -> None:
-        self._all: list[tuple[str, dict, dict]] = []  # (module's name, its dictionary, a copy)
+        self._names: list[str] = []  # of the modules
+        self._now: list[dict[str, Any]] = []
+        self._before: list[dict[str, Any]] = []
 
-    def add(self, at: str, now: dict) -> None:
-        self._all.append((at, now, now.copy()))
+    def add(self, at: str, now: dict[str, Any]) -> None:
+        self._names.append(at)
+        self._now.append(now)
+        self._before.append(now.copy())
 
     def changed(self) -> list[tuple[str, dict, dict]]:
-        """Those in which another object stands, or more or fewer of them."""
-        now, before = ([*chain.from_iterable([one[k].values() for one in self._all])] for k in (1, 2))
-        if len(now) == len(before) and all(map(is_, now, before)):  # the usual case, fast
-            return []
-        return [
-            (at, now, before)
-            for at, now, before in self._all
-            if len(now) != len(before) or not all(map(is_, now.values(), before.values()))
-        ]
+        """(module's name, dictionary, its copy) where other things stand."""
+        with suppress(Exception):  # tensors have no truth value
+            if self._now == self._before:  # the usual case, fast
+                return []
+        everything = zip(self._names, self._now, self._before, strict=True)
+        return [(at, now, before) for at, now, before in everything if not same(now, before)]
 
 
 class _Tensor:
@@ -213,8 +219,8 @@ class _Tensor:
 
 class _Parameters:
     """The parameters, by name. Copied are all of them in a `whole` snapshot, else those that were seen to be written.
-    Others are watched: versions and addresses, and, on a CPU, some elements, because writes through `.data` have no
-    version."""
+    Of the others, versions and addresses are watched, and, on a CPU, some elements, because writes through `.data` have
+    no version: all elements, if they are few."""
 
     def __init__(self, named: Sequence[tuple[str, Tensor]], seen: _Seen, whole: bool):
         self._seen = seen
@@ -223,44 +229,68 @@ class _Parameters:
             (name, p, p._version, p.data_ptr(), p.detach().clone() if whole or name in seen.names else None)
             for name, p in named
         ]
-        self._watched = [] if whole else self._samples()
-        self._sample = torch.cat(self._watched) if self._watched else None
+        self._views: dict[str, Tensor] = {} if whole else self._watched()
+        self._before = torch.cat([*self._views.values()]) if self._views else None
 
-    def written(self) -> dict[str, tuple[Tensor, Tensor | None]]:
-        """Those written since, by name, each with its saved value, if there is one."""
+    def written(self) -> set[str]:
+        """The names of those written since."""
         found = {
-            name: (p, kept)
+            name
             for name, p, version, place, kept in self._all
             if (p._version, p.data_ptr()) != (version, place) or (kept is not None and not equal(p, kept))
         }
-        if self._sample is not None and not equal(now := torch.cat(self._watched), self._sample):
-            parts = (t.split([len(v) for v in self._watched]) for t in (now, self._sample))
-            changed = {v.data_ptr() for v, a, b in zip(self._watched, *parts, strict=True) if not equal(a, b)}
-            found |= {name: (p, kept) for name, p, _, place, kept in self._all if place in changed}
-        return found
+        if self._before is None or equal(torch.cat([*self._views.values()]), self._before):
+            return found
+        return found | {name for name, (now, before) in self._compared().items() if not equal(now, before)}
 
     def put(self) -> list[str]:
         """Restores those that the forward wrote (a momentum encoder, a clamp). Returns the names of the others."""
-        written = self.written()
-        self._seen.names |= written.keys()
-        for p, kept in written.values():
+        written, lost = self.written(), []
+        self._seen.names |= written
+        values = self._compared() if written and self._views else {}
+        for name, p, _, place, kept in self._all:
+            if name not in written:
+                continue
             if kept is not None:
                 _put(p, kept)
-        return [name for name, (_, kept) in written.items() if kept is None]
+            elif name not in values or not self._put_back(p, place, *values[name]):
+                lost.append(name)
+        return lost
 
-    def _samples(self) -> list[Tensor]:
+    def _put_back(self, p: Tensor, place: int, now: Tensor, before: Tensor) -> bool:
+        """now, before: the watched elements at the address that the parameter had."""
+        if not equal(now, before):
+            if len(now) != p.numel():
+                return False
+            now.copy_(before)
+        elif p.data_ptr() == place and len(now) != p.numel():
+            return False
+        if p.data_ptr() != place:
+            p.data = now.new_empty(0).set_(now.untyped_storage(), now.storage_offset(), p.shape, p.stride())
+        return True
+
+    def _compared(self) -> dict[str, tuple[Tensor, Tensor]]:
+        assert self._before is not None
+        parts = self._before.split([len(view) for view in self._views.values()])
+        return {name: (view, part) for (name, view), part in zip(self._views.items(), parts, strict=True)}
+
+    def _watched(self) -> dict[str, Tensor]:
         places = tuple(place for *_, place, _ in self._all)
-        if self._seen.samples[0] != places:
-            self._seen.samples = places, [*_views(p for _, p, *_ in self._all)]
-        return self._seen.samples[1]
+        if self._seen.watched[0] != places:
+            few = sum(p.numel() for _, p, *_ in self._all) <= FEW_ELEMENTS
+            self._seen.watched = places, {name: _elements(p, few) for name, p, *_ in self._all if _is_watchable(p)}
+        return self._seen.watched[1]
 
 
-def _views(parameters: Iterable[Tensor]) -> Iterator[Tensor]:
-    for p in parameters:
-        if p.device.type == "cpu" and p.numel() and p.layout == torch.strided and type(p) is nn.Parameter:
-            dense = torch.empty_like(p).stride() == p.stride()
-            flat = p.detach().as_strided((p.numel(),), (1,)) if dense else p.detach()[(0,) * p.ndim].view(1)
-            yield flat[:: flat.numel() // SAMPLE | 1]
+def _is_watchable(p: Tensor) -> bool:
+    """A tensor on a CPU (comparing does not wait for a GPU) with memory of its own, in one piece?"""
+    dense = type(p) is nn.Parameter and p.device.type == "cpu" and p.layout == torch.strided
+    return dense and p.numel() > 0 and torch.empty_like(p).stride() == p.stride()
+
+
+def _elements(p: Tensor, every: bool) -> Tensor:
+    flat = p.detach().as_strided((p.numel(),), (1,))
+    return flat if every else flat[:: p.numel() // SAMPLE | 1]
 
 
 def _names(own: dict[str, Any]) -> list[str]:
