@@ -112,13 +112,17 @@ class Problem:
             found = Reading(shift=labels.ndim > 1 and is_causal(self.model))
         return Reading() if found is None else known.put(kind, found)
 
-    def without(self, n: int, bad: Tensor) -> Any:
-        """The batch with a good example in place of every bad one ([n] flags): shapes and random draws stay."""
-        index = torch.arange(n, device=bad.device)
-        index = torch.where(bad, (~bad).int().argmax(), index)
+    def without(self, bad: Tensor, first: int) -> Any:
+        """The batch with a good example in place of every bad one ([n] flags): shapes and random draws stay. Examples
+        lie along dimension `first` or, where that is not of size n, along the first that is."""
+        n = len(bad)
+        index = torch.where(bad, (~bad).int().argmax(), torch.arange(n, device=bad.device))
 
         def take(t: Any) -> Any:
-            dim = next((d for d, size in enumerate(t.shape) if size == n), None) if isinstance(t, Tensor) else None
+            if not isinstance(t, Tensor) or t.is_nested or t.layout != torch.strided:
+                return t
+            dims = [d for d, size in enumerate(t.shape) if size == n]
+            dim = first if first in dims else next(iter(dims), None)
             return t if dim is None else t.index_select(dim, index.to(t.device))
 
         return mapped(take, self.batch)

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from fastrw.api.backward import untraced
 from fastrw.api.capture import Graphs
-from fastrw.api.evaluate import Assembled, assemble, evaluate
+from fastrw.api.evaluate import Assembled, assemble, evaluate, validation_gradient
+from fastrw.api.nonfinite import finite_gradient
 from fastrw.api.options import Options, check, scaling_of
 from fastrw.api.problem import Problem, selection
 from fastrw.api.timeline import Timeline
-from fastrw.engine.ordinary import accumulate, backward
+from fastrw.engine.ordinary import accumulate, backward, leaves_of, pass_on
 from fastrw.engine.report import Step
 from fastrw.engine.request import Mark
 from fastrw.engine.weights import NORMALIZERS
@@ -172,15 +173,18 @@ class Reweighter:
         return found.answer.step(found.losses, found.val_loss)
 
     def _backward(self, problem: Problem, state: State, options: Options, mark: Mark) -> Step:
-        answer, losses = evaluate(problem, state, options, keep_graph=True)
+        V = validation_gradient(problem, state, options.scaling)
+        answer, losses = evaluate(problem, state, options, keep_graph=True, V=V)
         out = answer.step(losses.detach(), problem.val_loss)
         mark("scores")
         w, bad = out.weights, ~answer.scores.isfinite()
-        if bool(bad.any()):  # they must add nothing, but 0 * nan is nan
-            state.rewind()
-            losses = problem.losses(problem.without(len(w), bad))
-        total = torch.where(w == 0, 0, w.to(losses.dtype) * losses).sum()
-        self._accumulate(total, options, none=bool(bad.all()), finite=bool(bad.any()))
+        if not bool(bad.any()):
+            self._accumulate(torch.where(w == 0, 0, w.to(losses.dtype) * losses).sum(), options)
+        elif not bool(w.any()):
+            pass_on([(leaf, torch.zeros_like(leaf)) for leaf in leaves_of(losses)])
+        else:
+            losses = losses.detach()  # its graph is not needed any more
+            pass_on(finite_gradient(problem, state, options, answer, losses, V))
         mark("backward")
         return out
 
@@ -195,7 +199,7 @@ class Reweighter:
         w = torch.full_like(losses, 1 / len(losses), dtype=torch.promote_types(losses.dtype, torch.float32))
         return Step(w.detach(), losses.detach(), None, None, "plain", "backward")
 
-    def _accumulate(self, total: Tensor, options: Options, none: bool = False, finite: bool = False) -> None:
-        """An ordinary backward; none, finite: see `ordinary.backward`."""
+    def _accumulate(self, total: Tensor, options: Options) -> None:
+        """An ordinary backward."""
         total = total * options.scale if options.scale != 1 else total
-        backward(total if self._scaler is None else self._scaler.scale(total), none, finite)
+        backward(total if self._scaler is None else self._scaler.scale(total))

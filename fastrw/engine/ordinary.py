@@ -3,7 +3,7 @@ or, where something raises, none."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -34,24 +34,34 @@ def weighted_gradient(
     return _gradients(losses, seed if scaling is None else seed * scaling.to(seed.dtype), retain)
 
 
-def backward(total: Tensor, none: bool = False, finite: bool = False) -> None:
-    """An ordinary backward of the 0-d loss into `.grad` of every leaf; `none`: all weights are 0, and so is all that is
-    added; `finite`: raises ForThisBatch where a gradient is not finite."""
-    if any(leaf._post_accumulate_grad_hooks for leaf in Graph(total.grad_fn).leaves.values()):
+def backward(total: Tensor) -> None:
+    """An ordinary backward of the 0-d loss into `.grad` of every leaf."""
+    if _any_hooked(Graph(total.grad_fn).leaves.values()):
         return total.backward()
-    # all of them, or an error and none
-    found = {p: torch.zeros_like(p) if none else g for p, g in _gradients(total, torch.ones_like(total))}
-    if finite and not all(bool((g.to_dense() if g.is_sparse else g).isfinite().all()) for g in found.values()):
-        raise ForThisBatch(
-            "fastrw.Reweighter: an example that is not finite must be replaceable along a batch dimension, got one "
-            "that is not"
-        )
-    accumulate(found)
+    accumulate(dict(_gradients(total, torch.ones_like(total))))  # all of them, or an error and none
+
+
+def pass_on(gradients: list[tuple[Tensor, Tensor]]) -> None:
+    """Adds to `.grad` what a backward would, and runs the hooks that wait for it."""
+    if not _any_hooked(leaf for leaf, _ in gradients):
+        return accumulate(dict(gradients))
+    if any(g.is_sparse or leaf._backward_hooks for leaf, g in gradients):
+        raise ForThisBatch("fastrw.Reweighter: gradients must be dense and without hooks of their own, got others")
+    sum((leaf * g).sum() for leaf, g in gradients).backward()  # whose gradients these are
+
+
+def _any_hooked(leaves: Iterable[Tensor]) -> bool:
+    return any(leaf._post_accumulate_grad_hooks for leaf in leaves)
+
+
+def leaves_of(outputs: Tensor) -> list[Tensor]:
+    """The leaves that a backward may fill."""
+    return list(Graph(outputs.grad_fn).leaves.values())
 
 
 def _gradients(outputs: Tensor, seed: Tensor, retain: bool = False) -> list[tuple[Tensor, Tensor]]:
     """(leaf, its gradient) of every leaf that a backward fills."""
-    leaves = list(Graph(outputs.grad_fn).leaves.values())
+    leaves = leaves_of(outputs)
     found = torch.autograd.grad(outputs, leaves, seed, retain_graph=retain, allow_unused=True)
     return [(leaf, g) for leaf, g in zip(leaves, found, strict=True) if g is not None]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fastrw.engine.owners import repeated
-from fastrw.engine.request import Request
+from fastrw.engine.request import Options, Request, Result
 from fastrw.engine.step import PassResult
 from fastrw.errors import Refused
 from fastrw.graph.walk import Graph
@@ -76,15 +76,28 @@ def check(graph: Graph, request: Request, V: Mapping[int, Tensor], found: PassRe
     truth = check_scores(request.losses, directions, found.scores, kind, scaling)
     if truth is None:
         return False
-    if assembled:  # <sum_i w_i grad f_i, V> = sum_i w_i s_i
-        expected = torch.where(found.weights == 0, 0, found.weights * found.scores).sum() * request.options.scale
-        got, noise = _dot([(g, V[leaf]) for leaf, g in found.gradients.items() if leaf in V], expected, scaling)
+    if assembled:
+        pairs = [(g, V[leaf]) for leaf, g in found.gradients.items() if leaf in V]
+        got, expected, noise = weighted_product(pairs, found, request.options)
         if not _agree(got, expected, noise, kind):
             raise Refused(
                 "fastrw.engine: the gradient must be that of the weighted losses, got a product with the validation "
                 f"gradient of {got.item():.6g} where weights and scores give {expected.item():.6g}"
             )
     return bool(truth != 0)
+
+
+def weighted_product(pairs: Sequence[tuple[Tensor, Tensor]], found: PassResult | Result, options: Options
+                     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """<sum_i w_i grad f_i, V> of pairs of both; sum_i w_i s_i, which it must be; and the scale of its rounding."""
+    expected = torch.where(found.weights == 0, 0, found.weights * found.scores).sum() * options.scale
+    got, noise = _dot(pairs, expected, 1.0 if options.scaling is None else float(options.scaling))
+    return got, expected, noise
+
+
+def is_weighted(pairs: Sequence[tuple[Tensor, Tensor]], found: Result, options: Options, kind: torch.dtype) -> bool:
+    """Are these gradients, each with its V, those of the weights and scores?"""
+    return _agree(*weighted_product(pairs, found, options), kind)
 
 
 def check_scores(losses: Tensor, V: Directions, scores: Tensor, kind: torch.dtype, scaling: float = 1.0

@@ -123,7 +123,7 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
     # leaves that only the validation loss reaches get no gradient: nodes are numbered from the losses
     gradients = [(leaves[i], g) for i, g in found.gradients.items() if i < size]
     if later:
-        gradients = _weighted_gradient(request, found.weights)
+        gradients = _weighted_gradient(request, found.scores, found.weights)
     if request.free and (due or plan.calls_nodes or needed):
         free(losses, val)
     name = "tangent" if at_losses or plan.scores_mixed_by is not None else "layerwise"
@@ -224,14 +224,23 @@ def _by_autograd(request: Request, method: str, refused: dict[str, str]) -> Resu
         scores = scores / request.options.scaling
     scores = torch.where(losses.detach().isfinite(), scores, torch.nan)
     w = request.options.normalize(scores)
-    gradients = [] if request.options.update is None else _weighted_gradient(request, w)
+    gradients = [] if request.options.update is None else _weighted_gradient(request, scores, w)
     if request.free:
         free(request.val_loss)
     return Result(scores, w, gradients, method, refused=refused)
 
 
-def _weighted_gradient(request: Request, w: Tensor) -> list[tuple[Tensor, Tensor]]:
-    return weighted_gradient(request.losses, w, request.options.scaling, request.options.scale, request.retain)
+def _weighted_gradient(request: Request, scores: Tensor, w: Tensor) -> list[tuple[Tensor, Tensor]]:
+    found = weighted_gradient(request.losses, w, request.options.scaling, request.options.scale, request.retain)
+    if not bool(scores.isfinite().all()):
+        if not bool(w.any()):
+            return [(leaf, torch.zeros_like(leaf)) for leaf, _ in found]
+        if not all(bool((g.to_dense() if g.is_sparse else g).isfinite().all()) for _, g in found):  # 0 * nan
+            raise ForThisBatch(
+                f"{request.prefix}an example that is not finite must be separable from the others, got one that is not "
+                '(use update="assembled", or leave it out of the batch)'
+            )
+    return found
 
 
 def _validation(request: Request, leaves: dict[int, Tensor], selected: frozenset[int], retain: bool

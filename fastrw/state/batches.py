@@ -66,10 +66,10 @@ def _join(x: Any, y: Any, n: int, m: int) -> Any:
     if kind is not type(y):
         raise _Unlike
     if isinstance(x, Tensor):
-        alike = (x.layout, x.is_nested, x.shape[:1]) == (torch.strided, False, (n,)) and y.shape[:1] == (m,)
-        if not alike or y.layout != x.layout or y.is_nested:
+        if not all(t.layout == torch.strided and not t.is_nested for t in (x, y)):
             raise _Unlike
-        if (x.shape[1:], x.dtype, x.device) != (y.shape[1:], y.dtype, y.device):
+        alike = (x.shape[1:], x.dtype, x.device) == (y.shape[1:], y.dtype, y.device)
+        if not alike or x.shape[:1] != (n,) or y.shape[:1] != (m,):
             raise _Unlike
         return torch.cat([x, y])
     if kind in _PLAIN:
