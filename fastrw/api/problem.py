@@ -15,7 +15,7 @@ from fastrw.api.compiled import uncompiled
 from fastrw.api.default_loss import Reading, cross_entropy, losses_of
 from fastrw.api.own_loss import OfAnotherKind, is_causal, reading_of
 from fastrw.engine import guards
-from fastrw.state.batches import examples, mapped, tensors_of
+from fastrw.state.batches import mapped, tensors_of
 from fastrw.state.snapshot import State
 
 
@@ -84,8 +84,9 @@ class Problem:
             raise ValueError(f"{self.prefix}{name} must hold at least one example, got 0")
         if not losses.is_floating_point():
             raise TypeError(f"{self.prefix}losses must be real floating point, got {losses.dtype}")
-        if (size := self._size(batch)) is not None and len(losses) != size:
-            raise ValueError(f"{self.prefix}losses must be [n] with n = {size} targets, got {tuple(losses.shape)}")
+        if (sizes := self._sizes(batch)) and len(losses) not in sizes:
+            n = " or ".join(map(str, sorted(sizes)))
+            raise ValueError(f"{self.prefix}losses must be [n] with n = {n} targets, got {tuple(losses.shape)}")
         if graph and not losses.requires_grad:
             raise ValueError(f"{self.prefix}the losses of {name} must depend on a parameter, got none with a graph")
         return losses if graph else losses.detach()
@@ -127,9 +128,19 @@ class Problem:
 
         return mapped(take, self.batch)
 
-    def _size(self, batch: Any) -> int | None:
-        """The number of targets; None if only losses_fn can tell."""
-        return examples(batch["labels"] if isinstance(batch, Mapping) else batch[1]) if self._splits_batch else None
+    def _sizes(self, batch: Any) -> set[int]:
+        """What the number of examples can be: the rows of targets or, of a list with an item per example (a dict of
+        boxes), its items, if inputs have as many. Empty if only the losses can tell (flat targets, as for CTC)."""
+        if not self._splits_batch:
+            return set()
+        inputs, targets = _split(batch)
+        found = {t.size(0) for t in tensors_of(targets) if t.ndim}
+        dims = {size for t in tensors_of(inputs) if not t.is_nested for size in t.shape}
+        if isinstance(targets, list | tuple):
+            found.add(len(targets))
+        if isinstance(inputs, list | tuple):
+            dims.add(len(inputs))
+        return found & dims if dims else found
 
     def _check_batch(self, name: str, batch: Any) -> None:
         rule = f'{name} must be (inputs, targets) or a mapping with "labels" (or give losses_fn)'
@@ -139,7 +150,7 @@ class Problem:
         elif not isinstance(batch, tuple | list) or len(batch) != 2:
             got = f"{len(batch)} items" if isinstance(batch, tuple | list) else type(batch).__name__
             raise TypeError(f"{self.prefix}{rule}, got {got}")
-        if self._size(batch) == 0:
+        if self._sizes(batch) == {0}:
             raise ValueError(f"{self.prefix}{name} must hold at least one example, got 0")
         devices = {p.device for m in self.modules.values() for p in m._parameters.values() if p is not None}
         for leaf in tensors_of(batch):
@@ -156,6 +167,13 @@ def place(value: Any) -> Any:
     value = getattr(value, "__func__", value)
     code = getattr(value, "__code__", None)
     return type(value) if code is None else (code.co_filename, code.co_firstlineno, code.co_name)
+
+
+def _split(batch: Any) -> tuple[Any, Any]:
+    """Inputs and targets."""
+    if isinstance(batch, Mapping):
+        return {k: v for k, v in batch.items() if k != "labels"}, batch["labels"]
+    return batch
 
 
 def selection(params: Any) -> Any:

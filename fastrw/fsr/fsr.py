@@ -173,7 +173,7 @@ class FSR:
             with torch.enable_grad():
                 found, outputs = self._step(index, x, y.to(self._device), scale)
         except BaseException:
-            state.rewind()
+            state.undo()
             self.dictionary.generator.set_state(generator)
             raise
         self._commit(index, y, found, outputs)

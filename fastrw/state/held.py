@@ -114,12 +114,19 @@ def same(a: Any, b: Any) -> bool:
 @torch.no_grad()
 def equal(a: Tensor, b: Tensor) -> bool:
     """nan is equal to nan. Waits for a GPU where shapes agree."""
+    if not is_comparable(a) or not is_comparable(b):
+        return a is b
     if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
         return False
     if a.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
     a, b = (t if t.layout == torch.strided else t.to_dense() for t in (a, b))
     return torch.equal(a, b) or (a.is_floating_point() and bool(((a == b) | (a.isnan() & b.isnan())).all()))
+
+
+def is_comparable(t: Tensor) -> bool:
+    """Have its values a plain layout, and memory?"""
+    return not t.is_nested and not t.is_meta and t.layout != torch.jagged
 
 
 # internals of torch and things that their own threads change

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from fastrw import learned
 from fastrw.errors import Refused
-from fastrw.state.held import PLAIN, Path, equal, same, walk
+from fastrw.state.held import PLAIN, Path, equal, is_comparable, same, walk
 
-KEPT = 1 << 30  # bytes: more is not copied to detect writes
+KEPT, KEPT_HELD = 1 << 30, 1 << 27  # bytes of parameters, and of what else is held: more is not copied
 SAMPLE = 16  # elements of a parameter that are compared where it is not copied ...
 FEW_ELEMENTS = 1 << 16  # ... unless all parameters together have no more than these
 FEW_THINGS = 32  # if modules and functions hold no more, they are walked in every call
@@ -100,10 +100,11 @@ class State:
         self._tensors += [
             _Tensor((), m.weight, True) for m in named_modules.values() if vars(m).get("max_norm") is not None
         ]
-        left = KEPT if whole else FEW_ELEMENTS
+        left = KEPT_HELD if whole else FEW_ELEMENTS
         for path, t in held:
-            left -= t.nbytes
-            copied = len(path) == 1 or path[-1] in seen.names or (far and left > 0)
+            fits = far and is_comparable(t) and t.nbytes <= left  # nested tensors do not tell
+            left -= t.nbytes if fits else 0
+            copied = len(path) == 1 or path[-1] in seen.names or fits
             self._tensors.append(_Tensor(path, t, copied and t.grad_fn is None))
         self._parameters = _Parameters(list(named.values()), seen, whole)
         self._random = RandomState(*{t.device for t in (*(p for _, p in named.values()), *buffers.values())})
@@ -201,7 +202,7 @@ class _Tensor:
 
     def __init__(self, path: Path, tensor: Tensor, copied: bool):
         self.path, self.tensor = path, tensor
-        self.value = tensor.detach().clone() if copied else None
+        self.value = tensor.detach().clone() if copied and is_comparable(tensor) else None
         self.version = _version(tensor)
 
     def moved(self, bits: bool = True) -> bool:
