@@ -232,7 +232,8 @@ def _by_autograd(request: Request, method: str, refused: dict[str, str]) -> Resu
 
 def _weighted_gradient(request: Request, scores: Tensor, w: Tensor) -> list[tuple[Tensor, Tensor]]:
     found = weighted_gradient(request.losses, w, request.options.scaling, request.options.scale, request.retain)
-    if not bool(scores.isfinite().all()):
+    capturing = scores.is_cuda and torch.cuda.is_current_stream_capturing()
+    if not capturing and not bool(scores.isfinite().all()):
         if not bool(w.any()):
             return [(leaf, torch.zeros_like(leaf)) for leaf, _ in found]
         if not all(bool((g.to_dense() if g.is_sparse else g).isfinite().all()) for _, g in found):  # 0 * nan
