@@ -77,10 +77,15 @@ def walk(roots: Iterable[tuple[str, Any]], seen: set[int], whole: bool, known: s
             continue
         seen.add(id(thing))
         for kind in kinds(type(thing)):
-            if path[-1] not in known and (size := kind.size(thing)) > (ITEMS if whole else FEW):
-                found.append(Held(path, thing, kind, size, watched=True))
+            try:
+                size = kind.size(thing)
+                watched = size > (ITEMS if whole else FEW) and path[-1] not in known
+                content = size if watched else kind.read(thing)
+            except Exception:  # a class that cannot be read like those it derives from
                 continue
-            content = kind.read(thing)
+            if watched:
+                found.append(Held(path, thing, kind, content, watched))
+                continue
             items = content.items() if isinstance(content, dict) else enumerate(content) if kind.item else ()
             items = [(key, item) for key, item in items if type(item) not in PLAIN]
             if any(type(item).__module__ in ("_thread", "threading") for _, item in items):

@@ -137,7 +137,8 @@ class State:
             now.update(before)
         for thing in (*self._held, *self._tensors):
             try:
-                if thing.moved():
+                unknown = bool(thing.path) and thing.path[-1] not in self._seen.names  # comparing may wait for a GPU
+                if unknown and thing.moved():
                     self._seen.names.update(thing.path)
                 if not thing.put():
                     lost.append(thing.path[-1])
