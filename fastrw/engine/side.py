@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import torch
+from torch import Tensor
 
 from fastrw.engine.cut import Cut
 from fastrw.graph.walk import Graph
@@ -14,12 +15,13 @@ from fastrw.nodes.base import Use
 
 
 class Side:
-    """The parameter side of a cut. fixed: addresses of tensors that belong to the model, not to a batch.
+    """The parameter side of a cut. fixed: tensors that belong to the model, not to a batch; None where no model is
+    known, and what has not the size of a batch is taken for such (then no batches are joined by what is said here).
 
     Its operations are made of parameters alone; or they have a batch dimension, recognised by the sizes that uses have
     along theirs, and lie below an operation that mixes it."""
 
-    def __init__(self, graph: Graph, cut: Cut, fixed: Collection[int | None] = ()):
+    def __init__(self, graph: Graph, cut: Cut, fixed: Collection[Tensor] | None):
         self._graph, self._cut, self._fixed = graph, cut, fixed
         owned = [o for use in cut.uses for o in use.owned.values() if o.dim is not None]
         self._sizes = {(dim, len(o.of)) for o in owned if len(o.of) > 1 for dim in (0, o.dim)}
@@ -68,7 +70,8 @@ class Side:
             if any(c not in made for c, _ in below):
                 continue
             shapes = [torch.Size(graph.nodes[c]._input_metadata[k].shape) for c, k in below if c not in spread]
-            if not routes.brings_data(node, shapes) or routes.reads_only(node, self._fixed):
+            assumed = self._fixed is None and not self._has_size(i)
+            if assumed or not routes.brings_data(node, shapes) or routes.reads_only(node, self._fixed or ()):
                 made.add(i)
                 if any(c in spread for c, _ in below) or (routes.spreads(node) and self._has_size(i)):
                     spread.add(i)

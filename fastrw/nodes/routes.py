@@ -126,10 +126,19 @@ ELEMENTWISE = _named(
 )
 
 
+# The integers that they save are results of their own.
+CHOOSING = _named(
+    """AdaptiveMaxPool2D AdaptiveMaxPool3D Cummax Cummin Kthvalue LinalgLuFactorEx LinalgSolveEx Max Median Min Mode
+    MaxPool2DWithIndices MaxPool3DWithIndices Nanmedian Sort Topk"""
+)
+
+
 def brings_data(node: Node, shapes: Sequence[torch.Size]) -> bool:
     """May it have a batch dimension from an operand without a gradient, or from indices, if its other inputs, of these
     shapes, have none?"""
     if node.name().startswith(("Expand", "Repeat")):  # of the parameter itself
+        return False
+    if "Norm" in node.name() and node.name().startswith("Native"):  # its weight and its bias may be absent
         return False
     if node.name() == "MvBackward0":  # a matrix times a vector has the rows of the matrix
         return node.next_functions[0][0] is None
@@ -137,6 +146,8 @@ def brings_data(node: Node, shapes: Sequence[torch.Size]) -> bool:
         factors = [t for t in tensors(node) if t.ndim == 0] if node.name() in ("MulBackward0", "DivBackward0") else []
         same = bool(factors) or torch.Size(node._input_metadata[0].shape) in shapes
         return node.name() not in ELEMENTWISE or not same
+    if node.name() in CHOOSING:
+        return False
     return is_custom(node) or any(_chooses(t) and not _are_places(t) for t in tensors(node))
 
 
@@ -148,11 +159,17 @@ def _are_places(t: Tensor) -> bool:
     return any(bool(step.any()) for step in steps) and all(len(step) == 1 for step in steps)
 
 
-def reads_only(node: Node, fixed: Collection[int]) -> bool:
-    """Has it saved nothing but parameters, and tensors at these addresses?"""
+def reads_only(node: Node, fixed: Collection[Tensor]) -> bool:
+    """Has it saved nothing but parameters, and these tensors, their views and copies?"""
+    places = {address(t) for t in fixed}
+
+    def known(t: Tensor) -> bool:
+        if isinstance(t if t._base is None else t._base, nn.Parameter) or address(t) in places:
+            return True
+        return any(t.shape == one.shape and t.dtype == one.dtype and torch.equal(t, one) for one in fixed)
+
     found = tensors(node)
-    owners = [t if t._base is None else t._base for t in found]
-    return bool(found) and all(isinstance(t, nn.Parameter) or address(t) in fixed for t in owners)
+    return bool(found) and all(map(known, found))
 
 
 def may_mix(node: Node) -> bool:

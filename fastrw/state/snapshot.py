@@ -71,7 +71,7 @@ class State:
             own = vars(module)
             self._attributes.add(at, own)
             for name in ("_buffers", "_parameters", "_modules"):
-                if own[name] or whole:
+                if isinstance(own[name], dict) and (own[name] or whole):  # not those of a scripted module
                     self._registers.add(at, own[name])
             if not whole and at not in seen.names and _has_no_state(module):
                 continue
