@@ -13,6 +13,10 @@ class ForThisBatch(Refused):
     """This batch is not supported; the next one may be."""
 
 
+class NestedTensors(Refused):
+    """A gradient is a nested tensor, whose elements have no place in a shape."""
+
+
 class UntracedUse(Refused):
     """A gradient is changed by a hook of the user, which no formula can take into account."""
 

@@ -438,3 +438,29 @@ def test_fsr_takes_a_scale():
     assert relative(gradients[2], gradients[0]) <= 1e-12 and relative(gradients[3], gradients[1]) <= 1e-12
     with pytest.raises(TypeError, match=r"fastrw.FSR.step: scale must be a number, got str"):
         ours.step(torch.arange(5), x[:5], y[:5], scale="1")
+
+
+@pytest.mark.filterwarnings("ignore:fastrw. this model is scored by one backward pass")
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+@pytest.mark.parametrize("layout", [torch.strided], ids=str)  # torch.jagged takes ten seconds to import
+def test_nested_tensors_inside_a_model_are_scored_one_by_one(layout):
+    class Nested(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.enter, self.head = nn.Linear(8, 6), nn.Linear(6, 3)
+
+        def forward(self, x):
+            parts = torch.nested.as_nested_tensor([one[: 2 + i % 3] for i, one in enumerate(x)], layout=layout)
+            return self.head(torch.stack([h.mean(0) for h in self.enter(parts).unbind()]))
+
+    torch.manual_seed(0)
+    model = Nested().double()
+    batch, val_batch = ((torch.randn(n, 5, 8).double(), torch.randint(3, (n,))) for n in (5, 3))
+    s = oracle.scores(model, batch, val_batch)
+    for _ in range(2):
+        assert relative(fastrw.gradient_dots(model, batch, val_batch), s) <= 1e-10
+        out = fastrw.Reweighter(model).backward(batch, val_batch)
+        assert relative(out.scores, s) <= 1e-10 and out.method == "per_example"
+        assert relative(fastrw.backward(*apart(model, batch, val_batch)).scores, s) <= 1e-10
+    with pytest.raises(fastrw.Refused, match="gradients must not be nested tensors, got one at Linear"):
+        fastrw.gradient_dots(model, batch, val_batch, method="layerwise")

@@ -23,7 +23,7 @@ from fastrw.engine.plan import Plan, plan_of
 from fastrw.engine.request import Mark, Request, Result
 from fastrw.engine.side import Side
 from fastrw.engine.step import Pass, ZeroGradientsChanged, account
-from fastrw.errors import CoupledExamples, Failed, ForThisBatch, Refused, UntracedUse, ours, reason
+from fastrw.errors import CoupledExamples, Failed, ForThisBatch, NestedTensors, Refused, UntracedUse, ours, reason
 from fastrw.graph import hooks, nested
 from fastrw.graph.hooks import Moment
 from fastrw.graph.saved import is_checkpointed, once
@@ -44,7 +44,7 @@ def run(request: Request, mark: Mark = lambda phase: None) -> Result:
         return _by_autograd(request, method, {})
     try:
         return _at_a_cut(request, method, mark)
-    except (NoDerivative, UntracedUse) as refusal:
+    except (NestedTensors, NoDerivative, UntracedUse) as refusal:
         if method != "auto" or (isinstance(refusal, UntracedUse) and request.options.update is not None):
             raise
         return _by_autograd(request, "per_example", {"layerwise": str(refusal), "tangent": str(refusal)})
@@ -75,6 +75,7 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
     learned, first = plan is None, not family.calls
     if learned:
         _refuse_early(request, graph, selected)
+        graph.check_shapes()
         plan = _learn(request, graph, outputs, selected, family)
     elif not family.knows_all_hooks_of(graph):
         _look_for_hooks(graph, outputs, request.options.scaling, family, plan.checkpointed)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node, get_gradient_edge
 
+from fastrw.errors import NestedTensors
+
 Leaf = type(get_gradient_edge(torch.empty(0, requires_grad=True)).node)  # AccumulateGrad
 
 Edge = tuple[int, int]  # (node, which of its outputs)
@@ -64,11 +66,22 @@ class Graph:
     def skeleton(self) -> tuple:
         """What two graphs of one structure share: types, edges, shapes. Cheap: it is computed at every call."""
         index = self.index
+        try:
+            shapes = tuple([tuple(m.shape) for node in self.nodes for m in node._input_metadata])
+        except RuntimeError:  # of a nested tensor
+            self.check_shapes()
+            raise
         return (
             tuple([type(node) for node in self.nodes]),
             tuple([-1 if node is None else (index[node] << 32) + k for below in self.next for node, k in below]),
-            tuple([tuple(m.shape) for node in self.nodes for m in node._input_metadata]),
+            shapes,
         )
+
+    def check_shapes(self) -> None:
+        """Raises NestedTensors where a gradient has no shape."""
+        for node in self.nodes:
+            if any(m.is_nested_tensor for m in node._input_metadata):
+                raise NestedTensors(f"fastrw.graph: gradients must not be nested tensors, got one at {node.name()}")
 
     @cached_property
     def below(self) -> list[tuple[Edge | None, ...]]:
