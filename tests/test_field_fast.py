@@ -251,6 +251,7 @@ PARAMETERS = {
     **{kind: (lambda kind=kind: Adapted(kind).double()) for kind in ("dora", "lokr", "loha", "oft", "masked", "ia3")},
     "weight norm": lambda: layers(parametrizations.weight_norm(nn.Linear(8, W))),
     "spectral norm": lambda: layers(parametrizations.spectral_norm(nn.Linear(8, W)).eval()),
+    "quantised": lambda: Net(lambda net, h: F.linear(h, Sign.apply(net.inner.weight))).double(),
     "pruned": lambda: layers(prune.l1_unstructured(nn.Linear(8, W), "weight", 0.3)),
 }
 

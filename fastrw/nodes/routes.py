@@ -142,13 +142,15 @@ def brings_data(node: Node, shapes: Sequence[torch.Size]) -> bool:
         return False
     if node.name() == "MvBackward0":  # a matrix times a vector has the rows of the matrix
         return node.next_functions[0][0] is None
+    alike = torch.Size(node._input_metadata[0].shape) in shapes
+    if is_custom(node):  # a quantiser keeps the shape of the parameter, and saves nothing of another
+        return not alike or any(t.shape not in shapes for t in tensors(node) if t.ndim)
     if any(child is None for child, _ in node.next_functions):
         factors = [t for t in tensors(node) if t.ndim == 0] if node.name() in ("MulBackward0", "DivBackward0") else []
-        same = bool(factors) or torch.Size(node._input_metadata[0].shape) in shapes
-        return node.name() not in ELEMENTWISE or not same
+        return node.name() not in ELEMENTWISE or not (alike or factors)
     if node.name() in CHOOSING:
         return False
-    return is_custom(node) or any(_chooses(t) and not _are_places(t) for t in tensors(node))
+    return any(_chooses(t) and not _are_places(t) for t in tensors(node))
 
 
 def _are_places(t: Tensor) -> bool:
