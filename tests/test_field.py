@@ -18,7 +18,6 @@ from tests.on_graph import apart, exact, joined, relative
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:fastrw. this model is scored by one backward pass"),
-    pytest.mark.filterwarnings("ignore:.*torch.jit.script"),  # torch's own, of forward mode
     pytest.mark.filterwarnings("ignore:Sparse CSR tensor support"),
 ]
 
