@@ -128,7 +128,9 @@ class Complex(torch.nn.Module):
         return self.o(torch.fft.irfft(torch.fft.rfft(x.view(-1, 2, 4)) * self.w, n=4).mean(1))
 
 
-BODIES = [by_views, by_index, by_name, by_vmap, by_jvp, by_functionalize, by_rolls, by_ellipsis, by_empty_rows]
+forward_mode = pytest.mark.filterwarnings("ignore:.*torch.jit.script")  # torch's own, in the user's forward
+BODIES = [by_views, by_index, by_name, by_vmap, by_functionalize, by_rolls, by_ellipsis, by_empty_rows]
+BODIES.append(pytest.param(by_jvp, marks=forward_mode))
 
 
 @pytest.mark.parametrize("body", BODIES, ids=lambda body: body.__name__)

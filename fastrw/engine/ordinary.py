@@ -62,7 +62,8 @@ def leaves_of(outputs: Tensor) -> list[Tensor]:
 def _gradients(outputs: Tensor, seed: Tensor, retain: bool = False) -> list[tuple[Tensor, Tensor]]:
     """(leaf, its gradient) of every leaf that a backward fills."""
     leaves = leaves_of(outputs)
-    found = torch.autograd.grad(outputs, leaves, seed, retain_graph=retain, allow_unused=True)
+    with nested.refused():
+        found = torch.autograd.grad(outputs, leaves, seed, retain_graph=retain, allow_unused=True)
     return [(leaf, g) for leaf, g in zip(leaves, found, strict=True) if g is not None]
 
 

@@ -45,7 +45,7 @@ class Plan:
     wanted: frozenset[Edge]  # the edges whose tangents scores need
     content: tuple = ()
     calls_nodes: bool = True  # nodes are called directly: the backward must not free what they saved
-    checkpointed: bool = False  # see graph.saved.once
+    checkpointed: bool = False  # see graph.recomputed
     mixed_by: str | None = None  # the operation below the cut that mixes the batch dimension
     scores_mixed_by: str | None = None  # the same, of operations that the scores depend on
 

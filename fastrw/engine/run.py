@@ -26,7 +26,7 @@ from fastrw.engine.step import Pass, ZeroGradientsChanged, account
 from fastrw.errors import CoupledExamples, Failed, ForThisBatch, NestedTensors, Refused, UntracedUse, ours, reason
 from fastrw.graph import hooks, nested
 from fastrw.graph.hooks import Moment
-from fastrw.graph.saved import is_checkpointed, once
+from fastrw.graph.recomputed import is_checkpointed, reads
 from fastrw.graph.sending import changed_on_the_way
 from fastrw.graph.walk import Edge, Graph, dtypes
 from fastrw.nodes.generic import NoDerivative
@@ -173,8 +173,10 @@ def _learn(request: Request, graph: Graph, outputs: list[Tensor], selected: froz
     if at_losses:
         cut = cutting.at_the_losses(graph, outputs[0])
     plan = plan_of(graph, cut, selected, request.names)
-    held = None if model is None else () if checkpointed else (*model.parameters(), *model.buffers())
-    side = Side(graph, cut, held)
+    with reads(checkpointed) as saved:
+        side = Side(graph, cut, None if model is None else (*model.parameters(), *model.buffers()))
+        if checkpointed:
+            saved.forget()
     for site in plan.sites:
         site.why = 'method="tangent" cuts at the losses' if at_losses else side.why(site.use)
     if len(outputs[0]) > 1 and not at_losses:
@@ -200,8 +202,10 @@ def _no_hook_changes(graph: Graph, gradients: dict[Edge, Tensor], family: Family
     for i, leaf in graph.leaves.items():
         if hooks.on_leaf(graph.nodes[i]):
             raise UntracedUse(f"{rule} where that of a {tuple(leaf.shape)} is accumulated")
-    with once(checkpointed):
+    with reads(checkpointed) as saved:
         name = changed_on_the_way(graph, gradients)
+        if checkpointed:
+            saved.forget()
     if name is not None:
         raise UntracedUse(f"{rule} that changes one at {name}")
     family.examined = Moment.now()

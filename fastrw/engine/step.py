@@ -32,7 +32,7 @@ from fastrw.engine.request import Mark, Request
 from fastrw.engine.sweep import sweep
 from fastrw.errors import ForThisBatch, Refused
 from fastrw.graph import hooks
-from fastrw.graph.saved import once
+from fastrw.graph.recomputed import reads
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import registry
 from fastrw.nodes.base import Part
@@ -72,7 +72,7 @@ class Pass:
         self._derived: dict[Edge, Tensor] = {}
         self._account: list[tuple] = []
         self._unscored = sum(bool(site.scored) for site in plan.sites)
-        self._once = once(plan.checkpointed)
+        self._reads = reads(plan.checkpointed)
         self.scores: Tensor | None = None
         self.weights: Tensor | None = None
 
@@ -114,8 +114,10 @@ class Pass:
         grads = dict(zip(edges, found, strict=False))
         for site in lowest:
             self._take(site, [grads.get((site.use.node, k)) for k in range(max(site.use.owned, default=-1) + 1)])
-        for site, part in self._callers:
-            self._keep(site, part)
+        with self._reads:
+            for site, part in self._callers:
+                self._keep(site, part)
+        self._reads.forget()
 
     def _take(self, site: Site, grads: Sequence[Tensor | None]) -> None:
         """The gradients of a use's outputs have arrived. (Returns None: a hook that changes nothing.)"""
@@ -130,7 +132,7 @@ class Pass:
                 )
         if not gs:
             return self._scored(site)
-        with self._once:
+        with self._reads:
             part = registry.part(self._graph.nodes[use.node], use, gs, self._request.options.products)
         if part.calls_node:  # during a backward, a node sends only what that backward needs
             self._callers.append((site, part))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import Tensor
 
-from fastrw.graph.saved import once
+from fastrw.graph.recomputed import reads
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import registry
 from fastrw.nodes.lazy import Tangent, formed
@@ -35,6 +35,7 @@ def sweep(graph: Graph, nodes: Sequence[int], V: Mapping[int, Tensor], wanted: C
     readers = Counter([*(child for i in path for child, _ in below[i]), *{i for i, _ in wanted}])
     beyond_first = {child for i in path for child, k in below[i] if k} | {i for i, k in wanted if k}
     tangents: dict[int, dict[int, Tangent]] = {i: {0: v} for i, v in V.items()}
+    saved = reads(checkpointed)
     for i in path:
         ts = {j: tangents[edge[0]][edge[1]] for j, edge in enumerate(graph.below[i])
               if edge is not None and edge[1] in tangents.get(edge[0], ())}  # fmt: skip
@@ -45,6 +46,9 @@ def sweep(graph: Graph, nodes: Sequence[int], V: Mapping[int, Tensor], wanted: C
         if ts:
             above = parents.get(i, ())
             reader = graph.nodes[next(iter(above))] if len(above) == 1 else None
-            with once(checkpointed):
+            with saved:
                 tangents[i] = registry.tangent(graph.nodes[i], ts, backend, reader, i not in beyond_first)
-    return {(i, k): formed(tangents[i][k]) for i, k in wanted if k in tangents.get(i, ())}
+    with saved:
+        found = {(i, k): formed(tangents[i][k]) for i, k in wanted if k in tangents.get(i, ())}
+    saved.forget()
+    return found

@@ -23,6 +23,7 @@ from fastrw.fsr.pushers import Pusher, Visit
 from fastrw.fsr.soft_labels import MixUp, Relabel
 from fastrw.fsr.statistics import EpochReport, FSRStep, Totals
 from fastrw.fsr.weights import weights
+from fastrw.graph import nested
 from fastrw.state.snapshot import State
 
 
@@ -170,7 +171,7 @@ class FSR:
             )
         state, generator = State(self.lookahead.modules), self.dictionary.generator.get_state()
         try:
-            with torch.enable_grad():
+            with torch.enable_grad(), nested.refused():
                 found, outputs = self._step(index, x, y.to(self._device), scale)
         except BaseException:
             state.undo()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
-from torch.utils.checkpoint import GraphExecGroup, _Holder
+
+from fastrw.graph.recomputed import _thread
 
 _PREFIX = "_saved_"
 
@@ -21,12 +21,17 @@ def saved(node: Node, name: str) -> Any:
 
     Raises torch's RuntimeError if a backward has freed it or it was written to since.
     """
-    found = getattr(node, _PREFIX + name)
+    found = _read(node, name)
     if isinstance(found, Tensor):
         return found.detach()
     if type(found) is list or type(found) is tuple:
         return [t.detach() if isinstance(t, Tensor) else t for t in found]
     return found
+
+
+def _read(node: Node, name: str) -> Any:
+    reads = getattr(_thread, "reads", None)
+    return getattr(node, _PREFIX + name) if reads is None else reads.read(node, name)
 
 
 class Saved:
@@ -102,7 +107,7 @@ def tensors(node: Node) -> list[Tensor]:
     """The tensors that it saved, as they are: parameters are Parameters."""
     if is_custom(node):
         return [t for t in node.saved_tensors if t is not None]
-    values = [getattr(node, _PREFIX + name) for name in names(type(node))]
+    values = [_read(node, name) for name in names(type(node))]
     items = [one for value in values for one in (value if isinstance(value, list | tuple) else [value])]
     return [one for one in items if isinstance(one, Tensor)]
 
@@ -113,28 +118,3 @@ def address(t: Tensor) -> int | None:
         return t.untyped_storage().data_ptr()
     except (NotImplementedError, RuntimeError, ValueError):  # sparse, functional, uninitialised
         return None
-
-
-def is_checkpointed(node: Node) -> bool:
-    """Is what this node saved recomputed when it is read (torch.utils.checkpoint, use_reentrant=False)?"""
-    for name in dir(type(node)):
-        if name.startswith("_raw" + _PREFIX):
-            raw = getattr(node, name)
-            for one in raw if isinstance(raw, list | tuple) else [raw]:
-                try:
-                    held = one.data
-                except (AttributeError, RuntimeError):  # nothing was packed, or it is freed
-                    continue
-                if isinstance(held, _Holder):
-                    return True
-    return False
-
-
-class Once(GraphExecGroup):
-    """A reusable context for reads of saved tensors, each read once: checkpointing recomputes once for all of them, in
-    addition to what the backward itself recomputes."""
-
-
-def once(checkpointed: bool) -> AbstractContextManager:
-    """See Once; does nothing unless `checkpointed`."""
-    return Once() if checkpointed else nullcontext()

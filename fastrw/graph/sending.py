@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from fastrw.graph.recomputed import callable_again
 from fastrw.graph.saved import is_custom
 from fastrw.graph.walk import Edge, Graph
 
@@ -20,7 +21,8 @@ def send(node: Node, grads: Sequence[Tensor | None]) -> Iterator[tuple[int, Tens
         torch.zeros(m.shape, dtype=m.dtype, device=m.device) if g is None else g
         for g, m in zip(grads, node._input_metadata, strict=True)
     ]
-    out = node.apply(*filled) if is_custom(node) else node(*filled)
+    with callable_again(node):
+        out = node.apply(*filled) if is_custom(node) else node(*filled)
     sent = out if type(out) in (tuple, list) else (out,)
     for j, (g, (child, k)) in enumerate(zip(sent, node.next_functions, strict=False)):
         if g is not None and child is not None:
