@@ -56,7 +56,8 @@ def backward(
     or with both from one forward of `torch.cat([x, x_val])`: `fastrw.backward(f[:n], f[n:].mean())`, which is fastest.
     Everything is read from the graph that autograd recorded: no forward runs again, so no state changes. Every leaf
     that `(w * losses).sum().backward()` would fill is filled, including parameters of the loss; sparse gradients stay
-    sparse. The graph is freed, as in a backward, unless `retain_graph`.
+    sparse. The graph is freed, as in a backward, unless `retain_graph`. Hooks on activations that only watch see the
+    gradients of sum_i f_i, and multiples of them when a graph is measured; post-accumulate hooks are called.
 
     Args:
         losses: [n], f_i, floating point, any device, with a graph.
