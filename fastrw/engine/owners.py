@@ -29,10 +29,10 @@ _ROOM = {torch.float16: (3, 4), torch.bfloat16: (16, 64), torch.float32: (16, 64
 
 
 class Measured(NamedTuple):
-    """Edges that no gradient reaches are in none."""
+    """Edges that no gradient reaches, and those that mixed nodes alone send nothing to, are in none."""
 
     mixed: set[int]  # nodes whose gradients mix examples, or that lie below one
-    zeros: set[Edge]  # edges whose gradient is 0 everywhere
+    zeros: set[Edge]  # edges whose gradient is 0 everywhere, or not sent
     reliable: bool  # was every gradient without owners finite?
     owned: dict[Edge, Owned]  # all other edges
     gradients: dict[Edge, Tensor]  # edge -> gradient of sum_k c f_k
@@ -63,9 +63,11 @@ def measure(graph: Graph, outputs: Sequence[Tensor], nodes: Sequence[int], more:
     reliable = True
     only: dict[int, int | None] = {}  # node -> the one owner of all its gradients, if there is one
     for edge in ((i, k) for i in nodes for k in range(len(graph.nodes[i]._input_metadata))):
-        if (g := gradients.get(edge)) is None:
-            continue
         i, above = edge[0], graph.senders.get(edge, ())
+        if (g := gradients.get(edge)) is None:
+            if above and mixed.isdisjoint(above):  # a custom function sends nothing to this input
+                zeros.add(edge)
+            continue
         one = {only.get(q) for q in above}
         if len(one) == 1 and (owner := one.pop()) is not None:  # computed from gradients of that owner alone
             found = finder.all_of(g, owner)

@@ -62,6 +62,7 @@ class Result:
     refused: dict[str, str] = field(default_factory=dict)  # method -> reason
     account: Callable[[], tuple[UseReport, ...]] = tuple  # the form and backend of each use
     checked: bool = False  # was a score compared with its example's own gradient in this call?
+    learned: bool = False  # was the graph new, so that operations may mix the batch which did not before?
     trusted: bool = True  # was it compared, now or earlier, on a batch that can show an error?
 
     def step(self, losses: Tensor, val_loss: Tensor) -> Step:

@@ -133,7 +133,7 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
         refused = {"layerwise": f"{plan.scores_mixed_by} mixes the batch dimension"}
     assembled = assembles and plan.mixed_by is None and not at_losses
     return Result(found.scores, found.weights, gradients, name, assembled, refused, partial(account, found.account),
-                  due, trusted)  # fmt: skip
+                  due, learned, trusted)  # fmt: skip
 
 
 def _walked(request: Request) -> tuple[Graph, int, bool, bool]:
