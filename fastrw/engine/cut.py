@@ -33,6 +33,7 @@ class Cut:
     content: tuple[int, ...]  # nodes whose saved values, beyond the structure, have to be the same
     sends: dict[int, dict[int, Owned]]  # of these, input -> owners of its gradient
     reusable: bool  # valid for the next graph of the same structure and content
+    overwriting: tuple[int, ...] = ()  # nodes that have to be given copies of their gradients
     zeros: tuple[Edge, ...] = ()  # gradients that are 0 everywhere (a gate of 0): their owners are unknown
 
 
@@ -94,7 +95,7 @@ def _cut(graph: Graph, measured: owners.Measured, views_of_leaves: set[int]) -> 
             at_or_above.add(i)
     lowest = frozenset(use.node for use in uses) - higher
     side_nodes, zeros = tuple(i for i in inner if i in side), _watched(graph, separable, measured.zeros)
-    return Cut(tuple(uses), lowest, side_nodes, tuple(content), sends, reusable, zeros)
+    return Cut(tuple(uses), lowest, side_nodes, tuple(content), sends, reusable, measured.overwriting, zeros)
 
 
 def _watched(graph: Graph, separable: set[int], zeros: set[Edge]) -> tuple[Edge, ...]:

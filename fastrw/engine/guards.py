@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
@@ -83,3 +85,21 @@ def supported(graph: Graph, prefix: str) -> None:
             )
         if "SyncBatchNorm" in name:
             raise Refused(f"{prefix}normalization statistics must not be synchronized across processes, got {name}")
+
+
+@contextmanager
+def repeatable_backward(device: torch.device) -> Iterator[None]:
+    """Raises Refused where a backward in this context draws random numbers: no two would give the same gradient."""
+    cuda = device.type == "cuda"
+    before = torch.get_rng_state(), torch.cuda.get_rng_state(device) if cuda else None
+    try:
+        yield
+    finally:
+        same = torch.equal(before[0], torch.get_rng_state())
+        if not (same and (before[1] is None or torch.equal(before[1], torch.cuda.get_rng_state(device)))):
+            torch.set_rng_state(before[0])
+            if before[1] is not None:
+                torch.cuda.set_rng_state(before[1], device)
+            raise Refused(
+                "fastrw.engine: a backward must not draw random numbers, got one that does (draw them in the forward)"
+            )

@@ -19,6 +19,8 @@ from torch.autograd.graph import GradientEdge
 
 from fastrw.errors import Unrepeatable, ours, reason
 from fastrw.graph import hooks
+from fastrw.graph.saved import is_custom
+from fastrw.graph.sending import copied
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes.owned import NOBODY, Owned, along
 
@@ -36,6 +38,7 @@ class Measured(NamedTuple):
     reliable: bool  # was every gradient without owners finite?
     owned: dict[Edge, Owned]  # all other edges
     gradients: dict[Edge, Tensor]  # edge -> gradient of sum_k c f_k
+    overwriting: tuple[int, ...]  # nodes that have to be given copies: some write to what they are given
 
 
 def measure(graph: Graph, outputs: Sequence[Tensor], nodes: Sequence[int], more: Sequence[int] = ()) -> Measured:
@@ -50,12 +53,22 @@ def measure(graph: Graph, outputs: Sequence[Tensor], nodes: Sequence[int], more:
     finder = _Finder(graph, n, len(outputs) > 1, base, device, gradients)
     with repeatable(device):
         first = _powers([torch.full_like(o, start) for o in owners], outputs)
-        backward(graph, outputs, first, [*nodes, *more], gradients.__setitem__)
+        overwriting: tuple[int, ...] = ()
+        versions: dict[Edge, int] = {}
+
+        def take(edge: Edge, g: Tensor) -> None:
+            gradients[edge], versions[edge] = g, g._version
+
+        backward(graph, outputs, first, [*nodes, *more], take)
+        if any(g._version != versions[edge] for edge, g in gradients.items()):
+            overwriting = tuple(i for i in nodes if is_custom(graph.nodes[i]))
+            with repeated():
+                backward(graph, outputs, first, [*nodes, *more], take, overwriting)
         place = 1
         while place <= max(n + len(outputs) - 2, 1):
             powers = _powers([start + 1 + o // place % base for o in owners], outputs)
             with repeated():
-                backward(graph, outputs, powers, nodes, partial(finder.add_digit, place))
+                backward(graph, outputs, powers, nodes, partial(finder.add_digit, place), overwriting)
             place *= base
     owned: dict[Edge, Owned] = {}
     mixed: set[int] = set()
@@ -88,7 +101,7 @@ def measure(graph: Graph, outputs: Sequence[Tensor], nodes: Sequence[int], more:
         one = int(found.of[0]) if g.numel() and found.complete and bool((found.of == found.of[0]).all()) else None
         only[i] = one if only.get(i, one) == one else None
     owned = {edge: found for edge, found in owned.items() if edge[0] not in mixed}
-    return Measured(mixed, zeros, reliable, owned, gradients)
+    return Measured(mixed, zeros, reliable, owned, gradients, overwriting)
 
 
 @contextmanager
@@ -127,8 +140,9 @@ def _powers(exponents: list[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def backward(graph: Graph, outputs: Sequence[Tensor], seeds: Sequence[Tensor], nodes: Sequence[int],
-             take: Callable[[Edge, Tensor], None]) -> None:  # fmt: skip
-    """One backward of the outputs times `seeds`: take(edge, gradient) as each arrives at one of `nodes`."""
+             take: Callable[[Edge, Tensor], None], overwriting: Sequence[int] = ()) -> None:  # fmt: skip
+    """One backward of the outputs times `seeds`: take(edge, gradient) as each arrives at one of `nodes`. overwriting:
+    nodes that are given copies."""
     measured = set(nodes)
     sending = {i for i in nodes if any(edge is not None and edge[0] in measured for edge in graph.below[i])}
     last = [(i, k) for i in nodes if i not in sending for k in range(len(graph.nodes[i]._input_metadata))]
@@ -143,7 +157,8 @@ def backward(graph: Graph, outputs: Sequence[Tensor], seeds: Sequence[Tensor], n
         take_all([(i, k) for k in range(len(grads))], grads)
 
     edges = [GradientEdge(graph.nodes[i], k) for i, k in last]
-    with hooks.before([(graph.nodes[i], partial(hook, i)) for i in nodes if i in sending]):
+    watched = [(graph.nodes[i], partial(hook, i)) for i in nodes if i in sending]
+    with hooks.before([*watched, *((graph.nodes[i], copied) for i in overwriting)]):
         found = torch.autograd.grad(outputs, edges, seeds, retain_graph=True, allow_unused=True)
     take_all(last, found)
 

@@ -165,7 +165,9 @@ def _refuse_early(request: Request, graph: Graph, selected: frozenset[int]) -> N
 def _learn(request: Request, graph: Graph, outputs: list[Tensor], selected: frozenset[int], family: Family) -> Plan:
     at_losses, model = request.options.method == "tangent", request.model
     checkpointed = any(map(is_checkpointed, graph.nodes))
-    with torch.no_grad(), torch.autocast(outputs[0].device.type, enabled=False), nested.refused():
+    device = outputs[0].device
+    with (torch.no_grad(), torch.autocast(device.type, enabled=False), nested.refused(),
+          guards.repeatable_backward(device)):  # fmt: skip
         known = family.knows_all_hooks_of(graph)
         cut, gradients = cutting.find(graph, outputs, not known)
         if not known:
@@ -218,7 +220,7 @@ def _by_autograd(request: Request, method: str, refused: dict[str, str]) -> Resu
     selected = _selected(request, leaves)
     guards.not_sharded(leaves.values(), request.prefix)
     _refuse_early(request, graph, selected)
-    with nested.refused():
+    with nested.refused(), guards.repeatable_backward(losses.device):
         V = _validation(request, leaves, selected, retain=True)
         directions = [(leaves[i], v) for i, v in V.items()]
         scores = per_example.METHODS[method](losses, directions)

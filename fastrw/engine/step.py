@@ -33,6 +33,7 @@ from fastrw.engine.sweep import sweep
 from fastrw.errors import ForThisBatch, Refused
 from fastrw.graph import hooks
 from fastrw.graph.recomputed import reads
+from fastrw.graph.sending import copied
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import registry
 from fastrw.nodes.base import Part
@@ -100,6 +101,7 @@ class Pass:
             seeds = [s * scaling.to(s.dtype) for s in seeds]
         lowest = [site for site in self._plan.sites if site.lowest]
         taken = [(nodes[site.use.node], partial(self._take, site)) for site in self._plan.sites if not site.lowest]
+        taken += [(nodes[i], copied) for i in self._plan.cut.overwriting]
         edges = [(site.use.node, k) for site in lowest for k in site.use.owned]
         targets = [GradientEdge(nodes[i], k) for i, k in (*edges, *self._plan.cut.zeros)]
         with hooks.before(taken):

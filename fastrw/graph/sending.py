@@ -22,14 +22,22 @@ def send(node: Node, grads: Sequence[Tensor | None]) -> Iterator[tuple[int, Tens
         for g, m in zip(grads, node._input_metadata, strict=True)
     ]
     with callable_again(node):
-        out = node.apply(*filled) if is_custom(node) else node(*filled)
+        out = node.apply(*copied(filled)) if is_custom(node) else node(*filled)
     sent = out if type(out) in (tuple, list) else (out,)
+    if is_custom(node):  # it returns one for each argument, but only tensors are inputs
+        needed = iter([g for g, needs in zip(sent, node.needs_input_grad, strict=False) if needs])
+        sent = [None if child is None else next(needed, None) for child, _ in node.next_functions]
     for j, (g, (child, k)) in enumerate(zip(sent, node.next_functions, strict=False)):
         if g is not None and child is not None:
             m = child._input_metadata[k]
             if list(g.shape) != list(m.shape):
                 g = g.sum_to_size(m.shape)
             yield j, g if g.dtype == m.dtype else g.to(m.dtype)
+
+
+def copied(grads: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """For a node whose backward may write to what it is given."""
+    return tuple([None if g is None else g.clone() for g in grads])
 
 
 def changed_on_the_way(graph: Graph, found: dict[Edge, Tensor]) -> str | None:
