@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import fastrw
 from fastrw import learned
+from tests import oracle
 from tests.on_graph import relative
 
 pytestmark = [
@@ -385,3 +386,31 @@ def test_hooks_of_an_optimizer_see_no_example_that_is_not_finite():
     x[2] = float("nan")
     fastrw.Reweighter(model, losses_fn=pair).backward((x, y), val_batch)
     assert seen == [True] * 4
+
+
+class Masked(nn.Module):
+    """The room of an expert is shared by the batch, by a mask that multiplies: the graph never changes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 6).double(), nn.Linear(6, 3).double()
+
+    def forward(self, x, chosen):
+        one = F.one_hot(chosen, 3)
+        keep = ((one.cumsum(0) * one).sum(1) <= 6).to(x.dtype)
+        return self.last(self.first(x).tanh() * keep[:, None])
+
+
+def test_examples_that_compete_for_room_in_some_batches_only():
+    torch.manual_seed(0)
+    model = Masked()
+
+    def losses(model, batch):
+        return F.cross_entropy(model(batch[0], batch[2]), batch[1], reduction="none")
+
+    step = fastrw.Reweighter(model, losses_fn=losses)
+    for first in (2, 3, 5, 6, 4, 6):  # rows of expert 0
+        chosen = torch.where(torch.arange(8) < first, 0, 1 + torch.arange(8) % 2)
+        batch, val_batch = ((torch.randn(n, 6).double(), torch.randint(3, (n,)), chosen[:n]) for n in (8, 4))
+        s = oracle.scores(model, batch, val_batch, losses_fn=losses)
+        assert relative(step.backward(batch, val_batch).scores, s) <= 1e-10

@@ -10,6 +10,8 @@ import fastrw
 from tests.on_graph import apart, exact, relative, truth
 from tests.test_field import Net, every_word, rows, sequences
 
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+
 
 class Mixed(torch.autograd.Function):
     """Its arguments are tensors, numbers and strings, in any order."""
@@ -125,22 +127,24 @@ def test_products_of_parameters_of_the_size_of_the_batch_mix_nothing(body):
 
 
 class Positions(nn.Module):
-    """The table of positions is scaled, and as long as the batch."""
+    """There are as many positions as examples."""
 
-    def __init__(self, mean=False):
+    def __init__(self, rule):
         super().__init__()
-        self.enter, self.table, self.head, self.mean = nn.Linear(8, 5), nn.Embedding(6, 5), nn.Linear(5, 3), mean
+        self.enter, self.table, self.head, self.rule = nn.Linear(8, 5), nn.Embedding(7, 5), nn.Linear(5, 3), rule
 
     def forward(self, x):
         h = self.enter(x).tanh()
-        positions = self.table(torch.arange(x.shape[1])) * 0.5
-        return self.head((h + positions - (h.mean(0) if self.mean else 0)).tanh().mean(1))
+        return self.head((h + self.rule(self.table, h)).tanh().mean(1))
 
 
-def test_positions_as_many_as_examples_mix_nothing():
+@pytest.mark.parametrize(("rule", "expected"), [
+    (lambda table, h: F.normalize(table(torch.arange(1, 7))) * 0.5, "layerwise"),
+    (lambda table, h: table(torch.arange(6)) * h.mean(0), "tangent"),
+], ids=["a slice", "a mean"])  # fmt: skip
+def test_positions_as_many_as_examples(rule, expected):
     torch.manual_seed(0)
-    assert every_word(Positions().double(), sequences, n=6) == {"layerwise"}
-    assert every_word(Positions(mean=True).double(), sequences, n=6, meets=True) == {"tangent"}
+    assert every_word(Positions(rule).double(), sequences, n=6, meets=expected == "tangent") == {expected}
 
 
 def test_examples_that_are_compared_meet_whatever_the_number_of_pairs():
@@ -182,3 +186,61 @@ def test_graphs_of_a_batch_are_measured_anew_where_their_sizes_change(sizes):
             assert out.method == "layerwise"
             s = fastrw.gradient_dots(model, made, val, losses_fn=losses)
             assert relative(s, out.scores) <= 1e-10
+
+
+def by_sparse(A, h):
+    return torch.sparse.mm(A.to_sparse_csr(), h)
+
+
+def by_coordinates(A, h):
+    return torch.sparse.addmm(h.new_zeros(len(A), 6), A.to_sparse(), h)
+
+
+def by_product(A, h):
+    return (A[..., None] * h).sum(1)
+
+
+def by_where(A, h):
+    return torch.where(A[..., None] != 0, h, 0.0).sum(1)
+
+
+def by_mask(A, h):
+    return h[None].masked_fill(A[..., None] == 0, -9).amax(1)
+
+
+def by_sums_of_products(A, h):
+    return torch.addcmul(h.new_zeros(()), A[..., None], h).sum(1)
+
+
+@pytest.mark.parametrize("rule", [by_sparse, by_coordinates, by_product, by_where, by_mask, by_sums_of_products])
+def test_neighbours_that_zeros_of_a_matrix_choose(rule):
+    """The first n nodes have losses; to whom the others belong is told by nothing but zeros."""
+    torch.manual_seed(0)
+    model, n = Net(None).double(), 5
+
+    def losses(order):
+        A = (
+            torch.zeros(n, 3 * n)
+            .double()
+            .index_put((torch.arange(2 * n) % n, n + order), torch.rand(2 * n).double() + 1)
+        )
+        h = model.enter(torch.randn(3 * n, 8).double()).tanh()
+        return F.cross_entropy(model.head(rule(A, h)), torch.randint(3, (n,)), reduction="none")
+
+    order = torch.arange(2 * n)
+    for now in (order, order, order.flip(0), torch.randperm(2 * n), order):
+        val_loss = losses(torch.randperm(2 * n)).mean()
+        assert exact(losses(now), val_loss, recheck=False).method == "layerwise"
+
+
+def test_a_number_of_one_example_that_zeros_choose():
+    torch.manual_seed(0)
+    model = Net(None).double()
+
+    def losses(batch, chosen):
+        h = model.enter(batch[0]).tanh()
+        one = F.one_hot(torch.tensor(chosen), len(h)).double()
+        return F.cross_entropy(model.head(h), batch[1], reduction="none") + one * model.inner(h[chosen]).sum()
+
+    for chosen in (1, 1, 3, 0, 1):
+        exact(losses(rows(6), chosen), losses(rows(3), 0).mean(), recheck=False)

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import fastrw
+from fastrw.engine import owners
 from tests import oracle
 from tests.on_graph import relative
 
@@ -86,3 +87,73 @@ def test_the_batch_may_enter_a_parameter_of_its_size(norm):
     )  # fmt: skip
     assert relative(s, oracle.scores(model, batch, val_batch)) <= 1e-10
     assert report.method == ("tangent" if norm else "layerwise")
+
+
+class Recorded(nn.Module):
+    """Records what its layers give, by hooks that it installs when it first runs."""
+
+    def __init__(self, with_kwargs):
+        super().__init__()
+        self.enter, self.inner, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+        self.with_kwargs = with_kwargs
+
+    def forward(self, x):
+        object.__setattr__(self, "found", found := [])
+        if not getattr(self, "installed", False):
+            for layer in (self.enter, self.inner):
+                if self.with_kwargs:
+                    layer.register_forward_hook(lambda m, args, kwargs, out: self.found.append(out), with_kwargs=True)
+                else:
+                    layer.register_forward_hook(lambda m, args, out: self.found.append(out))
+            self.installed = True
+        self.inner(self.enter(x).tanh())
+        return self.head(found[1] * len(found))
+
+
+@pytest.mark.parametrize("with_kwargs", [False, True])
+@pytest.mark.parametrize("ran", [False, True])
+def test_hooks_that_the_first_forward_installs(with_kwargs, ran):
+    torch.manual_seed(0)
+    model = Recorded(with_kwargs).double()
+    batch, val_batch = ((torch.randn(k, 6).double(), torch.randint(3, (k,))) for k in (5, 4))
+    other = Recorded(with_kwargs).double()
+    other.load_state_dict(model.state_dict())
+    other(batch[0])
+    s = oracle.scores(other, batch, val_batch)
+    if ran:
+        model(batch[0])
+    for _ in range(2):
+        assert relative(fastrw.gradient_dots(model, batch, val_batch), s) <= 1e-10
+        assert relative(fastrw.Reweighter(model).backward(batch, val_batch).scores, s) <= 1e-10
+        assert torch.equal(model(batch[0]), other(batch[0]))
+        assert [len(layer._forward_hooks) for layer in (model.enter, model.inner, model.head)] == [1, 1, 0]
+
+
+class Attending(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.enter, self.head = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        h = self.enter(x)
+        attention = (h @ h.mT).softmax(-1)
+        return self.head((attention @ h)[attention.diagonal(dim1=-2, dim2=-1).argsort(-1)].mean(0))
+
+
+def test_a_loop_over_examples_is_learned_once(monkeypatch):
+    """Products and indices within one example move no element to another example, whatever their values."""
+    measured, measure = [], owners.measure
+    monkeypatch.setattr(owners, "measure", lambda *args: measured.append(1) or measure(*args))
+    torch.manual_seed(0)
+    model = Attending().double()
+
+    def losses(model, batch):
+        return torch.stack([F.cross_entropy(model(x), y) for x, y in zip(*batch, strict=True)])
+
+    step = fastrw.Reweighter(model, losses_fn=losses)
+    for _ in range(4):
+        batch, val_batch = ((torch.randn(k, 5, 4).double(), torch.randint(3, (k,))) for k in (6, 4))
+        out = step.backward(batch, val_batch)
+        assert relative(out.scores, oracle.scores(model, batch, val_batch, losses_fn=losses)) <= 1e-10
+        assert out.method == "layerwise"
+    assert len(measured) == 1

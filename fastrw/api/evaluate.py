@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fastrw import learned
 from fastrw.api.options import Options
 from fastrw.api.problem import Problem, place
+from fastrw.api.rows import AcrossRows
 from fastrw.engine import run as engine
 from fastrw.engine.ordinary import gradient
 from fastrw.engine.per_example import RELATIVE, coarsest
@@ -185,7 +186,10 @@ def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor)
     try:
         for batch in (problem.batch, problem.val_batch):
             state.rewind()
-            alone = problem.losses(batch, graph=False)
+            with AcrossRows(examples(batch) or 0) as rows:
+                alone = problem.losses(batch, graph=False)
+            if rows.found is not None:
+                raise _NotJoinable(f"the forward computes {rows.found} across examples, without a gradient")
             part = found[start : start + len(alone)]
             start += len(alone)
             if _differ(part, alone, kind):

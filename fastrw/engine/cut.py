@@ -78,7 +78,8 @@ def _cut(graph: Graph, measured: owners.Measured, views_of_leaves: set[int]) -> 
         mine = {k: owned[i, k] for k in range(len(node._input_metadata)) if (i, k) in owned}
         reusable = reusable and all(o.complete for o in mine.values())
         to = {j: owned[e] for j, e in enumerate(below[i]) if e is not None and e[0] in separable and e in owned}
-        if to and mine:  # a node whose gradients are 0 sends nothing
+        # a node whose gradients are 0 sends nothing; of one owner's gradients, all that is sent is that owner's
+        if to and mine and not _one_owner([*mine.values()]):
             if routes.by_values(node, mine, to):
                 reusable = False
             elif i not in sends and routes.content(node, to):
@@ -96,6 +97,11 @@ def _cut(graph: Graph, measured: owners.Measured, views_of_leaves: set[int]) -> 
     lowest = frozenset(use.node for use in uses) - higher
     side_nodes, zeros = tuple(i for i in inner if i in side), _watched(graph, separable, measured.zeros)
     return Cut(tuple(uses), lowest, side_nodes, tuple(content), sends, reusable, measured.overwriting, zeros)
+
+
+def _one_owner(found: Sequence[Owned]) -> bool:
+    """Do all these gradients belong to the same one owner?"""
+    return all(o.complete and bool((o.of == found[0].of[:1]).all()) for o in found)
 
 
 def _watched(graph: Graph, separable: set[int], zeros: set[Edge]) -> tuple[Edge, ...]:

@@ -176,7 +176,7 @@ def _learn(request: Request, graph: Graph, outputs: list[Tensor], selected: froz
         cut = cutting.at_the_losses(graph, outputs[0])
     plan = plan_of(graph, cut, selected, request.names)
     with reads(checkpointed) as saved:
-        side = Side(graph, cut, None if model is None else (*model.parameters(), *model.buffers()))
+        side = Side(graph, cut, len(outputs[0]), None if model is None else (*model.parameters(), *model.buffers()))
         if checkpointed:
             saved.forget()
     for site in plan.sites:

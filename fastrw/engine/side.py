@@ -15,16 +15,15 @@ from fastrw.nodes.base import Use
 
 
 class Side:
-    """The parameter side of a cut. fixed: tensors that belong to the model, not to a batch; None where no model is
-    known, and what has not the size of a batch is taken for such (then no batches are joined by what is said here).
+    """The parameter side of a cut. n: examples. fixed: tensors that belong to the model, not to a batch; None where no
+    model is known: then no batches are joined by what is said here, and what has another size is taken for such.
 
     Its operations are made of parameters alone; or they have a batch dimension, recognised by the sizes that uses have
     along theirs, and lie below an operation that mixes it."""
 
-    def __init__(self, graph: Graph, cut: Cut, fixed: Collection[Tensor] | None):
+    def __init__(self, graph: Graph, cut: Cut, n: int, fixed: Collection[Tensor] | None):
         self._graph, self._cut, self._fixed = graph, cut, fixed
-        owned = [o for use in cut.uses for o in use.owned.values() if o.dim is not None]
-        self._sizes = {(dim, len(o.of)) for o in owned if len(o.of) > 1 for dim in (0, o.dim)}
+        self._sizes = self._sizes_above(n)
         made = self._made_of_parameters()
         self._batch = [
             i for i in cut.side if i not in made and not routes.spreads(graph.nodes[i]) and self._has_size(i)
@@ -62,6 +61,19 @@ class Side:
             i = below[i][0][0]
         return None if i in self._graph.leaves else nodes[i].name()
 
+    def _sizes_above(self, n: int) -> dict[int, set[tuple[int, int]]]:
+        """Node of the side -> (dimension, size) of a batch dimension in the uses that it lies below. n: examples."""
+        above: dict[int, set[tuple[int, int]]] = {}
+        for use in self._cut.uses:
+            owned = [o for o in use.owned.values() if o.dim is not None and len(o.of) > 1]
+            above[use.node] = {(dim, len(o.of)) for o in owned for dim in (0, o.dim)} | {(0, n)}
+        for i in self._cut.side:
+            senders = (
+                q for k in range(len(self._graph.nodes[i]._input_metadata)) for q in self._graph.senders.get((i, k), ())
+            )
+            above[i] = set().union(*(above.get(q, ()) for q in senders))
+        return above
+
     def _made_of_parameters(self) -> set[int]:
         graph, made = self._graph, set(self._graph.leaves)
         spread: set[int] = set()  # repeated for each example
@@ -70,7 +82,7 @@ class Side:
             if any(c not in made for c, _ in below):
                 continue
             shapes = [torch.Size(graph.nodes[c]._input_metadata[k].shape) for c, k in below if c not in spread]
-            assumed = self._fixed is None and not self._has_size(i)
+            assumed = self._fixed is None and not self._has_size(i, multiples=True)
             if assumed or not routes.brings_data(node, shapes) or routes.reads_only(node, self._fixed or ()):
                 made.add(i)
                 if any(c in spread for c, _ in below) or (routes.spreads(node) and self._has_size(i)):
@@ -101,7 +113,9 @@ class Side:
             if i not in side or not (i in self._batch or views.is_view(graph.nodes[i])):
                 return i
 
-    def _has_size(self, i: int) -> bool:
-        """Has an output a dimension like the batch dimension of a use?"""
+    def _has_size(self, i: int, multiples: bool = False) -> bool:
+        """Has an output a dimension like the batch dimension of a use? multiples: or its rows, so many for each?"""
         shapes = [m.shape for m in self._graph.nodes[i]._input_metadata]
-        return any(d < len(s) - (d > 0) and s[d] == size for s in shapes for d, size in self._sizes)
+        if multiples and any(s and s[0] and s[0] % size == 0 for s in shapes for _, size in self._sizes[i]):
+            return True
+        return any(d < len(s) - (d > 0) and s[d] == size for s in shapes for d, size in self._sizes[i])

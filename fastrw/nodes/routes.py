@@ -31,6 +31,11 @@ LOCAL = _named(
     Sin Sinh SmoothL1Loss SoftMarginLoss Softplus Softshrink Sqrt Square Sub T Tan Tanh Threshold To ToCopy
     UnsafeView View Where Xlogy FusedRmsNorm"""
 )
+# Of two operands, each element of the result is a function of one element of each.
+ELEMENTWISE = _named(
+    """Add Addcdiv Addcmul Atan2 Div Fmax Fmin Fmod Hypot Lerp Logaddexp MaskedFill Maximum Minimum Mul Pow Remainder
+    Rsub Sub Where Xlogy"""
+)
 # They move rows along one dimension, by indices.
 ALONG = _named(
     """Gather Scatter ScatterAdd ScatterReduce IndexSelect IndexAdd IndexCopy IndexFill Sort Topk Kthvalue Max Min
@@ -62,8 +67,8 @@ def content(node: Node, owners: Mapping[int, Owned]) -> tuple | list[Tensor]:
         if key not in kept:
             value = saved(node, key)
             for one in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(one, Tensor) and _chooses(one):
-                    found.append(one)
+                if isinstance(one, Tensor):
+                    found += _pattern(one) if one.layout != torch.strided else [one] * _chooses(one)
     return tuple(found)
 
 
@@ -78,6 +83,14 @@ def _indices(node: Node, owners: Mapping[int, Owned]) -> list:
     return [t if dim in dims else None for dim, t in enumerate(indices)]
 
 
+def _pattern(t: Tensor) -> list[Tensor]:
+    """Where the elements of a sparse tensor are."""
+    if t.layout == torch.sparse_coo:
+        return [t._indices()]
+    by_rows = t.layout in (torch.sparse_csr, torch.sparse_bsr)
+    return [t.crow_indices(), t.col_indices()] if by_rows else [t.ccol_indices(), t.row_indices()]
+
+
 def _chooses(t: Tensor) -> bool:
     return not (t.is_floating_point() or t.is_complex())
 
@@ -86,9 +99,13 @@ def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Own
     """Do the owners of what this node sends depend on floating-point values (the zeros of a mask, of a matrix)? Then
     they have to be measured in every call. outputs, inputs: by output or input of the operation, the owners of
     its gradient."""
-    name = node.name()
+    name, out = node.name(), outputs.get(0)
+    several = out is not None and out.dim is not None and bool((out.of != out.of[:1]).any())
+    # a sum over the batch dimension, of which zeros leave one example?
+    spread = name in ELEMENTWISE or name.startswith("Expand")
+    if several and spread and any(_broadcast(o.shape, out.shape, out.dim) for o in inputs.values()):
+        return True
     if name in PRODUCTS:
-        out = outputs.get(0)
         first = {"MmBackward0": 0, "BmmBackward0": 0, "AddmmBackward0": 1, "BaddbmmBackward0": 1}[name]
         left, right = inputs.get(first), inputs.get(first + 1)
         if out is None or out.dim is None:
@@ -114,16 +131,15 @@ def by_values(node: Node, outputs: Mapping[int, Owned], inputs: Mapping[int, Own
     return False
 
 
+def _broadcast(shape: Sequence[int], whole: Sequence[int], dim: int) -> bool:
+    """Is an input of this shape broadcast to the `whole`, along `dim` too?"""
+    full = [1] * (len(whole) - len(shape)) + list(shape)
+    return len(full) == len(whole) and full[dim] == 1 and all(a in (1, b) for a, b in zip(full, whole, strict=True))
+
+
 def spreads(node: Node) -> bool:
     """Does it create the batch dimension, from rows of a parameter?"""
     return node.name().startswith(("Expand", "Repeat", "Embedding"))
-
-
-# Of two operands, each element of the result is a function of one element of each.
-ELEMENTWISE = _named(
-    """Add Addcdiv Addcmul Atan2 Div Fmax Fmin Fmod Hypot Lerp Logaddexp MaskedFill Maximum Minimum Mul Pow Remainder
-    Rsub Sub Where Xlogy"""
-)
 
 
 # The integers that they save are results of their own.

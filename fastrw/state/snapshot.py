@@ -21,6 +21,10 @@ SAMPLE = 16  # elements of a parameter that are compared where it is not copied 
 FEW_ELEMENTS = 1 << 16  # ... unless all parameters together have no more than these
 FEW_THINGS = 32  # if modules and functions hold no more, they are walked in every call
 
+HOOKS = ("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks",
+         "_forward_pre_hooks_with_kwargs")  # fmt: skip
+REGISTERS = ("_buffers", "_parameters", "_modules", *HOOKS)
+
 _OWN = frozenset(vars(nn.Module()))  # the attributes of every module
 
 
@@ -64,13 +68,16 @@ class State:
         table = learned.table(named_modules[""], "what forwards change")
         self._seen = seen = table.get("") or table.put("", _Seen())
         self.whole = whole = within.whole if within is not None else seen.next_is_whole()
-        self._registers = _Dicts()  # the buffers, parameters and modules of each module
+        self._registers = _Dicts()  # the buffers, parameters, modules and hooks of each module
+        self._unhooked = [
+            own for m in named_modules.values() if not ((own := vars(m))["_forward_hooks"] or own["_forward_pre_hooks"])
+        ]
         self._attributes = _Dicts()
         roots: list[tuple[str, Any]] = []
         for at, module in named_modules.items():
             own = vars(module)
             self._attributes.add(at, own)
-            for name in ("_buffers", "_parameters", "_modules"):
+            for name in REGISTERS:
                 if isinstance(own[name], dict) and (own[name] or whole):  # not those of a scripted module
                     self._registers.add(at, own[name])
             if not whole and at not in seen.names and _has_no_state(module):
@@ -135,6 +142,10 @@ class State:
             self._seen.names.add(at)
             now.clear()
             now.update(before)
+        for own in self._unhooked:  # some forwards install hooks, and note it in an attribute
+            if own["_forward_hooks"] or own["_forward_pre_hooks"]:
+                for name in HOOKS:
+                    own[name].clear()
         for thing in (*self._held, *self._tensors):
             try:
                 unknown = bool(thing.path) and thing.path[-1] not in self._seen.names  # comparing may wait for a GPU

@@ -31,7 +31,8 @@ class Case:
     """A model and its two batches, which are `data(*train)` and `data(*val)`, in float32 and not yet made.
 
     `expect` holds the methods that "auto" may choose; `change(model)` is called once it is made; `draws` says that the
-    forward pass draws random numbers, which need not agree between two dtypes; `kwargs` are those of meta_weights.
+    forward pass draws random numbers, which need not agree between two dtypes; `dtype` is the one that the model takes,
+    if it takes no other; `kwargs` are those of meta_weights.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Case:
     train: tuple = ()
     val: tuple = (4,)
     draws: bool = False
+    dtype: torch.dtype | None = None
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def make(self, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> Made:
@@ -51,6 +53,8 @@ class Case:
             model = self.model()
             self.change(model)
             batches = self.data(*self.train), self.data(*self.val)
+
+        dtype = self.dtype or dtype
 
         def move(leaf: Tensor) -> Tensor:
             return leaf.to(device, dtype if leaf.is_floating_point() else leaf.dtype)

@@ -1,7 +1,7 @@
 """Real models: classes of public packages, built small from their configurations, with two batches.
 
-May import what lies in testing, and the packages themselves. Each family is a module with a list `CASES`, imported
-only when its cases are asked for, so that none needs the packages of another.
+May import what lies in testing, and the packages themselves. Each family is a module with a list `CASES`, imported when
+its cases are asked for, so that none needs the packages of another.
 """
 
 from __future__ import annotations
@@ -14,10 +14,20 @@ from ..case import Case
 
 # family -> (what it holds, the packages that it needs)
 FAMILIES = {
-    "hf": ("Hugging Face: language models of every kind", ("transformers",)),
-    "hf_vision": ("Hugging Face: images, speech, several modalities; adapters", ("transformers", "peft")),
+    "hf_causal": ("Hugging Face: models that predict the next token", ("transformers",)),
+    "hf_masked": ("Hugging Face: models that predict hidden tokens", ("transformers",)),
+    "hf_heads": ("Hugging Face: models of text with a head", ("transformers",)),
+    "hf_seq2seq": ("Hugging Face: models with an encoder and a decoder", ("transformers",)),
+    "hf_ways": ("Hugging Face: precisions, checkpointing, dropout, packed sequences, compilation", ("transformers",)),
+    "hf_vision": ("Hugging Face: images and video", ("transformers",)),
+    "hf_modalities": ("Hugging Face: speech, images with text, time series", ("transformers",)),
+    "adapters": ("PEFT: adapters of Hugging Face models", ("transformers", "peft")),
     "torchvision": ("classification, segmentation, detection, video", ("torchvision",)),
     "timm": ("image classification", ("timm",)),
+    "vision": (
+        "further packages: segmentation, medical images, transformers",
+        ("segmentation_models_pytorch", "monai", "vit_pytorch", "kornia"),
+    ),
     "graphs": ("graph networks: convolutions, norms, pools, whole models", ("torch_geometric",)),
     "tables": ("recommenders, tabular models", ("deepctr_torch", "pytorch_tabnet", "rtdl_revisiting_models")),
     "sequences": (

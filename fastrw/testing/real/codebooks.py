@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.ao import quantization as A
 
 from ..case import LAYERWISE, TANGENT, Case
-from .single import Single
+from .fitted import Float32
 
 CASES: list[Case] = []
 WIDTH, LENGTH, CLASSES = 4, 3, 3
@@ -111,7 +111,7 @@ def trained(name: str, fused: list[str], norm: Callable[[], nn.Module], expect=L
         model.qconfig = A.get_default_qat_qconfig(backend)
         if fused:
             A.fuse_modules_qat(model.train(), fused, inplace=True)
-        return Single(A.prepare_qat(model.train()))
+        return Float32(A.prepare_qat(model.train()))
 
     CASES.append(Case(name, make, images, expect, kwargs={"losses_fn": by_class}))
 

@@ -16,14 +16,14 @@ from spikingjelly.activation_based import surrogate as jelly
 from torch import Tensor, nn
 
 from ..case import LAYERWISE, TANGENT, Case
-from .single import Single
+from .fitted import Float32
 
 CASES: list[Case] = []
 STEPS, WIDTH, CLASSES = 4, 8, 3
 PER_EXAMPLE = frozenset({"per_example"})
 
 
-def rows(n: int = 6) -> tuple[Tensor, Tensor]:
+def rows(n: int = 5) -> tuple[Tensor, Tensor]:
     return 2 * torch.randn(n, 5), torch.randint(CLASSES, (n,))
 
 
@@ -57,8 +57,10 @@ add("snn_Leaky_atan", lambda: Snn(lambda: snn.Leaky(0.8, init_hidden=True, spike
 add("snn_Synaptic", lambda: Snn(lambda: snn.Synaptic(0.7, 0.8, **HIDDEN)))
 add("snn_Alpha", lambda: Snn(lambda: snn.Alpha(0.9, 0.8, **HIDDEN)))
 add("snn_Lapicque", lambda: Snn(lambda: snn.Lapicque(0.9, time_step=0.5, R=1, **HIDDEN)))
-add("snn_RLeaky", lambda: Single(Snn(lambda: snn.RLeaky(0.8, linear_features=WIDTH, reset_mechanism="zero", **HIDDEN))))
-add("snn_SLSTM", lambda: Single(Snn(lambda: snn.SLSTM(WIDTH, WIDTH, **HIDDEN))))
+add(
+    "snn_RLeaky", lambda: Float32(Snn(lambda: snn.RLeaky(0.8, linear_features=WIDTH, reset_mechanism="zero", **HIDDEN)))
+)
+add("snn_SLSTM", lambda: Float32(Snn(lambda: snn.SLSTM(WIDTH, WIDTH, **HIDDEN))))
 add("snn_BatchNorm", lambda: Snn(lambda: snn.Leaky(0.8, **HIDDEN), lambda: nn.BatchNorm1d(WIDTH)), TANGENT)
 # its threshold lies between the spikes of the batch
 add("snn_Leaky_inhibition", lambda: Snn(lambda: snn.Leaky(0.8, inhibition=True, **HIDDEN)))
@@ -134,7 +136,7 @@ class Ode(nn.Module):
         self.field, self.head, self.solve, self.options = Field(5, norm), nn.Linear(5, CLASSES), solve, options
 
     def forward(self, x: Tensor) -> Tensor:
-        times = torch.linspace(0, 1, 3, dtype=x.dtype)
+        times = torch.linspace(0, 1, 2, dtype=x.dtype)
         return self.head(self.solve(self.field, x, times, **self.options)[-1])
 
 

@@ -25,7 +25,7 @@ def add(name: str, model: Callable[[], nn.Module], data: Callable, losses: Calla
     CASES.append(Case(name, model, data, expect, kwargs={"losses_fn": losses}))
 
 
-def texts(n: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+def texts(n: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     """Tokens, those that are no padding, a class of each text."""
     keep = torch.arange(LENGTH) < torch.randint(2, LENGTH + 1, (n, 1))
     return torch.randint(VOCABULARY, (n, LENGTH)), keep, torch.randint(CLASSES, (n,))
@@ -44,13 +44,13 @@ def by_class(model: nn.Module, batch) -> Tensor:
 
 def causal(name: str, wrapper: dict | None = None, layers: type = X.Decoder, losses=by_next_token, **options) -> None:
     def make() -> nn.Module:
-        inner = layers(dim=WIDTH, depth=2, heads=2, attn_dim_head=6, verbose=False, **options)
+        inner = layers(**{"dim": WIDTH, "depth": 1, "heads": 2, "attn_dim_head": 6, "verbose": False} | options)
         return X.TransformerWrapper(num_tokens=VOCABULARY, max_seq_len=LENGTH, attn_layers=inner, **wrapper or {})
 
     add(name, make, texts, losses)
 
 
-causal("plain")
+causal("plain", depth=2)
 causal("rotary", rotary_pos_emb=True)
 causal("rotary_xpos", rotary_xpos=True, use_rmsnorm=True)
 causal("alibi", alibi_pos_bias=True, use_simple_rmsnorm=True)
@@ -60,27 +60,27 @@ causal("contextual_positions", attn_use_cope=True, attn_qk_norm=True)
 causal("dynamic_tanh", use_dynamic_tanh=True, use_layerscale=True, layerscale_init_value=0.5)
 causal("memory_tokens", {"num_memory_tokens": 2}, attn_num_mem_kv=2)
 causal("macaron", macaron=True, ff_relu_squared=True)
-causal("sandwich", sandwich_coef=1, sandwich_norm=True)
+causal("sandwich", depth=2, sandwich_coef=1, sandwich_norm=True)
 causal("gated", gate_residual=True, attn_gate_values=True, ff_glu=True, ff_swish=True)
 causal("talking_heads", attn_pre_talking_heads=True, attn_post_talking_heads=True, attn_head_scale=True)
 causal("sparse_attention", attn_sparse_topk=2)
 causal("one_key_for_all_heads", attn_one_kv_head=True, attn_add_zero_kv=True)
 causal("flash", attn_flash=True)
-causal("residual_attention", residual_attn=True, scale_residual=True, shift_tokens=1)
+causal("residual_attention", depth=2, residual_attn=True, scale_residual=True, shift_tokens=1)
 causal("residual_streams", num_residual_streams=2)
-causal("value_residual", add_value_residual=True, integrate_layers=True)
+causal("value_residual", depth=2, add_value_residual=True, integrate_layers=True)
 causal("selective", attn_selective=True)
 causal("sigmoid_attention", attn_sigmoid=True)
 causal("exponential_values", attn_laser=True, attn_softclamp_logits=True)
 causal("dropout", {"emb_dropout": 0.1}, attn_dropout=0.1, ff_dropout=0.1)
-causal("layer_dropout", layer_dropout=0.3)
-causal("shared_layers", {"tie_embedding": True, "l2norm_embed": True}, weight_tie_layers=True)
+causal("layer_dropout", depth=3, layer_dropout=0.3)
+causal("shared_layers", {"tie_embedding": True, "l2norm_embed": True}, depth=2, weight_tie_layers=True)
 causal("part_of_the_gradient", {"emb_frac_gradient": 0.1, "post_emb_norm": True})
 causal("mixture_of_softmax", {"mixture_of_softmax": True})
 causal("recycling", {"recycling": True})
 causal("latent_attention", attn_use_latent_kv=True, attn_dim_latent_kv=4, attn_use_latent_q=True, attn_dim_latent_q=4)
 CLASSIFIER = {"logits_dim": CLASSES}
-causal("encoder_mean", CLASSIFIER | {"average_pool_embed": True}, X.Encoder, by_class, unet_skips=True)
+causal("encoder_mean", CLASSIFIER | {"average_pool_embed": True}, X.Encoder, by_class, depth=2, unet_skips=True)
 causal("encoder_cls", CLASSIFIER | {"use_cls_token": True}, X.Encoder, by_class, pre_and_post_norm=True)
 
 
@@ -166,7 +166,7 @@ def encoder(pooling: str = "mean") -> nn.Module:
 def sentences(k: int) -> Callable:
     """n tuples of k sentences: tokens and masks [n, k, length]; a label of each tuple."""
 
-    def data(n: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    def data(n: int = 5) -> tuple[Tensor, Tensor, Tensor]:
         keep = torch.arange(LENGTH) < torch.randint(2, LENGTH + 1, (n, k, 1))
         return torch.randint(VOCABULARY, (n, k, LENGTH)), keep.long(), torch.rand(n)
 
