@@ -86,7 +86,7 @@ def _match(own: Tensor, output: Tensor, labels: Tensor) -> Reading | None:
     (gradient,) = torch.autograd.grad(own, [output], allow_unused=True) if _reaches(own, output) else (None,)
     logits, found = output.detach().requires_grad_(), []
     with torch.enable_grad():
-        for reading, losses, counts in readings(logits, labels, own.dtype):
+        for reading, losses, counts in readings(logits, labels, torch.promote_types(own.dtype, output.dtype)):
             ours = (losses * counts).sum() / counts.sum()
             if not bool((ours - own).abs() <= limit * own.abs().clamp(min=1)):
                 continue

@@ -331,7 +331,7 @@ def _has_no_state(module: nn.Module) -> bool:
 def _put(tensor: Tensor, value: Tensor) -> None:
     if tensor.layout != torch.strided or tensor.shape != value.shape or tensor.dtype != value.dtype:
         if not equal(tensor, value):
-            tensor.data = value  # resized, sparse
+            tensor.data = value.clone()  # resized, sparse; the next forward writes to it
     elif 0 in tensor.stride() and tensor.numel() > 1:  # expanded: one element stands for many
         if not equal(tensor, value):
             index = tuple(slice(0, 1) if s == 0 else slice(None) for s in tensor.stride())
