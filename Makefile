@@ -31,7 +31,7 @@ test-every: build ## all tests there are: every size, layout, build and pair of 
 	$(PY) -m pytest -n $(JOBS) -q --tier every --durations=10
 
 test-models: build $(VENV)/.models ## real models of public packages (installs them beside the tested torch)
-	$(PY) -m pytest -n $(JOBS) -q tests/test_real_models.py --durations=10
+	$(PY) -m pytest -n $(JOBS) -q tests/test_real_models.py tests/test_real_trainers.py --durations=10
 
 lint: $(VENV)/.tools ## ruff, mypy on the public API, and clang-format, changing nothing
 	$(PY) -m ruff check .

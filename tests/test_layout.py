@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "fsr": {"api", "engine", "state", "nodes", "graph", "ops", "errors"},
     "testing": set(),
     "demo": {".", "fsr", "testing"},
-    "cli": {".", "api", "fsr", "testing", "demo", "engine", "ops", "errors"},
+    "cli": {".", "api", "fsr", "testing", "demo", "engine", "graph", "ops", "errors"},
 }
 
 

@@ -177,8 +177,13 @@ def test_real_models_by_family(capsys, monkeypatch):
     assert main(["verify", "--models", "hf"]) == 2
     assert 'hf needs transformers: pip install "fastrw[models]"' in capsys.readouterr().err
     monkeypatch.setattr(real, "missing", lambda family: [])
-    monkeypatch.setattr(real, "cases", lambda family: cases("mlp"))
-    assert main(["verify", "--models", "hf", "--markdown"]) == 0
-    head, _, row, *_ = capsys.readouterr().out.strip().splitlines()
-    assert [cell.strip() for cell in head.split("|")[1:3]] == ["model", "served by"]
-    assert [cell.strip() for cell in row.split("|")[1:3]] == ["mlp", "layerwise"]
+    monkeypatch.setattr(real, "cases", lambda family: [*cases("mlp"), *cases("resnet_batchnorm_training")])
+    assert main(["verify", "--models", "timm", "--markdown"]) == 0
+    head, _, *rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.strip().splitlines()]
+    assert [cell.strip() for cell in head[:3]] == ["family", "model", "method"]
+    assert [cell.strip() for cell in rows[0][:3]] == ["timm", "mlp", "layerwise"]
+    assert [cell.strip() for cell in rows[1][:3]] == ["timm", "resnet_batchnorm_training", "tangent"]
+    assert "mixes the batch dimension" in rows[1][4]
+    assert main(["verify", "--models", "hf", "--json"]) == 0  # every family of Hugging Face
+    found = json.loads(capsys.readouterr().out)
+    assert found["ok"] and {row["family"] for row in found["rows"]} == {f for f in real.FAMILIES if f.startswith("hf_")}

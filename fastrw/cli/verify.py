@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from fastrw.api.options import METHODS
 from fastrw.api.verify import VerificationError, verify
-from fastrw.errors import Refused
+from fastrw.cli import real_models
 from fastrw.testing import Case, cases, real
 
 _FAMILIES = "".join(f"\n  {name:<12} {what}" for name, (what, _) in real.FAMILIES.items())
@@ -23,7 +23,7 @@ examples:
   python -m fastrw verify                           all test models, in float32 on the CPU
   python -m fastrw verify --models "resnet*"        some of them
   python -m fastrw verify --models hf               real models, here of Hugging Face (needs its packages installed)
-  python -m fastrw verify --models real --markdown  all real models whose packages are installed, as a Markdown table
+  python -m fastrw verify --models real --markdown  all real models that are installed, as a Markdown table
   python -m fastrw verify --device cuda             on a GPU, where the CUDA and Triton backends serve
   python -m fastrw verify --dtype float64 --json    {{"ok": ..., "rows": [{{"model", "method", "backend", ...}}]}}
 
@@ -45,9 +45,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.add_argument(
         "--models", default="*", metavar="PATTERN",
-        help=f"shell pattern for the names of test models; or real models: {', '.join(real.FAMILIES)}, or all: real",
+        help="shell pattern for the names of test models; or a family of real models (below), or real: all of them",
     )  # fmt: skip
-    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--dtype", choices=DTYPES, help="default: float32; of real models, float64")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: cpu)")
     printed = parser.add_mutually_exclusive_group()
     printed.add_argument("--json", action="store_true", help="one JSON object, no table")
@@ -57,13 +57,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Shows the errors of each model and the worst of each method; 0 if all are within bounds, else 1; 2: no model."""
     try:
-        chosen = _chosen(args.models)
-    except (ValueError, ModuleNotFoundError) as error:
+        families = real_models.families(args.models)
+    except ModuleNotFoundError as error:
         sys.stderr.write(f"fastrw verify: {error}\n")
+        return 2
+    if families:
+        return _run_real(args, families)
+    if not (chosen := cases(args.models)):
+        sys.stderr.write(f"fastrw verify: --models must match the name of a test model, got {args.models!r}\n")
         return 2
     errors = Console(stderr=True)
     watched = track(chosen, "verifying", console=errors, disable=not errors.is_terminal, transient=True)
-    rows = [row for case in watched for row in _verified(case, DTYPES[args.dtype], args.device)]
+    dtype = DTYPES[args.dtype or "float32"]
+    rows = [row for case in watched for row in _verified(case, dtype, args.device)]
     wrong = [row for row in rows if not row["ok"]]
     if args.json:
         sys.stdout.write(json.dumps({"ok": not wrong, "rows": rows}, indent=1) + "\n")
@@ -78,17 +84,21 @@ def run(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _chosen(models: str) -> list[Case]:
-    """Raises ValueError where there is none, and ModuleNotFoundError where a package is missing."""
-    if models == "real":
-        return [case for family in real.FAMILIES if not real.missing(family) for case in real.cases(family)]
-    if models in real.FAMILIES:
-        if missing := real.missing(models):
-            raise ModuleNotFoundError(f'{models} needs {" and ".join(missing)}: pip install "fastrw[models]"')
-        return real.cases(models)
-    if not (chosen := cases(models)):
-        raise ValueError(f"--models must match the name of a test model, got {models!r}")
-    return chosen
+def _run_real(args: argparse.Namespace, families: list[str]) -> int:
+    """Shows the method that serves each real model, and its error."""
+    errors = Console(stderr=True)
+    chosen = [(family, case) for family in families for case in real.cases(family)]
+    watched = track(chosen, "verifying", console=errors, disable=not errors.is_terminal, transient=True)
+    dtype = DTYPES[args.dtype or "float64"]
+    rows = [real_models.verified(family, case, dtype, args.device) for family, case in watched]
+    wrong = not all(row["ok"] for row in rows)
+    if args.json:
+        sys.stdout.write(json.dumps({"ok": not wrong, "rows": rows}, indent=1) + "\n")
+        return 1 if wrong else 0
+    style = {"box": MARKDOWN} if args.markdown else STYLE
+    console = Console(width=None if sys.stdout.isatty() else 250 if args.markdown else 120)
+    console.print(real_models.table(rows, **style), real_models.summary(rows, **style), sep="\n")
+    return 1 if wrong else 0
 
 
 def _verified(case: Case, dtype: torch.dtype, device: str) -> Rows:
@@ -98,9 +108,6 @@ def _verified(case: Case, dtype: torch.dtype, device: str) -> Rows:
             report = verify(*case.make(dtype, device), **case.kwargs)
         except VerificationError as wrong:
             report = wrong.report
-        except Refused as refusal:  # by every method
-            row = {"method": "per_example", "backend": "any", "error": None, "bound": 0.0, "refused": str(refusal)}
-            return [{"model": case.name, **row, "ok": True}]
     return [{"model": case.name, **vars(row), "ok": row.ok} for row in report.rows]
 
 

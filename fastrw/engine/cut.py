@@ -78,8 +78,8 @@ def _cut(graph: Graph, measured: owners.Measured, views_of_leaves: set[int]) -> 
         mine = {k: owned[i, k] for k in range(len(node._input_metadata)) if (i, k) in owned}
         reusable = reusable and all(o.complete for o in mine.values())
         to = {j: owned[e] for j, e in enumerate(below[i]) if e is not None and e[0] in separable and e in owned}
-        # a node whose gradients are 0 sends nothing; of one owner's gradients, all that is sent is that owner's
-        if to and mine and not _one_owner([*mine.values()]):
+        # a node whose gradients are 0 sends nothing; within one example, it does not matter where elements go
+        if to and mine and not _one_owner([*mine.values(), *to.values()]):
             if routes.by_values(node, mine, to):
                 reusable = False
             elif i not in sends and routes.content(node, to):
@@ -101,7 +101,8 @@ def _cut(graph: Graph, measured: owners.Measured, views_of_leaves: set[int]) -> 
 
 def _one_owner(found: Sequence[Owned]) -> bool:
     """Do all these gradients belong to the same one owner?"""
-    return all(o.complete and bool((o.of == found[0].of[:1]).all()) for o in found)
+    every = torch.cat([o.of.flatten() for o in found])
+    return all(o.complete for o in found) and len(every) > 0 and bool((every == every[0]).all())
 
 
 def _watched(graph: Graph, separable: set[int], zeros: set[Edge]) -> tuple[Edge, ...]:
