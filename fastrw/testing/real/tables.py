@@ -5,16 +5,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from unittest import mock
 
-import deepctr_torch.models as D
 import rtdl_revisiting_models as R
 import torch
 import torch.nn.functional as F
-from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
 from pytorch_tabnet.tab_network import TabNet, TabNetPretraining
 from torch import Tensor, nn
 
 from ..case import LAYERWISE, TANGENT, Case
+
+with mock.patch("threading.Thread.start"):  # the package asks for its newest version in a thread, and prints
+    import deepctr_torch.models as D
+    from deepctr_torch.inputs import DenseFeat, SparseFeat, VarLenSparseFeat
 
 CASES: list[Case] = []
 LENGTH = 4  # of a history
