@@ -86,6 +86,7 @@ def test_an_active_synchronised_norm_is_refused_in_every_call_with_a_model():
                 call()
 
 
+@pytest.mark.filterwarnings("ignore:.*broadcast_buffers")  # going to be replaced
 @pytest.mark.parametrize("options", [{}, {"find_unused_parameters": True}, {"static_graph": True}], ids=str)
 @pytest.mark.parametrize("norm", [nn.LayerNorm, nn.BatchNorm1d])
 def test_one_rank_in_a_wrapper_is_served(norm, options, tmp_path):
