@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 import fastrw
+from fastrw.engine import owners
 from tests import oracle
 from tests.on_graph import apart, exact, joined, relative
 
@@ -541,3 +542,35 @@ def test_what_an_expanded_parameter_is_added_to_has_a_batch_dimension():
         s = oracle.scores(model, batch, val_batch)
         out = fastrw.Reweighter(model).backward(batch, val_batch)
         assert relative(out.scores, s) <= 1e-10 and out.method == "tangent"
+
+
+class ByFirst(nn.Module):
+    """Classifies by the first of more positions than there are examples: others get no gradient in the last layer."""
+
+    def __init__(self, turned):
+        super().__init__()
+        self.enter, self.mix, self.inner, self.head = nn.Linear(8, W), nn.Linear(W, W), nn.Linear(W, W), nn.Linear(W, 3)
+        self.turned = turned
+
+    def forward(self, x):
+        h = self.enter(x).tanh()
+        h = h + ((h @ h.mT).softmax(-1) @ self.mix(h))
+        if self.turned:  # positions first, as nn.MultiheadAttention has them
+            return self.head(self.inner(h.transpose(0, 1)).tanh()[0])
+        return self.head(self.inner(h).tanh()[:, 0])
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("length", [9, 17])
+def test_what_one_position_of_many_gets_is_learned_once(turned, length, monkeypatch):
+    measured, measure = [], owners.measure
+    monkeypatch.setattr(owners, "measure", lambda *args: measured.append(1) or measure(*args))
+    torch.manual_seed(0)
+    model = ByFirst(turned).double()
+    step = fastrw.Reweighter(model)
+    for _ in range(5):
+        batch, val_batch = ((torch.randn(n, length, 8).double(), torch.randint(3, (n,))) for n in (7, 4))
+        out = step.backward(batch, val_batch)
+        assert relative(out.scores, oracle.scores(model, batch, val_batch)) <= 1e-10
+        assert (out.method, out.update) == ("layerwise", "assembled")
+    assert len(measured) == 1

@@ -7,6 +7,7 @@ so that the hook clamps."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -176,7 +177,8 @@ class _Finder:
         self._dense: dict[Edge, bool] = {}
         self._mixed: set[int] = set()
         self._slots = {0}  # how many validation entries there are to n training entries
-        self._merged: set[int] = set()
+        # size -> (dimension, shape) -> owners, where examples and positions, separate there, become one dimension
+        self._merged: dict[int, dict[tuple[int, torch.Size], Tensor]] = {}
         place = 1
         while place <= self._count:
             self._add_layout(place, torch.arange(n, device=device) // place % base)
@@ -277,11 +279,11 @@ class _Finder:
         return Owned(self._n, g.shape, 0 if g.ndim else None, of, self._each(of), complete=True)
 
     def _owned(self, g: Tensor, dim: int | None, of: Tensor, each: int) -> Owned:
-        if dim == 0 and each:
-            size = len(of)
-            for length in g.shape[1:-1]:
-                size *= length
-                self._merged.add(size)
+        if dim is not None and bool((of != NOBODY).all()):
+            for k in range(max(dim + 1, 2), g.ndim):
+                merged = self._merged.setdefault(math.prod(g.shape[:k]), {})
+                if (dim, g.shape[:k]) not in merged:
+                    merged[dim, g.shape[:k]] = along(of, dim, k).expand(g.shape[:k]).flatten()
         return Owned(self._n, g.shape, dim, of.to(g.device), each, complete=not bool((of == NOBODY).any()))
 
     def _filled(self, of: Tensor) -> tuple[Tensor, int] | None:
@@ -292,8 +294,8 @@ class _Finder:
         if len(of[known].unique()) < 2:  # the order is unknown
             return None
         fits = {tuple(one.tolist()): one for one in self._layouts(of) if bool((one == of)[known].all())}
-        if len(fits) > 1 and len(of) in self._merged:  # examples and positions, separate before, are one dimension here
-            fits = {key: one for key, one in fits.items() if self._each(one)}
+        if len(fits) > 1 and (merged := self._merged.get(len(of))):
+            fits = {key: one for key, one in fits.items() if any(torch.equal(one, m) for m in merged.values())}
         if len(fits) != 1:
             return None
         (one,) = fits.values()
