@@ -414,3 +414,26 @@ def test_examples_that_compete_for_room_in_some_batches_only():
         batch, val_batch = ((torch.randn(n, 6).double(), torch.randint(3, (n,)), chosen[:n]) for n in (8, 4))
         s = oracle.scores(model, batch, val_batch, losses_fn=losses)
         assert relative(step.backward(batch, val_batch).scores, s) <= 1e-10
+
+
+JOINED = []  # sizes of the forwards: a global, because what a hook holds is put back
+
+
+def test_as_many_labels_as_examples_are_no_sum_across_examples():
+    """The loss counts labels, along a dimension that has the size of the batch."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3).double()
+
+    def losses(model, batch):
+        x, y = batch
+        f = F.cross_entropy(model(x).mT, y, reduction="none")
+        return f.sum(1) / (y != -100).sum(1)
+
+    step = fastrw.Reweighter(model, losses_fn=losses)
+    model.register_forward_pre_hook(lambda module, args: JOINED.append(len(args[0])))
+    for _ in range(3):
+        batch, val_batch = ((torch.randn(n, 7, 4).double(), torch.randint(3, (n, 7))) for n in (7, 4))
+        s = oracle.scores(model, batch, val_batch, losses_fn=losses)
+        JOINED.clear()
+        assert relative(step.backward(batch, val_batch).scores, s) <= 1e-10
+    assert JOINED == [11]

@@ -183,17 +183,20 @@ def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor)
     if state.moved(bits=True):
         raise _NotJoinable("the forward changes buffers")
     start, after, kind = 0, problem.state(state), coarsest(dtypes(losses))
+    across = []  # by batch: sizes that are a batch's by chance are not the other's
     try:
         for batch in (problem.batch, problem.val_batch):
             state.rewind()
-            with AcrossRows(examples(batch) or 0) as rows:
+            n = examples(batch) or 0
+            with AcrossRows(n) as rows:
                 alone = problem.losses(batch, graph=False)
-            if rows.found is not None:
-                raise _NotJoinable(f"the forward computes {rows.found} across examples, without a gradient")
+            across += [rows.found] if n > 1 else []
             part = found[start : start + len(alone)]
             start += len(alone)
             if _differ(part, alone, kind):
                 raise _NotJoinable("the losses of one batch depend on the other")
+        if across and None not in across:
+            raise _NotJoinable(f"the forward computes {across[0]} across examples, without a gradient")
     finally:
         after.rewind()
 
