@@ -224,3 +224,21 @@ def test_an_example_that_is_not_finite_tells_nothing():
     found = fastrw.gradient_dots(model, batch, val_batch)
     batch["scale"][0] = 1.0
     assert relative(found[1:], scores(model, batch, val_batch)[1:]) <= 1e-10 and found[0].isnan()
+
+
+class Particular(Model):
+    """Does not accept every label."""
+
+    def forward(self, input_ids, scale=None, labels=None):
+        if labels is not None and bool((labels == 19).any()):
+            raise ValueError("no such label")
+        return super().forward(input_ids, scale, labels)
+
+
+def test_what_a_batch_that_the_model_does_not_accept_tells_is_not_kept():
+    torch.manual_seed(0)
+    model = Particular(next_position).eval()
+    odd, val_batch = batches(lambda n: torch.full((n, 5), 19))
+    fastrw.gradient_dots(model, odd, val_batch)  # without the model's own loss: its logits need no labels
+    batch, val_batch = batches(lambda n: torch.randint(19, (n, 5)))
+    assert relative(fastrw.gradient_dots(model, batch, val_batch), scores(model, batch, val_batch)) <= 1e-10

@@ -105,9 +105,8 @@ def assemble(problem: Problem, state: State, options: Options, mark: Mark = lamb
     _require(problem, options)
     if options.method in ("auto", "layerwise"):
         n, m = examples(problem.batch) or 0, examples(problem.val_batch) or 0
-        batch = join(problem.batch, problem.val_batch, n, m) if n and m else None
         pause = _pause(problem)
-        if batch is not None and pause.is_over():
+        if n and m and pause.is_over() and (batch := join(problem.batch, problem.val_batch, n, m)) is not None:
             try:
                 found = _joined(problem, state, options, mark, batch, n, m)
                 pause.length = 0

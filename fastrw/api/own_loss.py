@@ -20,17 +20,19 @@ class OfAnotherKind(Refused):
     """The model's own loss is none of the rules."""
 
 
-def reading_of(model: nn.Module, batch: Mapping, state: State, prefix: str) -> Reading | None:
+def reading_of(model: nn.Module, batch: Mapping, state: State, prefix: str) -> tuple[Reading, bool]:
     """The reading that gives the model's own loss, and its gradient at the logits, on the first example whose loss is
-    finite. A model that computes none is read as it says of itself. None: no example has a finite loss.
+    finite. A model that computes none is read as it says of itself. And does it hold for later batches? Not where no
+    example has a finite loss, or where the model does not accept these labels.
 
     Raises Refused where the model's own loss is of another kind: weights would be those of another training."""
     for part in _parts(batch):
         computed = _own(model, part, state)
-        if computed is None and part is not batch:  # so few examples are not accepted
+        if isinstance(computed, Exception) and part is not batch:  # so few examples are not accepted
             part, computed = batch, _own(model, batch, state)
-        if computed is None:
-            return _without_own_loss(model, batch, prefix)
+        if computed is None or isinstance(computed, Exception):
+            takes_none = computed is None or isinstance(computed, TypeError)
+            return _without_own_loss(model, batch, prefix), takes_none
         own, output = computed
         if not bool(own.isfinite()) or (isinstance(output, Tensor) and bool(output.isnan().any())):
             continue
@@ -46,8 +48,8 @@ def reading_of(model: nn.Module, batch: Mapping, state: State, prefix: str) -> R
                 f"which is neither cross-entropy (of the same or the next position), nor squared error, nor binary "
                 f"cross-entropy of its logits {tuple(output.shape)} and labels {tuple(part['labels'].shape)} {WAY_OUT}"
             )
-        return Reading(found.loss, found.shift, not _same_without(model, part, output, state), found.dtype)
-    return None
+        return Reading(found.loss, found.shift, not _same_without(model, part, output, state), found.dtype), True
+    return Reading(), False
 
 
 def _parts(batch: Mapping) -> Iterator[Mapping]:
@@ -61,15 +63,16 @@ def _parts(batch: Mapping) -> Iterator[Mapping]:
     yield batch
 
 
-def _own(model: nn.Module, batch: Mapping, state: State) -> tuple[Tensor, Any] | None:
-    """The loss that the model itself computes, and its logits; None if it takes no labels or computes none."""
+def _own(model: nn.Module, batch: Mapping, state: State) -> tuple[Tensor, Any] | Exception | None:
+    """The loss that the model itself computes, and its logits; None if it computes none; or what it raised (TypeError:
+    it takes no labels)."""
     try:
         with torch.enable_grad():
             output = model(**batch)
     except torch.OutOfMemoryError:
         raise
-    except Exception:
-        return None
+    except Exception as error:
+        return error
     finally:
         state.rewind()
     loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)

@@ -106,12 +106,12 @@ class Problem:
         if (found := known.get(kind)) is not None:
             return found
         try:
-            found = reading_of(self.model, batch, self.state(), self.prefix)
+            found, lasting = reading_of(self.model, batch, self.state(), self.prefix)
         except OfAnotherKind:
             if self.loss_fn is None:
                 raise
-            found = Reading(shift=labels.ndim > 1 and is_causal(self.model))
-        return Reading() if found is None else known.put(kind, found)
+            found, lasting = Reading(shift=labels.ndim > 1 and is_causal(self.model)), True
+        return known.put(kind, found) if lasting else found
 
     def without(self, bad: Tensor, first: int) -> Any:
         """The batch with a good example in place of every bad one ([n] flags): shapes and random draws stay. Examples

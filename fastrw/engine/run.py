@@ -177,8 +177,7 @@ def _learn(request: Request, graph: Graph, outputs: list[Tensor], selected: froz
     plan = plan_of(graph, cut, selected, request.names)
     with reads(checkpointed) as saved:
         side = Side(graph, cut, len(outputs[0]), None if model is None else (*model.parameters(), *model.buffers()))
-        if checkpointed:
-            saved.forget()
+        saved.forget()
     for site in plan.sites:
         site.why = 'method="tangent" cuts at the losses' if at_losses else side.why(site.use)
     if len(outputs[0]) > 1 and not at_losses:
@@ -206,8 +205,7 @@ def _no_hook_changes(graph: Graph, gradients: dict[Edge, Tensor], family: Family
             raise UntracedUse(f"{rule} where that of a {tuple(leaf.shape)} is accumulated")
     with reads(checkpointed) as saved:
         name = changed_on_the_way(graph, gradients)
-        if checkpointed:
-            saved.forget()
+        saved.forget()
     if name is not None:
         raise UntracedUse(f"{rule} that changes one at {name}")
     family.examined = Moment.now()

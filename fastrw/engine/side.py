@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastrw.engine.cut import Cut
+from fastrw.graph.saved import address
 from fastrw.graph.walk import Graph
 from fastrw.nodes import routes, views
 from fastrw.nodes.base import Use
@@ -23,6 +24,7 @@ class Side:
 
     def __init__(self, graph: Graph, cut: Cut, n: int, fixed: Collection[Tensor] | None):
         self._graph, self._cut, self._fixed = graph, cut, fixed
+        self._places = {address(t) for t in fixed or ()}
         self._sizes = self._sizes_above(n)
         made = self._made_of_parameters()
         self._batch = [
@@ -83,7 +85,11 @@ class Side:
                 continue
             shapes = [torch.Size(graph.nodes[c]._input_metadata[k].shape) for c, k in below if c not in spread]
             assumed = self._fixed is None and not self._has_size(i, multiples=True)
-            if assumed or not routes.brings_data(node, shapes) or routes.reads_only(node, self._fixed or ()):
+            if (
+                assumed
+                or not routes.brings_data(node, shapes)
+                or routes.reads_only(node, self._fixed or (), self._places)
+            ):
                 made.add(i)
                 if any(c in spread for c, _ in below) or (routes.spreads(node) and self._has_size(i)):
                     spread.add(i)

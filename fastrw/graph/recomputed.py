@@ -116,6 +116,9 @@ def _is_packed(arg: Any) -> bool:
 class _Plain(nullcontext):
     """Nothing is recomputed."""
 
+    def __enter__(self) -> _Plain:
+        return self
+
     def forget(self) -> None:
         pass
 

@@ -177,9 +177,8 @@ def _are_places(t: Tensor) -> bool:
     return any(bool(step.any()) for step in steps) and all(len(step) == 1 for step in steps)
 
 
-def reads_only(node: Node, fixed: Collection[Tensor]) -> bool:
-    """Has it saved nothing but parameters, and these tensors, their views and copies?"""
-    places = {address(t) for t in fixed}
+def reads_only(node: Node, fixed: Collection[Tensor], places: Collection[int | None]) -> bool:
+    """Has it saved nothing but parameters, and these tensors (places: where they lie), their views and copies?"""
 
     def known(t: Tensor) -> bool:
         if isinstance(t if t._base is None else t._base, nn.Parameter) or address(t) in places:
