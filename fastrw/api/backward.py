@@ -73,7 +73,7 @@ def backward(
         backend: "auto", "cpp", "cuda", "triton" or "reference": computes the fused products.
         score_dtype: None is exact; torch.bfloat16 or torch.float16 take the score products in that precision.
         recheck: compare one score with the gradient of its example in the 1st, 2nd, 4th, 8th ... call with a graph of
-            the same structure; False: only where a graph is new.
+            the same structure; False: in the first only.
         retain_graph: do not free the graph.
     Returns:
         Step: weights [n], losses, scores, val_loss, method, refusals, uses. Tensors stay on their device, without a

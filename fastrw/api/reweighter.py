@@ -51,7 +51,7 @@ class Reweighter:
             others. Weights are never carried over to other examples.
         scaler: a `torch.amp.GradScaler`: gradients are scaled by its factor, as `scaler.step` expects.
         recheck: compare one score with the gradient of its example in the 1st, 2nd, 4th, 8th ... step with a graph of
-            the same structure; False: only where a graph is new.
+            the same structure; False: in the first only.
         timeline: also measure the time of each phase (waits for the GPU after each).
         capture: on a GPU, repeat the whole step as one CUDA graph. For batches of fixed shapes and models that are
             assembled, draw no random numbers, and whose Python code does the same in every call: it is not run again.

@@ -2,33 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 import transformers as T
 from torch import Tensor, nn
 
-from ..case import LAYERWISE, TANGENT, Case
-from .fitted import Float32
-from .hf_vision import CLASSES, IMAGE, SIZES, WORDS, each_alone
+from ..case import TANGENT, Case
+from .hf_vision import CLASSES, IMAGE, SIZES, WORDS, add_to, each_alone
 
 CASES: list[Case] = []
 
 
-def add(kind: str, config: Callable[[], Any], data: Callable[..., Any], expect: frozenset[str] = LAYERWISE, *,
-        losses: Callable | None = each_alone, change: Callable[[nn.Module], Any] = nn.Module.train,
-        in_float32: bool = False, name: str = "") -> None:  # fmt: skip
-    """losses: by default the model's own of each example alone; None for fastrw's default."""
-    kwargs = {} if losses is None else {"losses_fn": losses}
-
-    def model() -> nn.Module:
-        made = getattr(T, kind)(config())
-        return Float32(made) if in_float32 else made
-
-    n = 4 if losses is each_alone else 5  # as many forwards
-    CASES.append(Case(name or kind, model, data, expect, change, (n,), (3,), kwargs=kwargs))
+# losses: the model's own of each example alone, unless a case says otherwise
+add = partial(add_to, CASES, losses=each_alone, change=nn.Module.train, n=5)
 
 
 # speech

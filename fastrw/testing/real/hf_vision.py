@@ -4,6 +4,7 @@ the whole batch, the losses are its own of each example alone."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,18 +21,21 @@ SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "nu
 IMAGE = {"image_size": 16, "patch_size": 8}
 
 
-def add(kind: str, config: Any, data: Callable[..., Any], expect: frozenset[str] = LAYERWISE, *, name: str = "",
-        losses: Callable | None = None, change: Callable[[nn.Module], Any] = lambda model: None,
-        in_float32: bool = False) -> None:  # fmt: skip
-    """A class of transformers, by its name, made from this configuration."""
+def add_to(cases: list[Case], kind: str, config: Any, data: Callable[..., Any], expect: frozenset[str] = LAYERWISE, *,
+           name: str = "", losses: Callable | None = None, change: Callable[[nn.Module], Any] = lambda model: None,
+           in_float32: bool = False, n: int = 6) -> None:  # fmt: skip
+    """A class of transformers, by its name, made from this configuration. losses: None for fastrw's default."""
     kwargs = {} if losses is None else {"losses_fn": losses}
 
     def model() -> nn.Module:
         made = getattr(T, kind)(config())
         return Float32(made) if in_float32 else made
 
-    n = 4 if losses is each_alone else 6  # as many forwards
-    CASES.append(Case(name or kind, model, data, expect, change, (n,), (3,), kwargs=kwargs))
+    n = 4 if losses is each_alone else n  # as many forwards
+    cases.append(Case(name or kind, model, data, expect, change, (n,), (3,), kwargs=kwargs))
+
+
+add = partial(add_to, CASES)
 
 
 def pixels(n: int, size: int = 16) -> dict[str, Tensor]:
