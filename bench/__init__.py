@@ -11,7 +11,7 @@ COMMANDS = {
     "fsr": "one step of FSR, without clean data, against a plain step",
     "overhead": "the Python side of a step: microseconds for an operation, a use and a call",
     "scaling": "time and memory of a step against n, m, depth and width",
-    "gpu": "on a GPU machine: tests, sanitizers and all benchmarks, into one result file",
+    "gpu": "on a GPU machine: everything that needs one in ten minutes, most telling first",
 }
 
 

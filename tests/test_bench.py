@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import subprocess
 import sys
 
 import pytest
@@ -11,11 +10,9 @@ import torch
 from torch import nn
 
 import bench
-from bench import end_to_end, gpu, peers, record, roof, steps, timing
+from bench import end_to_end, peers, record, roof, steps, timing
 from bench.floors import floors
 from bench.models import MODELS
-from fastrw.ops import backends
-from tests.tiers import some
 
 TINY = ["-n", "4", "-m", "2", "--rounds", "1", "--threads", "1"]
 
@@ -183,42 +180,6 @@ def test_gpu_says_what_is_missing(capsys, tmp_path):
     said = capsys.readouterr().err
     assert said.startswith("bench.gpu: needs a GPU") and said.count("\n") == 1
     assert not list(tmp_path.iterdir())
-
-
-def test_gpu_records_a_failed_part_and_goes_on(tmp_path, monkeypatch):
-    def python(name, program, limit=600, **options):
-        return gpu.Part(name, [sys.executable, "-c", program], limit, **options)
-
-    parts = [
-        python("broken", "import sys; print('seen'); sys.exit(3)"),
-        python("endless", "import time; time.sleep(600)", limit=1),
-        python("good", "import sys; open(sys.argv[2], 'w').write('{\"rows\": []}')", json="--json"),
-    ]
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA Test 80GB")
-    monkeypatch.setattr(gpu, "parts", lambda sanitizer: parts)
-    assert gpu.main(["--out", str(tmp_path)]) == 1
-    written, text = sorted(tmp_path.iterdir())
-    assert written.name.startswith("nvidia-test-80gb-20") and text.suffix == ".txt"
-    broken, endless, good = json.loads(written.read_text())["parts"]
-    assert broken["status"] == "failed with exit status 3" and broken["output"] == "seen\n"
-    assert endless["status"] == "stopped at its limit of 1 s"
-    assert good["status"] == "passed" and good["result"] == {"rows": []}
-    assert "== endless: stopped at its limit of 1 s" in text.read_text()
-
-
-def test_gpu_sanitizes_a_test_of_each_op():
-    for tool in some(("memcheck", "racecheck"), 1):
-        command = gpu.sanitized("compute-sanitizer", tool, 60).command
-        collect = [*command[command.index(sys.executable) :], "--collect-only"]
-        found = subprocess.run(collect, cwd=record.ROOT, capture_output=True, text=True)
-        assert found.returncode == 0, found.stdout
-        for op in backends.names():
-            assert f"[{op}-cuda-torch.bfloat16]" in found.stdout and f"[{op}-triton-torch.bfloat16]" in found.stdout
-
-
-def test_gpu_parts_fit_in_ten_minutes():
-    assert sum(part.limit for part in gpu.parts("compute-sanitizer")) < 600
 
 
 def test_end_to_end_refuses_an_unknown_model(capsys):
