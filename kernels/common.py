@@ -1,6 +1,6 @@
-"""What the launchers share: alignment, reach of 32-bit offsets, precision, and the choice between tested tiles.
+"""What the launchers share: alignment, reach of 32-bit offsets, and the choice between tested tiles.
 
-A family is a set of configs: "half" is bfloat16 and float16; float32 is "ieee", or "tf32" where torch allows it;
+A family is a set of configs: "half" is bfloat16 and float16; float32 is "ieee" or "tf32", see precision.py;
 "wide" is bfloat16 or float16 times float32, exactly; "narrow" serves rows that are not aligned to 16 bytes: larger
 tiles spill there.
 """
@@ -46,17 +46,12 @@ def unit(*tensors: Tensor) -> int:
     return size if all(map(aligned, tensors)) else 1
 
 
-def precision() -> str:
-    """How float32 products are taken: "tf32" where torch.backends allows it for products of matrices, else "ieee"."""
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
-
-
-def family(x: Tensor, *others: Tensor, aligned: bool) -> str:
-    """The set of configs for products of x with the others."""
+def family(x: Tensor, *others: Tensor, precision: str, aligned: bool) -> str:
+    """The set of configs for products of x with the others. precision: that of float32."""
     if not aligned:
         return "narrow"
     if x.dtype == torch.float32:
-        return precision()
+        return precision
     return "half" if all(y.dtype == x.dtype for y in others) else "wide"
 
 

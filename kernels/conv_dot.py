@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, config_type, family, launch, precision, sm_count
+from fastrw.kernels.common import choose, config_type, family, launch, sm_count
 from fastrw.kernels.convolution import (
     INTEGERS,
     Convolution,
@@ -25,6 +25,7 @@ from fastrw.kernels.convolution import (
     step_of,
     to_channels_last,
 )
+from fastrw.kernels.precision import of_convolutions
 from fastrw.kernels.products import dot
 
 Config = config_type("BLOCK_M", "BLOCK_O", "BLOCK_K")  # positions, output channels, taps and channels a step
@@ -165,7 +166,7 @@ def launch_conv_dot(
     x: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int
 ) -> Tensor:
     """s [n] float32 of float32, bfloat16 or float16 x and g; V and v_b of the same dtype or float32."""
-    n, available = x.shape[0], sm_count(x.device)
+    n, available, precision = x.shape[0], sm_count(x.device), of_convolutions()
     if g.numel() == 0:
         return x.new_zeros(n, dtype=torch.float32)
     options = (V.shape[2:], stride, padding, dilation, groups)
@@ -177,7 +178,7 @@ def launch_conv_dot(
         V = to_channels_last(V)
     v_b = None if v_b is None else v_b.contiguous()
     S, O = it.g.shape[2], it.channels[1]
-    config = choose_config(n * S, O, family(x, V, aligned=it.unit > 1), available)
+    config = choose_config(n * S, O, family(x, V, precision=precision, aligned=it.unit > 1), available)
     partial = x.new_empty(groups * triton.cdiv(O, config.BLOCK_O), n * S, dtype=torch.float32)
-    run_conv_dot(it, V, v_b, partial, precision(), config)
+    run_conv_dot(it, V, v_b, partial, precision, config)
     return partial.view(-1, n, S).sum((0, 2))

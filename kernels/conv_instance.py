@@ -17,8 +17,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, config_type, family, launch, precision, sm_count, steps_per_program
+from fastrw.kernels.common import choose, config_type, family, launch, sm_count, steps_per_program
 from fastrw.kernels.convolution import INTEGERS, Convolution, block_of_channels, convolution, corner, inside, step_of
+from fastrw.kernels.precision import of_convolutions
 
 Config = config_type("BLOCK_O", "BLOCK_N", "BLOCK_S")  # output channels, taps and channels, positions a step
 # By family, see common.py; largest first. "narrow" serves channels that are not contiguous, too.
@@ -215,11 +216,11 @@ def launch_conv_instance(
 
     options: stride, padding and dilation, a number a dimension, and groups.
     """
-    groups = options[-1]
+    groups, precision = options[-1], of_convolutions()
     N, O, C, taps, available = x.shape[0], g.shape[1], x.shape[1] // groups, prod(kernel), sm_count(x.device)
     G = x.new_empty(n, O, taps, C, dtype=torch.float32)
     it = convolution(x, g, kernel, *options)
-    kind = family(x, aligned=it.unit > 1)
+    kind = family(x, precision=precision, aligned=it.unit > 1)
 
     def tiles(config: Config) -> int:
         return groups * triton.cdiv(O // groups, config.BLOCK_O) * _tiles(C, taps, config)
@@ -229,11 +230,11 @@ def launch_conv_instance(
         parts = triton.cdiv(N - n, steps_per_program(N - n, tiles(config), available))
         sums = x.new_empty(parts, O, taps, C, dtype=torch.float32)
         if sums.numel():
-            run_conv_instance(it, (n, N), None, None, sums, precision(), config)
+            run_conv_instance(it, (n, N), None, None, sums, precision, config)
         V = sums.sum(0).transpose(1, 2).unflatten(2, kernel)
     V = V.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     config = choose_config(n, O // groups, C * taps, kind, available)
     partial = x.new_empty(tiles(config), n, dtype=torch.float32)
     if G.numel():
-        run_conv_instance(it, (0, n), V.flatten(2), partial, G, precision(), config)
+        run_conv_instance(it, (0, n), V.flatten(2), partial, G, precision, config)
     return partial.sum(0), G.transpose(2, 3).unflatten(3, kernel), V

@@ -20,12 +20,12 @@ from fastrw.kernels.common import (
     config_type,
     family,
     launch,
-    precision,
     rows,
     sm_count,
     steps_per_program,
     unit,
 )
+from fastrw.kernels.precision import of_products
 
 Config = config_type("BLOCK_R", "BLOCK_K", "BLOCK_C")  # BLOCK_C: columns of p or q a step
 # By family, see common.py; largest first.
@@ -150,13 +150,14 @@ def run_gram_dot(
 
 
 def launch_gram_dot(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float) -> Tensor:
-    """s [r] float32 of float32, bfloat16 or float16 matrices; float32 products are TF32 as torch.backends allows."""
-    (r, k), available = (a.shape[0], a_val.shape[0]), sm_count(a.device)
+    """s [r] float32 of float32, bfloat16 or float16 matrices; float32 products as precision.py says."""
+    (r, k), available, precision = (a.shape[0], a_val.shape[0]), sm_count(a.device), of_products()
     if r == 0:
         return a.new_empty(0, dtype=torch.float32)
     a, g, a_val, g_val = rows(a), rows(g), rows(a_val), rows(g_val)
-    config = choose_config(r, k, family(a, g, aligned=unit(a, a_val) > 1 < unit(g, g_val)), available)
+    tiles = family(a, g, precision=precision, aligned=unit(a, a_val) > 1 < unit(g, g_val))
+    config = choose_config(r, k, tiles, available)
     chunk = choose_chunk(r, k, config, available)
     partial = a.new_empty(max(triton.cdiv(k, chunk), 1), r, dtype=torch.float32)
-    run_gram_dot(a, g, a_val, g_val, partial, bias, chunk, precision(), config)
+    run_gram_dot(a, g, a_val, g_val, partial, bias, chunk, precision, config)
     return partial.sum(0)

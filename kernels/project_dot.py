@@ -12,7 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, config_type, family, hopper, launch, precision, rows, sm_count, unit
+from fastrw.kernels.common import choose, config_type, family, hopper, launch, rows, sm_count, unit
+from fastrw.kernels.precision import of_products
 from fastrw.kernels.products import dot
 
 Config = config_type("BLOCK_R", "BLOCK_Q", "BLOCK_C")  # BLOCK_C: columns of p a step
@@ -118,15 +119,15 @@ def run_project_dot(
 
 def launch_project_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None) -> Tensor:
     """s [r] float32 of float32, bfloat16 or float16 rows; V and v_b of the same dtype or float32."""
-    (r, q), available = g.shape, sm_count(a.device)
+    (r, q), available, precision = g.shape, sm_count(a.device), of_products()
     if r == 0 or q == 0:
         return a.new_zeros(r, dtype=torch.float32)
     a, g, V = rows(a), rows(g), rows(V)
     v_b = None if v_b is None else v_b.contiguous()
-    tiles = family(a, V, aligned=unit(a, V) > 1)
+    tiles = family(a, V, precision=precision, aligned=unit(a, V) > 1)
     if tiles == "half" and unit(g) > 1 and hopper(a.device):
         tiles = "hopper"
     config = choose_config(r, q, tiles, available)
     partial = a.new_empty(triton.cdiv(q, config.BLOCK_Q), r, dtype=torch.float32)
-    run_project_dot(a, g, V, v_b, partial, precision(), config)
+    run_project_dot(a, g, V, v_b, partial, precision, config)
     return partial.sum(0)

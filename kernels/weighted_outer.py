@@ -20,12 +20,12 @@ from fastrw.kernels.common import (
     config_type,
     family,
     launch,
-    precision,
     rows,
     sm_count,
     steps_per_program,
     unit,
 )
+from fastrw.kernels.precision import of_products
 from fastrw.kernels.products import dot
 
 Config = config_type("BLOCK_P", "BLOCK_Q", "BLOCK_R")  # BLOCK_R: rows a step
@@ -166,16 +166,17 @@ def list_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def launch_weighted_outer(a: Tensor, g: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """W [q, p] and b [q], float32, of float32, bfloat16 or float16 rows."""
-    (r, p), q, available = a.shape, g.shape[1], sm_count(a.device)
+    (r, p), q, available, precision = a.shape, g.shape[1], sm_count(a.device), of_products()
     if r == 0 or q == 0:
         return a.new_zeros(q, p, dtype=torch.float32), a.new_zeros(q, dtype=torch.float32)
     if p == 0:  # no tile of W: the sums of g come with one
         W, b = launch_weighted_outer(a.new_zeros(r, 1), g, w)
         return W[:, :0].clone(), b
     a, g = rows(a), rows(g)
-    tiles = family(a, *([] if w is None else [w.new_empty(0, dtype=torch.float32)]), aligned=unit(a) > 1 < unit(g))
+    scaled = [] if w is None else [w.new_empty(0, dtype=torch.float32)]
+    tiles = family(a, *scaled, precision=precision, aligned=unit(a) > 1 < unit(g))
     config = choose_config(p, q, tiles, available)
     splits = choose_splits(r, p, q, config, available)
     W, b = (a.new_empty(splits, *shape, dtype=torch.float32) for shape in ((q, p), (q,)))
-    run_weighted_outer(a, g, None if w is None else list_rows(w), W, b, precision(), config)
+    run_weighted_outer(a, g, None if w is None else list_rows(w), W, b, precision, config)
     return (W[0], b[0]) if splits == 1 else (W.sum(0), b.sum(0))

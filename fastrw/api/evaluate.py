@@ -14,20 +14,16 @@ from fastrw import learned
 from fastrw.api.options import Options
 from fastrw.api.problem import Problem, place
 from fastrw.api.rows import AcrossRows
+from fastrw.engine import rounding
 from fastrw.engine import run as engine
 from fastrw.engine.ordinary import gradient
-from fastrw.engine.per_example import RELATIVE, coarsest
 from fastrw.engine.request import Mark, Request, Result
 from fastrw.errors import ForThisBatch, Refused, UntracedUse
-from fastrw.graph.walk import dtypes
 from fastrw.ops import backends
 from fastrw.state.batches import examples, join, sizes
 from fastrw.state.snapshot import RandomState, State
 
 DEFAULT = Options()
-# Relative limits on differences between the losses of one batch in two forwards: those of rounding, for an operation
-# that mixes the batch may change little (an expert that has no room for the last of its tokens).
-SAME = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 SIZES = 16  # of batches, that are checked anew
 
 
@@ -72,8 +68,7 @@ def validation_gradient(problem: Problem, state: State, scaling: Tensor | None =
     V = gradient(losses.mean(), list(problem.params.values()), scaling)
     state.rewind()
     if state.whole:
-        kind, losses = coarsest(dtypes(losses)), losses.detach()
-        _check_state(problem, state, losses, kind)
+        _check_state(problem, state, losses.detach(), rounding.of(losses))
     return {id(p): v for p, v in zip(problem.params.values(), V, strict=True) if v is not None}
 
 
@@ -84,19 +79,11 @@ def _check_state(problem: Problem, state: State, losses: Tensor, kind: torch.dty
     again = problem.losses(problem.val_batch).detach()
     problem.val_losses = val_loss
     state.rewind()
-    if _differ(again, losses, kind):
+    if rounding.differ(again, losses, kind):
         raise Refused(
             f"{problem.prefix}two forwards must start from one state, got other losses of the same validation batch in "
             "a second forward (compute both losses in one forward, for fastrw.backward)"
         )
-
-
-def _differ(found: Tensor, expected: Tensor, kind: torch.dtype) -> bool:
-    """Does any loss differ by more than rounding in `kind`? Losses that are not finite are not compared."""
-    if len(found) != len(expected):
-        return True
-    limit = RELATIVE[kind] if found.is_cuda else SAME[kind]  # TF32 rounds a thousand times as coarsely
-    return bool(((found - expected).abs() > limit * expected.square().mean().sqrt()).any())
 
 
 @torch.enable_grad()
@@ -181,7 +168,7 @@ def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor)
     """Whenever scores are checked: the losses of the joined forward must be those of the separate batches."""
     if state.moved(bits=True):
         raise _NotJoinable("the forward changes buffers")
-    start, after, kind = 0, problem.state(state), coarsest(dtypes(losses))
+    start, after, kind = 0, problem.state(state), rounding.of(losses)
     across = []  # by batch: sizes that are a batch's by chance are not the other's
     try:
         for batch in (problem.batch, problem.val_batch):
@@ -192,7 +179,7 @@ def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor)
             across += [rows.found] if n > 1 else []
             part = found[start : start + len(alone)]
             start += len(alone)
-            if _differ(part, alone, kind):
+            if rounding.differ(part, alone, rounding.coarsest({kind} | rows.rounded)):
                 raise _NotJoinable("the losses of one batch depend on the other")
         if across and None not in across:
             raise _NotJoinable(f"the forward computes {across[0]} across examples, without a gradient")

@@ -10,11 +10,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from fastrw.api.problem import Problem
+from fastrw.engine import rounding
 from fastrw.engine.ordinary import weighted_gradient
-from fastrw.engine.per_example import RELATIVE, coarsest, is_weighted
+from fastrw.engine.per_example import is_weighted
 from fastrw.engine.request import Options, Result
 from fastrw.errors import ForThisBatch
-from fastrw.graph.walk import Graph, dtypes
+from fastrw.graph.walk import Graph
 from fastrw.state.snapshot import State
 
 Gradients = list[tuple[Tensor, Tensor]]
@@ -37,8 +38,8 @@ def finite_gradient(problem: Problem, state: State, options: Options, answer: Re
             raise
         except Exception:  # a batch that the model does not accept
             continue
-        kind = coarsest(dtypes(again))
-        same = bool((again.detach() - losses)[good].norm() <= RELATIVE[kind] * losses[good].norm())
+        kind = rounding.of(again)
+        same = bool((again.detach() - losses)[good].norm() <= rounding.RELATIVE[kind] * losses[good].norm())
         finite = all(bool((g.to_dense() if g.is_sparse else g).isfinite().all()) for _, g in found)
         pairs = [(g, V[id(leaf)]) for leaf, g in found if id(leaf) in V]
         if same and finite and is_weighted(pairs, answer, options, kind) and (is_sure or len(pairs) == len(found)):

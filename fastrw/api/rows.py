@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
+
+from fastrw.nodes.precision import PRODUCT, kinds, rounds_as
 
 # Along a dimension, or over everything where none is given.
 ALONG = {
@@ -22,15 +25,23 @@ LAST = {"sort", "argsort", "topk", "kthvalue", "median", "mode"}  # along the la
 
 class AcrossRows(TorchDispatchMode):
     """`.found`: the name of an operation across the n examples, from whose result something is made for each; None if
-    there is none. A number that Python reads decides what is done next, which the graph shows."""
+    there is none. A number that Python reads decides what is done next, which the graph shows.
+    `.rounded`: the dtypes as which its convolutions and RNNs round, those without a gradient among them."""
 
     def __init__(self, n: int):
         super().__init__()
         self.found: str | None = None
+        self.rounded: set[torch.dtype] = set()
         self._n, self._mixed = n, WeakIdKeyDictionary()  # tensor -> the operation across examples that it comes from
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        if (made_of := kinds(func.overloadpacket.__name__)) != PRODUCT:
+            self.rounded |= {
+                rounds_as(t.dtype, t.device, made_of)
+                for t in tree_leaves(out)
+                if isinstance(t, Tensor) and t.is_floating_point()
+            }
         if self.found is not None or self._n < 2:
             return out
         given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]

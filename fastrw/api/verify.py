@@ -17,10 +17,9 @@ from fastrw.api.backward import untraced
 from fastrw.api.meta_weights import gradient_dots
 from fastrw.api.options import BACKENDS, METHODS
 from fastrw.api.problem import Problem
-from fastrw.engine.per_example import coarsest
+from fastrw.engine import rounding
 from fastrw.engine.report import table
 from fastrw.errors import Refused
-from fastrw.graph.walk import dtypes
 from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error
 from fastrw.state.batches import mapped
 from fastrw.state.snapshot import RandomState
@@ -110,7 +109,7 @@ def verify(
         reference = "one gradient per example in float64"
     drift = relative_error(plain, truth)
     if drift > math.sqrt(torch.finfo(working).eps):
-        rule = f"one gradient per example must be nearly the same in {working} and, of a deep copy, in float64"
+        rule = "one gradient per example must be nearly the same as, of a deep copy, in float64"
         raise ValueError(f"fastrw.verify: {rule}, got a relative difference of {drift:.1e}")
     limit = max(SCORE_GOAL[plain.dtype], bound(working, drift, 1))
     rows = (row for method in METHODS for row in _rows(method, partial(score, *given), truth, limit))
@@ -142,7 +141,7 @@ def _forward(problem: Problem) -> tuple[bool, torch.dtype]:
     random = [RandomState(device) for device in {p.device for p in problem.params.values()}]
     try:
         losses = problem.losses(problem.batch)
-        found = any(one.moved() for one in random), coarsest(dtypes(losses))
+        found = any(one.moved() for one in random), rounding.of(losses)
     except BaseException:
         state.undo()
         raise

@@ -9,25 +9,17 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from fastrw.engine import rounding
 from fastrw.engine.owners import repeated
 from fastrw.engine.request import Options, Request, Result
+from fastrw.engine.rounding import agree
 from fastrw.engine.step import PassResult
 from fastrw.errors import Refused
 from fastrw.graph.walk import Graph
 from fastrw.nodes.base import wide
 from fastrw.nodes.generic import needs_derivative, product
 
-# Relative limits on differences: a wrong rule errs by far more; rounding by far less.
-RELATIVE = {torch.float64: 1e-7, torch.float32: 1e-3, torch.float16: 3e-2, torch.bfloat16: 1e-1}
-# Sums of products are rounded at the scale of the factors, |grad f_i| |V|, however small the sum: so many eps of them.
-ROUNDINGS = {torch.float64: 64, torch.float32: 64, torch.float16: 4, torch.bfloat16: 4}
-
 Directions = Sequence[tuple[Tensor, Tensor]]  # (leaf, V)
-
-
-def coarsest(kinds: set[torch.dtype]) -> torch.dtype:
-    """The dtype that limits the accuracy of numbers that pass through these."""
-    return max({kind.to_real() for kind in kinds} & {*RELATIVE}, key=list(RELATIVE).index, default=torch.float32)
 
 
 def per_example(losses: Tensor, V: Directions) -> Tensor:
@@ -71,7 +63,7 @@ def check(graph: Graph, request: Request, V: Mapping[int, Tensor], found: PassRe
     """
     leaves = graph.leaves
     scaling = 1.0 if request.options.scaling is None else float(request.options.scaling)
-    kind = coarsest({request.losses.dtype} | {m.dtype for node in graph.nodes for m in node._input_metadata})
+    kind = rounding.of(request.losses, graph=graph)
     directions = [(leaves[i], v) for i, v in V.items()]
     truth = check_scores(request.losses, directions, found.scores, kind, scaling)
     if truth is None:
@@ -79,13 +71,13 @@ def check(graph: Graph, request: Request, V: Mapping[int, Tensor], found: PassRe
     if assembled:
         pairs = [(g, V[leaf]) for leaf, g in found.gradients.items() if leaf in V]
         got, expected, noise = weighted_product(pairs, found, request.options)
-        if not _agree(got, expected, noise, kind):  # a backward that is not quite linear (an adaptive solver)?
+        if not agree(got, expected, noise, kind):  # a backward that is not quite linear (an adaptive solver)?
             seed = (found.weights * request.options.scale * scaling).to(request.losses.dtype)
             grads = torch.autograd.grad(request.losses, [leaf for leaf, _ in directions], seed, retain_graph=True,
                                         allow_unused=True)  # fmt: skip
             pairs = [(g, v) for g, (_, v) in zip(grads, directions, strict=True) if g is not None]
             expected, noise = _dot(pairs, expected, scaling)
-        if not _agree(got, expected, noise, kind):
+        if not agree(got, expected, noise, kind):
             raise Refused(
                 "fastrw.engine: the gradient must be that of the weighted losses, got a product with the validation "
                 f"gradient of {got.item():.6g} where weights and scores give {expected.item():.6g}"
@@ -103,7 +95,7 @@ def weighted_product(pairs: Sequence[tuple[Tensor, Tensor]], found: PassResult |
 
 def is_weighted(pairs: Sequence[tuple[Tensor, Tensor]], found: Result, options: Options, kind: torch.dtype) -> bool:
     """Are these gradients, each with its V, those of the weights and scores?"""
-    return _agree(*weighted_product(pairs, found, options), kind)
+    return agree(*weighted_product(pairs, found, options), kind)
 
 
 def check_scores(losses: Tensor, V: Directions, scores: Tensor, kind: torch.dtype, scaling: float = 1.0
@@ -119,7 +111,7 @@ def check_scores(losses: Tensor, V: Directions, scores: Tensor, kind: torch.dtyp
     truth, noise = _dot(pairs, wide(losses.detach()), scaling)
     if not bool(truth.isfinite()):
         return None
-    if not _agree(scores[i], truth, noise, kind):
+    if not agree(scores[i], truth, noise, kind):
         raise Refused(
             f"fastrw.engine: scores must equal one gradient per example, got {scores[i].item():.6g} where example {i} "
             f"has {truth.item():.6g}"
@@ -150,9 +142,3 @@ def _dot(pairs: Sequence[tuple[Tensor, Tensor]], like: Tensor, scaling: float) -
     sides = [[wide(torch.linalg.vector_norm(t)) for t in side] for side in zip(*pairs, strict=True)]
     norms = [torch.stack(side).norm() for side in sides]
     return dot / scaling**2, (norms[0] * norms[1] if norms else zero) / scaling**2
-
-
-def _agree(found: Tensor, truth: Tensor, noise: Tensor, kind: torch.dtype) -> bool:
-    """Is the difference one that rounding in `kind` explains?"""
-    limit = RELATIVE[kind] * truth.abs() + ROUNDINGS[kind] * torch.finfo(kind).eps * noise
-    return bool((found - truth).abs() <= limit)

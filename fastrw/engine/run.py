@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fastrw.engine import cut as cutting
-from fastrw.engine import guards, owners, per_example
+from fastrw.engine import guards, owners, per_example, rounding
 from fastrw.engine.cache import Cache, Family
 from fastrw.engine.ordinary import free, gradient, weighted_gradient
 from fastrw.engine.plan import Plan, plan_of
@@ -28,7 +28,7 @@ from fastrw.graph import hooks, nested
 from fastrw.graph.hooks import Moment
 from fastrw.graph.recomputed import is_checkpointed, reads
 from fastrw.graph.sending import changed_on_the_way
-from fastrw.graph.walk import Edge, Graph, dtypes
+from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes.generic import NoDerivative
 
 
@@ -224,7 +224,7 @@ def _by_autograd(request: Request, method: str, refused: dict[str, str]) -> Resu
         scores = per_example.METHODS[method](losses, directions)
         if method == "double_backward":  # not all of torch's own second derivatives are right
             with owners.repeated():
-                per_example.check_scores(losses, directions, scores, per_example.coarsest(dtypes(losses)))
+                per_example.check_scores(losses, directions, scores, rounding.of(losses, graph=graph))
     if request.options.scaling is not None:
         scores = scores / request.options.scaling
     scores = torch.where(losses.detach().isfinite(), scores, torch.nan)

@@ -15,10 +15,9 @@ from torch.nn import functional as F
 from fastrw.api.compiled import uncompiled
 from fastrw.api.evaluate import evaluate
 from fastrw.api.problem import Problem
-from fastrw.engine.per_example import RELATIVE, coarsest
+from fastrw.engine import rounding
 from fastrw.fsr.lookahead import Lookahead
 from fastrw.graph.hooks import uncounted
-from fastrw.graph.walk import dtypes
 from fastrw.nodes.base import wide
 from fastrw.state.snapshot import State
 
@@ -232,7 +231,7 @@ class LastLayer(Path):
         if not self.verified:
             params = list(self.lookahead.params.values())
             truth = torch.autograd.grad(f.sum(), params, retain_graph=True, allow_unused=True)
-            bound = RELATIVE[coarsest(dtypes(f))]
+            bound = rounding.RELATIVE[rounding.of(f)]
             self.verified = all(
                 t is not None and bool((g - wide(t)).norm() <= bound * wide(t).norm())
                 for t, g in zip(truth, self._gradients(G, h), strict=True)

@@ -1,6 +1,11 @@
 """conv_dot: the scores of a convolution, conv(x, V) dotted with g tile by tile."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
+
+from fastrw.kernels.precision import of_convolutions
 
 from . import convolution
 from .backends import register
@@ -39,6 +44,19 @@ def _sample(whole: Whole) -> tuple:
     return x, g, V, V.flatten(1).sum(1), *options
 
 
+def in_two_terms(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """On a GPU the kernel calls torch's convolution, which may take float32 as TF32. That holds all of x of 16 bits,
+    but not all of a V of 32: it is split into two terms that it holds, as in kernels/products.py."""
+
+    def run(x: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None, *options) -> Tensor:
+        if V.dtype == x.dtype or x.device.type == "cpu" or of_convolutions() == "ieee":
+            return kernel(x, g, V, v_b, *options)
+        first = ((V.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
+        return kernel(x, g, first, v_b, *options) + kernel(x, g, V - first, None, *options)
+
+    return run
+
+
 register(
     conv_dot,
     letters={"x": "nC*", "g": "nO*", "V": "O*", "v_b": "O"},
@@ -52,5 +70,6 @@ register(
     },
     reference_wins=lambda x, g, V, *rest: convolution.crowded(V, g, 500),
     triton=True,
+    around=in_two_terms,
     cpp_refusal=convolution.cpp_refusal,
 )

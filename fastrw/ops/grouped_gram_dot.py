@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
+
+from fastrw.kernels.precision import of_products
 
 from . import checks, reference
 from .backends import register
@@ -87,6 +88,6 @@ register(
     outputs=_outputs,
     sample=_sample,
     reference=lambda *args: reference.grouped_gram_dot(*nested(*args)),
-    arguments=lambda *args: (*nested(*args), torch.backends.cuda.matmul.fp32_precision == "tf32"),
+    arguments=lambda *args: (*nested(*args), of_products() == "tf32"),
     order={"cpu": ("cpp",), "cuda": ("cuda",)},
 )
