@@ -5,12 +5,14 @@ import os
 # Workers share the cores already, and threads that wait for one another on a busy machine take twenty times as long.
 # Before torch is imported, so that whatever a test starts inherits it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# With it cuBLAS gives the same bits in every run, and is not refused under deterministic algorithms.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 import pytest
 import torch
 
 import tests.interpreter  # noqa: F401  (before any kernel is imported)
-from tests import tiers
+from tests import settings, tiers
 
 
 def pytest_addoption(parser):
@@ -20,6 +22,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     tiers.tier = config.getoption("--tier")
+    settings.no_tf32()
     # What is printed is read as on a wide terminal without colours, whatever terminal the tests are run from.
     os.environ["COLUMNS"] = "120"
     for name in ("LINES", "FORCE_COLOR", "CLICOLOR_FORCE", "PYTHON_COLORS", "TTY_COMPATIBLE"):
@@ -48,12 +51,23 @@ def two_threads():
 
 
 @pytest.fixture
-def tf32_allowed():
-    """torch allows TF32 in products of matrices."""
-    before = torch.backends.cuda.matmul.fp32_precision
-    torch.backends.cuda.matmul.fp32_precision = "tf32"
+def float32_settings():
+    """The test changes in which precision float32 is computed, in whatever way."""
     yield
-    torch.backends.cuda.matmul.fp32_precision = before
+    settings.no_tf32()
+
+
+@pytest.fixture
+def tf32_allowed(float32_settings):
+    """torch allows TF32 in products of matrices."""
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
+@pytest.fixture
+def one_algorithm():
+    """cuDNN gives the same bits in every run."""
+    with settings.one_algorithm():
+        yield
 
 
 def pytest_collection_modifyitems(config, items):

@@ -38,6 +38,20 @@ def test_exact_in_float32(case):
     assert relative_error(score(case, torch.float32), truth) <= limit
 
 
+@pytest.mark.parametrize("products", ["ieee", "tf32"])
+@pytest.mark.parametrize("name", ("mlp", "lenet", "transformer_by_hand"))
+def test_where_tf32_is_allowed(float32_settings, name, products):
+    """In convolutions, as by torch's default, and in products: no guard refuses, and scores are as near to float64 as
+    TF32 allows, which has as many bits as float16."""
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = products == "tf32"
+    (case,) = cases(name)
+    truth = oracle.scores(*case.make(torch.float64), **case.kwargs)
+    plain = relative_error(score(case, torch.float32, method="per_example"), truth)
+    limit = bound(torch.float16, plain, 1) + 4 * 2**-10  # as in op_cases.allowed
+    assert relative_error(score(case, torch.float32), truth) <= limit
+
+
 @pytest.mark.parametrize("name", ("mlp", "lenet", "transformer_by_hand"))
 def test_autocast(name):
     """As near to float64 as torch's own gradients in bfloat16 are, within a factor of two."""

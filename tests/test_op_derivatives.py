@@ -11,7 +11,10 @@ from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error
 from tests.op_cases import CASES, OF_CPU, need, same
 from tests.tiers import covering
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # torch's own, at the first tangent
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated"),  # torch's own, at the first tangent
+    pytest.mark.usefixtures("one_algorithm"),
+]
 EACH = [(op, backend) for op, backend in OF_CPU if CASES[op].derivatives]
 FLOAT64 = [(op, backend) for op, backend in EACH if backend != "triton"]
 SECOND = covering(FLOAT64)  # what every backend shares is differentiated again

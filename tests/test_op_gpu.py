@@ -6,15 +6,22 @@ from torch import Tensor
 
 from fastrw.ops import backends, self_test
 from fastrw.ops.self_test import as_tuple
-from fastrw.ops.tolerance import bound, relative_error
-from tests.op_cases import CASES, check, need, widened
+from fastrw.ops.tolerance import relative_error
+from tests.op_cases import CASES, allowed, check, need, widened
 
 pytestmark = [
     pytest.mark.gpu,
+    pytest.mark.usefixtures("one_algorithm"),
     pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated"),  # torch's own, at the first tangent
 ]
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 each = pytest.mark.parametrize(("op", "backend"), [(op, backend) for op in CASES for backend in ("cuda", "triton")])
+
+
+MULTIPLY = {  # op -> the setting that its float32 products follow
+    **dict.fromkeys(("gram_dot", "grouped_gram_dot", "project_dot", "weighted_outer"), torch.backends.cuda.matmul),
+    **dict.fromkeys(("conv_dot", "conv_instance"), torch.backends.cudnn.conv),
+}
 
 
 def arguments(op, backend, which=0, **options):
@@ -33,6 +40,17 @@ def test_values(op, backend, dtype):
     arguments(op, backend, dtype=dtype)
     for sizes in (*CASES[op].sizes, *CASES[op].large):
         check(op, sizes, dtype=dtype, backend=backend, device="cuda")
+
+
+@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize(("op", "backend"), [(op, backend) for op in MULTIPLY for backend in ("cuda", "triton")])
+def test_values_where_tf32_is_allowed(float32_settings, op, backend, own):
+    """For products like those of the op, or for the others alone: then it is as precise as without."""
+    arguments(op, backend)
+    for setting in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):
+        setting.fp32_precision = "tf32" if (setting is MULTIPLY[op]) == own else "ieee"
+    for sizes in (*CASES[op].sizes[:2], *CASES[op].large):
+        check(op, sizes, backend=backend, device="cuda", tf32=own)
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -94,7 +112,7 @@ def test_derivatives_are_those_of_the_reference(op, backend):
         results.append(torch.autograd.grad(total, leaves))
     K = CASES[op].terms(*CASES[op].sizes[0])
     for got, plain, truth in zip(*results, strict=True):
-        assert relative_error(got, truth) <= bound(got.dtype, relative_error(plain, truth), K)
+        assert relative_error(got, truth) <= allowed(got, plain, truth, K)
 
 
 @each

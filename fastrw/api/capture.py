@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from fastrw.api.evaluate import Assembled
 from fastrw.api.problem import Problem
 from fastrw.errors import ForThisBatch, Refused
+from fastrw.nodes.precision import told
 from fastrw.state.snapshot import RandomState, State
 
 Run = Callable[[Problem, State], Assembled]
@@ -107,7 +108,8 @@ class Graphs:
 
 
 def kind_of(problem: Problem) -> tuple:
-    """What a graph depends on: shapes of both batches, modes of the model, and addresses of its tensors."""
+    """What a graph depends on: shapes of both batches, modes of the model, addresses of its tensors, and settings of
+    precision."""
     batches = []
     for batch in (problem.batch, problem.val_batch):
         leaves, tree = tree_flatten(batch)
@@ -115,7 +117,7 @@ def kind_of(problem: Problem) -> tuple:
     modules = problem.modules.values()
     tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
     places = tuple((t.data_ptr(), t.dtype, t.requires_grad) for t in tensors)
-    cast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda")
+    cast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"), told(torch.device("cuda"))
     losses = fingerprint(problem.loss_fn), fingerprint(problem.losses_fn)
     return losses, tuple(map(id, problem.params.values())), *batches, tuple(m.training for m in modules), places, cast
 

@@ -29,6 +29,11 @@ def kinds(name: str) -> frozenset[str]:
     return PRODUCT | {kind for kind, named in _NAMED.items() if named.search(name.lower())}
 
 
+def told(device: torch.device) -> tuple[str, ...]:
+    """Every setting for the device."""
+    return tuple([setting.fp32_precision for setting in SETTINGS.get(device.type, {}).values()])
+
+
 def rounds_as(dtype: torch.dtype, device: torch.device, made_of: Iterable[str] = PRODUCT) -> torch.dtype:
     """The dtype as which operations of `dtype` round what they multiply. TF32 has as many bits as float16."""
     if dtype == torch.float16 and device.type == "cuda" and backends.cuda.matmul.allow_fp16_accumulation:

@@ -35,7 +35,7 @@ def register(
     cpp_refusal: Reason | None = None,
     reference: Callable | None = None,
     arguments: Callable[..., tuple] | None = None,
-    around: Callable[[Callable], Callable] | None = None,
+    on_cuda: Callable[[Callable], Callable] | None = None,
     **described,
 ) -> None:
     """Enter the op of this public function under its backends: its reference is `reference.<op>`, its compiled kernels
@@ -44,7 +44,7 @@ def register(
     triton: whether there is a Triton kernel; or what calls its launcher.
     cpp_refusal: why the C++ kernel cannot serve these arguments.
     reference, arguments: where lists of tensors travel one by one up to here, what puts them together again.
-    around: what calls the compiled kernel, where a call of the op is not always one of the kernel.
+    on_cuda: what calls the compiled kernel on a GPU, where a call of the op is not always one of the kernel.
     described: the fields of `Op`. An order on "cuda" is by the roofline, and not measured yet.
     """
     name = public.__name__
@@ -54,11 +54,10 @@ def register(
     if extension.reason is None and hasattr(torch.ops.fastrw, name):
         kernel = library.complete(name, op.fake)
         run = kernel if arguments is None else lambda *args: kernel(*arguments(*args))
-        run = run if around is None else around(run)
     backends = [
         Backend("reference", lambda *args: None, reference or getattr(specs, name)),
         Backend("cpp", _compiled(name, "cpu", cpp_refusal), run),
-        Backend("cuda", _compiled(name, "cuda"), run),
+        Backend("cuda", _compiled(name, "cuda"), run if on_cuda is None else on_cuda(run)),
         Backend("triton", lambda *args: f"has no kernel of {name}", _missing),
     ]
     if triton:

@@ -45,11 +45,11 @@ def _sample(whole: Whole) -> tuple:
 
 
 def in_two_terms(kernel: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """On a GPU the kernel calls torch's convolution, which may take float32 as TF32. That holds all of x of 16 bits,
+    """The kernel calls torch's convolution, which may take float32 as TF32. That holds all of x of 16 bits,
     but not all of a V of 32: it is split into two terms that it holds, as in kernels/products.py."""
 
     def run(x: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None, *options) -> Tensor:
-        if V.dtype == x.dtype or x.device.type == "cpu" or of_convolutions() == "ieee":
+        if V.dtype == x.dtype or of_convolutions() == "ieee":
             return kernel(x, g, V, v_b, *options)
         first = ((V.view(torch.int32) + 0x1000) & -0x2000).view(torch.float32)
         return kernel(x, g, first, v_b, *options) + kernel(x, g, V - first, None, *options)
@@ -70,6 +70,6 @@ register(
     },
     reference_wins=lambda x, g, V, *rest: convolution.crowded(V, g, 500),
     triton=True,
-    around=in_two_terms,
+    on_cuda=in_two_terms,
     cpp_refusal=convolution.cpp_refusal,
 )
