@@ -7,6 +7,7 @@ import torch
 
 from fastrw.errors import Refused
 from fastrw.ops import backends, gram_dot, self_test
+from tests.op_cases import check
 from tests.op_cases.gram_dot import matrices
 
 
@@ -57,6 +58,23 @@ def test_a_backend_proves_itself_once_per_device_and_dtype(monkeypatch):
     for dtype in (torch.float32, torch.float32, torch.bfloat16):
         assert backends.choose("gram_dot", "auto", *matrices(2, 2, 2, 2, dtype=dtype)).name == "planted"
     assert calls == [torch.float32, torch.bfloat16]
+
+
+def test_cudnn_takes_one_algorithm_in_the_self_test_and_where_an_op_is_checked(monkeypatch):
+    """One that a benchmark of the user's finds may not be exact."""
+    cudnn, seen = torch.backends.cudnn, []
+
+    def seeing(*args):
+        seen.append((cudnn.deterministic, cudnn.benchmark))
+        return right(*args)
+
+    plant(monkeypatch, seeing)
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    gram_dot(*matrices(2, 2, 2, 2), backend="planted")
+    assert seen == [(True, False), (False, True)]
+    check("gram_dot", (2, 2, 2, 2), backend="planted")
+    assert seen[2:] == [(True, False)] * 2
+    assert (cudnn.deterministic, cudnn.benchmark) == (False, True)
 
 
 def test_the_self_test_draws_no_random_number(monkeypatch):

@@ -85,7 +85,7 @@ def test_a_repeated_step_is_the_step(device, gathers):
         assert relative_error(p.detach().double(), q.detach().double()) <= SCORE_GOAL[torch.float32]
 
 
-def test_another_shape_or_mode_is_another_graph(by_hand):
+def test_another_shape_mode_or_precision_is_another_graph(by_hand, float32_settings):
     model, batches = model_and_batches("cpu", *[(9, 4), (6, 4)] * 5)
     step = fastrw.Reweighter(model, capture=True)
     for batch, val_batch in batches:
@@ -95,6 +95,10 @@ def test_another_shape_or_mode_is_another_graph(by_hand):
     for _ in range(4):
         out = step.backward(*batches[0])
     assert len(step._graphs._captured) == 3
+    torch.backends.cudnn.allow_tf32 = True
+    for _ in range(4):
+        step.backward(*batches[0])
+    assert len(step._graphs._captured) == 4
     expected = fastrw.Reweighter(model).backward(*batches[0]).weights
     assert relative_error(out.weights, expected) <= SCORE_GOAL[torch.float32]
 

@@ -15,6 +15,8 @@ What holds for every op, where its own docstring says nothing else:
     backend: "auto" is the fastest that can serve, by measurement, else "reference". A backend asked for by name serves
         or raises; `python -m fastrw info` lists those of every op. float64 is served by reference and cpp only. See
         `fastrw.ops.backends`.
+    Precision: float32 products on a GPU are TF32 where torch is told so: convolutions by torch.backends.cudnn (torch's
+        default), products of matrices by torch.backends.cuda.matmul. Kernels take 16 bits by 32 exactly.
     Returns: tensors on the same device in the dtype in which sums are kept, float32 (float64 for float64 tensors).
         Differentiable in every floating point tensor, to any order, in reverse and forward mode, and under vmap.
     Raises:

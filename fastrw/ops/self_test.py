@@ -4,6 +4,8 @@ A compiled kernel that does not fit the GPU or the torch it meets can return zer
 """
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
@@ -42,7 +44,7 @@ def verdict(op: Op, backend: Backend, device: torch.device, dtype: torch.dtype) 
 
 
 def _try(op: Op, backend: Backend, device: torch.device, dtype: torch.dtype) -> str | None:
-    with unset_fake_temporarily(), torch.no_grad():  # real numbers, also while torch.compile traces
+    with unset_fake_temporarily(), torch.no_grad(), one_algorithm():  # real numbers, also while torch.compile traces
         args = op.draw(device, dtype)
         wanted = as_tuple(op.backends["reference"].run(*args))
         try:
@@ -55,6 +57,20 @@ def _try(op: Op, backend: Backend, device: torch.device, dtype: torch.dtype) -> 
             if not torch.equal(got, want):
                 return f"its relative error is {relative_error(got, want):.1e}"
     return None
+
+
+@contextmanager
+def one_algorithm() -> Iterator[None]:
+    """Inside it cuDNN takes the same algorithm for the same convolution in every run, one that adds in a fixed order,
+    and none that only a benchmark finds: the fastest may transform what it multiplies, and whole numbers are whole no
+    longer. On a GPU torch's convolutions serve the reference, derivatives and conv_dot."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.deterministic, cudnn.benchmark
+    cudnn.deterministic, cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        cudnn.deterministic, cudnn.benchmark = before
 
 
 def as_tuple(outputs) -> tuple:

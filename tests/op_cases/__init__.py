@@ -12,10 +12,9 @@ from torch import Tensor
 
 from fastrw import ops
 from fastrw.ops import backends, reference
-from fastrw.ops.self_test import as_tuple
+from fastrw.ops.self_test import as_tuple, one_algorithm
 from fastrw.ops.tolerance import bound, relative_error
 from tests.builds import Build
-from tests.settings import one_algorithm
 
 from .draw import LAYOUTS, Draw
 
