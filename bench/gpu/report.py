@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from bench import record
 from bench.gpu.stage import Stage
 
 VARIABLE = "FASTRW_BENCH_STAGE"
+LATE = 9  # exit status: no time was left
 
 
 def pytest(stage: Stage, files: Sequence[str], processes: int, *words: str) -> None:
@@ -32,6 +34,10 @@ def pytest_configure(config) -> None:
         stage = Stage(**{**told, "out": Path(told["out"])})
         worker = hasattr(config, "workerinput")
         config.pluginmanager.register(Worker() if worker else Reporter(stage))
+        # this part of a stage may have less time than the stage; the workers go last, for a lost one is a failed test
+        late = threading.Timer(max(stage.left, 0) + 0.5 * worker, os._exit, [LATE])
+        late.daemon = True
+        late.start()
 
 
 class Reporter:
