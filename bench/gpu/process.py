@@ -20,11 +20,14 @@ def run(stage: Stage, output: BinaryIO) -> str:
         if (value := getattr(stage, option)) is not None:
             command += [f"--{option}", str(value)]
     command += ["--tiny"] * stage.tiny
+    environment = {**os.environ, "COLUMNS": "170", "PYTHONUNBUFFERED": "1"}
+    if stage.device == "cpu":  # its processes share few cores: threads of each would wait for one another
+        environment["OMP_NUM_THREADS"] = "1"
     start = time.time()
     status = "interrupted"
     # standard input stays open as long as the run lives: stage.die_with_the_run
     process = subprocess.Popen(
-        command, cwd=record.ROOT, env={**os.environ, "COLUMNS": "170", "PYTHONUNBUFFERED": "1"},
+        command, cwd=record.ROOT, env=environment,
         stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
     )  # fmt: skip
     try:
