@@ -4,6 +4,7 @@ TORCH  ?= torch==2.14.1
 TRITON ?= triton==3.8.0
 JOBS   ?= 2
 VENV   ?= .venv
+CARRY_PYTHON ?= python3.12
 
 PY      := $(VENV)/bin/python
 SET_UP  := .ci/set_up.py
@@ -13,7 +14,7 @@ SOURCES := setup.py $(shell find csrc -name '*.cpp' -o -name '*.cu' -o -name '*.
 FORMATTED := $(filter-out setup.py,$(SOURCES)) $(wildcard tests/cuda_on_cpu/*.h tests/cuda_on_cpu/*.cpp)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick test-every test-models lint format bench gpu build clean again
+.PHONY: help demo test test-quick test-every test-models lint format bench gpu gpu-carry build clean again
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,17 +49,22 @@ bench: build ## every benchmark that this machine can run
 	$(PY) -m bench
 	$(PY) -m bench end_to_end --rounds 3
 
-# A GPU machine's own torch is used and never moved: PYTHON with a torch in it, else .venv.
-gpu: ## on a GPU machine: build, GPU tests, compute-sanitizer, all benchmarks, results under bench/results
+# A GPU machine's own torch is used and never moved, and nothing is installed: PYTHON with a torch in it, else .venv.
+# OUT and MINUTES may come from the environment too.
+gpu: ## on a GPU machine: build, then all that needs a GPU, in MINUTES=7.5, into OUT=bench/results
 	@if $(PYTHON) -c 'import torch' 2> /dev/null; then python=$(PYTHON); \
-	else $(MAKE) --quiet $(VENV)/.tools && python=$(PY); fi && \
-	$$python $(SET_UP) build && \
-	$$python -m bench.gpu
+	else $(MAKE) --quiet $(VENV)/.tools && python=$(PY) || exit; fi; \
+	export PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"; \
+	$$python .ci/carry.py use; \
+	$$python -m bench.gpu $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(OUT),--out '$(OUT)')
+
+gpu-carry: build ## the extension for a GPU machine without a network, and for CARRY_PYTHON=python3.12 there
+	@$(PY) .ci/carry.py pack '$(CARRY_PYTHON)'
 
 build: $(VENV)/.built ## .venv with the tested torch and triton, and the extension built into the source tree
 
 clean: ## remove what was built; .venv stays
-	rm -rf build dist *.egg-info fastrw/_C*.so $(VENV)/.built .pytest_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf build dist *.egg-info fastrw/_C*.so fastrw/kernels $(VENV)/.built .pytest_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
 $(VENV)/.built: $(VENV)/.tools $(SOURCES)

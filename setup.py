@@ -11,7 +11,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -23,7 +22,10 @@ CPU_SOURCES = sorted(str(p.relative_to(ROOT)) for p in [*ROOT.glob("csrc/*.cpp")
 SIMD_SOURCES = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cpu/simd/*.cpp"))
 CUDA_SOURCES = sorted(str(p.relative_to(ROOT)) for p in ROOT.glob("csrc/cuda/*.cu"))
 
-MODULE = "csrc/module.cpp"  # the one that is told how it was built, and sees no header of torch but its pybind11
+# The one that is told how it was built. It sees no header of torch but its pybind11, and it alone sees those of Python:
+# the other objects serve every Python.
+MODULE = "csrc/module.cpp"
+ASK = "import sysconfig; print(sysconfig.get_path('include')); print(sysconfig.get_config_var('EXT_SUFFIX'))"
 
 CXX_FLAGS = ["-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden", "-ffp-contract=fast", "-Wall", "-Wno-psabi"]
 NVCC_FLAGS = ["-O3", "-std=c++20", "-lineinfo", "--expt-relaxed-constexpr", "-Xcompiler", "-fPIC,-fvisibility=hidden"]
@@ -91,6 +93,14 @@ def compile_object(target: Path, command: list[str]) -> None:
 class Build(build_ext):
     """Compiles what has changed, several files at once, and links one library."""
 
+    def finalize_options(self) -> None:
+        python = os.environ.get("FASTRW_PYTHON") or sys.executable
+        self.include, self.suffix = said(python, "-c", ASK).splitlines()
+        super().finalize_options()  # which asks for the library's name
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return os.path.join(*fullname.split(".")) + self.suffix
+
     def run(self) -> None:
         """Nothing where the library in the source tree shall be kept, for another torch to load."""
         kept = self.inplace and os.environ.get("FASTRW_KEEP") == "1"
@@ -111,7 +121,7 @@ class Build(build_ext):
         archs = os.environ.get("TORCH_CUDA_ARCH_LIST", "8.0;9.0+PTX")
         cuda = ["-DUSE_CUDA"] if self.cuda else []
         defines = [STABLE_ABI, *cuda]
-        includes = [f"-I{p}" for p in [*include_paths(), sysconfig.get_paths()["include"]]]
+        includes = [f"-I{p}" for p in include_paths()]
         facts = {
             "COMPILER": said(*self.cxx, "--version").splitlines()[0],
             "FLAGS": " ".join([*CXX_FLAGS, *defines]),
@@ -121,17 +131,17 @@ class Build(build_ext):
             release = re.search(r"release ([\d.]+)", said(self.cuda / "bin/nvcc", "--version"))
             facts |= {"CUDA_VERSION": release[1], "CUDA_ARCHS": archs}
 
-        jobs = []  # (source, name of the object, command)
-        for source in CPU_SOURCES:
-            told = [*cuda, *(f'-DFASTRW_{name}="{value}"' for name, value in facts.items())]
-            jobs.append((source, source, [*self.cxx, *CXX_FLAGS, *includes, *(told if source == MODULE else defines)]))
+        told = [f"-I{self.include}", *cuda, *(f'-DFASTRW_{name}="{value}"' for name, value in facts.items())]
+        cxx = [*self.cxx, *CXX_FLAGS, *includes]
+        jobs = [(MODULE, f"{MODULE}{self.suffix}", [*cxx, *told])]  # (source, name of the object, command)
+        jobs += [(source, source, [*cxx, *defines]) for source in CPU_SOURCES if source != MODULE]
         for source in SIMD_SOURCES:
             jobs += [(source, f"{source}.{level}", [*self.cxx, *CXX_FLAGS, *f]) for level, f in LEVELS.items()]
         for source in CUDA_SOURCES if self.cuda else []:
             nvcc = [str(self.cuda / "bin/nvcc"), *NVCC_FLAGS, *gencode(archs)]
             jobs.append((source, source, [*nvcc, *defines, *includes]))
 
-        room = Path("build", f"objects-{sys.implementation.cache_tag}")  # relative: a moved tree stays built
+        room = Path("build", f"objects-{platform.machine()}")  # relative: a moved tree stays built
         objects = [room / f"{name}.o" for _, name, _ in jobs]
         with ThreadPoolExecutor(int(os.environ.get("MAX_JOBS", os.cpu_count() or 1))) as pool:
             done = []
@@ -160,7 +170,7 @@ class Build(build_ext):
 
 
 setup(
-    packages=[*find_packages(include=["fastrw", "fastrw.*"]), "fastrw.kernels"],
+    packages=[*find_packages(include=["fastrw", "fastrw.*"], exclude=["fastrw.kernels"]), "fastrw.kernels"],
     package_dir={"fastrw.kernels": "kernels"},
     ext_modules=[Extension("fastrw._C", [*CPU_SOURCES, *SIMD_SOURCES, *CUDA_SOURCES])],
     cmdclass={"build_ext": Build},

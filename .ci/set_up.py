@@ -11,6 +11,7 @@ import platform
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -106,18 +107,29 @@ def check_writable(folder: Path) -> None:
 # What a command said, in a sentence
 
 
-def called(command: list[str]) -> subprocess.CompletedProcess:
-    """The command with its output as one text, in English; stopped by Ctrl-C it may tidy up before we go."""
+def called(command: list[str], limit: float | None = None, **told: str) -> subprocess.CompletedProcess:
+    """The command with its output as one text, in English; stopped by Ctrl-C it may tidy up before we go.
+
+    What takes more than `limit` seconds is killed, with all that it has started.
+    """
     settings = {"LC_ALL": "C", "PIP_NO_INPUT": "1", "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     # pip would try for minutes; who has set these themselves knows why
     settings |= {"PIP_RETRIES": os.environ.get("PIP_RETRIES", "2")}
     settings |= {"PIP_DEFAULT_TIMEOUT": os.environ.get("PIP_DEFAULT_TIMEOUT", os.environ.get("PIP_TIMEOUT", "15"))}
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    process = subprocess.Popen(command, **pipes, text=True, errors="replace", env=os.environ | settings)
+    alone = limit is not None  # a session of its own, which can be killed as a whole
+    settings = os.environ | settings | told
+    process = subprocess.Popen(command, **pipes, text=True, errors="replace", env=settings, start_new_session=alone)
     try:
-        said, _ = process.communicate()
+        said, _ = process.communicate(timeout=limit)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
     except KeyboardInterrupt:
         try:
+            if alone:
+                os.killpg(process.pid, signal.SIGINT)
             process.wait(20)
         except subprocess.TimeoutExpired:
             process.kill()
@@ -125,8 +137,11 @@ def called(command: list[str]) -> subprocess.CompletedProcess:
     return subprocess.CompletedProcess(command, process.returncode, said)
 
 
-def run(doing: str, place: Path, *command: str) -> None:
-    done = called(list(command))
+def run(doing: str, place: Path, *command: str, **how) -> None:
+    try:
+        done = called(list(command), **how)
+    except subprocess.TimeoutExpired as late:
+        raise Failed(f"{doing} took more than {late.timeout:.0f} s and was stopped: allow more by --limit") from None
     try:
         LOG.parent.mkdir(exist_ok=True)
         LOG.write_text(f"{shlex.join(command)}\n{done.stdout}")
@@ -292,10 +307,13 @@ def main() -> None:
     stage.add_argument("needs", nargs="*", metavar="torch==2.11.0")
     stage.add_argument("--extra", default="dev", help="default: dev")
     stages.add_parser("build", help="build the extension and install fastrw in place, for this Python")
-    given = vars(parser.parse_args())
-    stage = given.pop("stage")
+    started({"environment": environment, "install": install, "build": build}, vars(parser.parse_args()))
+
+
+def started(stages: dict, given: dict) -> None:
+    """One stage with what was given for it; the end is one sentence, whatever goes wrong."""
     try:
-        {"environment": environment, "install": install, "build": build}[stage](**given)
+        stages[given.pop("stage")](**given)
     except Failed as failed:
         sys.exit(f"set-up: {failed}")
     except KeyboardInterrupt:

@@ -79,13 +79,9 @@ def caution(machine: dict) -> str:
 
 
 def commit() -> str | None:
-    """The commit of the tree that was measured, marked when the tree differs from it; None outside a clone."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return found.stdout.strip() or None
+    """The commit of the tree that was measured, marked when the tree differs from it, in a packed copy too; or None."""
+    command = [sys.executable, ".ci/carry.py", "commit"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() or None
 
 
 def tool(name: str) -> str | None:

@@ -106,7 +106,7 @@ print(json.dumps({
 @pytest.mark.parametrize("fault", ["missing", "broken", "disabled"])
 def test_without_the_library_one_warning_and_right_results(fault, tmp_path):
     package = tmp_path / "fastrw"
-    shutil.copytree(ROOT / "fastrw", package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    shutil.copytree(ROOT / "fastrw", package, ignore=shutil.ignore_patterns("__pycache__", "*.so", "kernels"))
     shutil.copytree(ROOT / "kernels", package / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
     if fault == "broken":
         (package / f"_C{sysconfig.get_config_var('EXT_SUFFIX')}").write_bytes(b"no library at all")
