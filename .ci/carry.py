@@ -201,7 +201,7 @@ def main() -> None:
     stage = stages.add_parser("pack", help="build the extension for a GPU machine into build/gpu-carry")
     stage.add_argument("python", help="one of that machine's version, with its C headers")
     stage = stages.add_parser("use", help="on that machine: put it in place for this Python, or build it")
-    stage.add_argument("--limit", type=float, default=240, help="seconds that a build may take (default: 240)")
+    stage.add_argument("--limit", type=float, default=150, help="seconds that a build may take (default: 150)")
     stages.add_parser("commit", help="print the commit that this tree is of; in a copy without .git that of `pack`")
     given = vars(parser.parse_args())
     os.chdir(ROOT)  # as setup.py needs it

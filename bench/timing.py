@@ -125,7 +125,9 @@ def peak_memory(run: Run, device: str = "cpu", before: Run = lambda: None) -> in
         run()
         wait(device)
         return torch.cuda.max_memory_allocated() - alive
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profile:
         before()
         run()
         before()

@@ -20,7 +20,7 @@ def arguments(sizes=CASE.large[0]):
 def test_launches(uses):
     args = arguments((8, *[(1, 4, 64, 64, 1.0)] * uses))
     grouped_gram_dot(*args, backend="cuda")
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA], acc_events=True) as profile:
         grouped_gram_dot(*args, backend="cuda")
         torch.cuda.synchronize()
     launched = [event.name for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]

@@ -74,7 +74,9 @@ def run(way, rounds):
     gc.collect()
     gc.disable()
     try:
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        with torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+        ) as profile:
             for stop in rounds:
                 for _ in range(stop):
                     way()
