@@ -55,7 +55,6 @@ gpu: ## on a GPU machine: build, then all that needs a GPU, in MINUTES=7.5, into
 	@if $(PYTHON) -c 'import torch' 2> /dev/null; then python=$(PYTHON); \
 	else $(MAKE) --quiet $(VENV)/.tools && python=$(PY) || exit; fi; \
 	export PYTHONPATH="$(CURDIR)$${PYTHONPATH:+:$$PYTHONPATH}"; \
-	$$python .ci/carry.py use; \
 	$$python -m bench.gpu $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(OUT),--out '$(OUT)')
 
 gpu-carry: build ## the extension for a GPU machine without a network, and for CARRY_PYTHON=python3.12 there

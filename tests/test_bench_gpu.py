@@ -180,3 +180,21 @@ def test_help_teaches(capsys):
 def test_a_row_holds_whatever_it_is_given(tmp_path):
     write(tmp_path, {"stage": "machine", "path": Path("x")})
     assert json.loads((tmp_path / ROWS).read_text())["path"] == "x"
+
+
+def test_the_extension_is_put_in_place_and_the_run_goes_on_without_it(tmp_path, monkeypatch, capsys):
+    import torch
+
+    from bench.gpu import __main__ as first
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert first.put_in_place() is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(first, "CARRY", tmp_path / "carry.py")
+    first.CARRY.write_text("import sys; print('building'); sys.exit('no compiler')")
+    placed = first.put_in_place()
+    assert placed["said"] == "building\nno compiler" and placed["status"] == 1
+    options = command.parse(["--device", "cpu", "--tiny", "--out", str(tmp_path)])
+    command.open_run(options, time.time(), placed)
+    assert read(tmp_path)[0]["extension"] == placed
+    assert "no compiler (status 1)" in (tmp_path / summary.NAME).read_text()

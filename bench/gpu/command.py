@@ -34,19 +34,19 @@ examples:
 """
 
 
-def main(argv: list[str] | None = None) -> int:
-    options = parse(argv)
+def main(argv: list[str] | None = None, began: float | None = None, placed: dict | None = None) -> int:
+    """began: the time.time() from which the minutes count; placed: how the extension was put in place meanwhile."""
+    options, began = parse(argv), began or time.time()
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     if options.device == "cuda" and (why := no_gpu()):
         console.print(f"bench.gpu: needs a GPU: {why}; rehearse with --device cpu --tiny")
         return 1
     options.out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    began = time.time()
     ends = began + 60 * options.minutes
     bad = False
     try:
-        open_run(options, began)
+        open_run(options, began, placed)
         for i, name in enumerate(options.only):
             seconds = share(options.only[i:], ends - time.time() - RESERVE)
             fault = "overrun" if name == options.overrun else "crash" if name == options.crash else None
@@ -102,12 +102,12 @@ def no_gpu() -> str | None:
     return f"{why} (torch {torch.__version__})"
 
 
-def open_run(options: argparse.Namespace, began: float) -> None:
+def open_run(options: argparse.Namespace, began: float, placed: dict | None) -> None:
     """The first row, and a first summary: whatever happens next, there is something to read."""
     about = {"command": record.command([sys.executable, *sys.orig_argv[1:]]), "commit": record.commit()}
     asked = {"minutes": options.minutes, "device": options.device, "tiny": options.tiny, "stages": options.only}
     date = datetime.fromtimestamp(began, timezone.utc).isoformat(timespec="seconds")
-    write(options.out, {"stage": "run", "kind": "begin", "date": date, **about, **asked})
+    write(options.out, {"stage": "run", "kind": "begin", "date": date, **about, **asked, "extension": placed})
     summary.write(options.out)
 
 

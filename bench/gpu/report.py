@@ -14,6 +14,7 @@ from pathlib import Path
 
 from bench import record
 from bench.gpu.stage import Stage
+from fastrw.ops import extension
 
 VARIABLE = "FASTRW_BENCH_STAGE"
 LATE = 9  # exit status: no time was left
@@ -21,6 +22,8 @@ LATE = 9  # exit status: no time was left
 
 def pytest(stage: Stage, files: Sequence[str], processes: int, *words: str) -> None:
     """Run the tests of these files in so many processes, for as long as the stage has time; a row says how it ended."""
+    if extension.reason is not None:  # a warning, which the tests would take for an error
+        words = (*words, "-W", "ignore::UserWarning")
     told = json.dumps({**asdict(stage), "out": str(stage.out)})
     command = [sys.executable, "-m", "pytest", *files, *words, "-n", str(processes), "--dist", "worksteal", "-q",
                "-p", "bench.gpu.report", "-p", "no:cacheprovider"]  # fmt: skip

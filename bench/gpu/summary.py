@@ -21,6 +21,8 @@ def text(rows: list[dict]) -> str:
     stages = begin.get("stages", [])
     lines = ["# fastrw on a GPU" + (": REHEARSAL on a CPU, no figure means anything" if begin.get("tiny") else ""), ""]
     lines += [f"{begin.get('date')}, commit {begin.get('commit')}, `{begin.get('command')}`", ""]
+    if placed := begin.get("extension"):
+        lines += [f"{placed['said'].splitlines()[-1][:300]} (status {placed['status']})", ""] if placed["said"] else []
     lines += table(("stage", "ended", "s", "rows", "failures"), [progress(name, rows) for name in stages])
     for name in stages:
         own = [row for row in rows if row["stage"] == name]
