@@ -79,7 +79,7 @@ def _check_state(problem: Problem, state: State, losses: Tensor, kind: torch.dty
     again = problem.losses(problem.val_batch).detach()
     problem.val_losses = val_loss
     state.rewind()
-    if rounding.differ(again, losses, kind):
+    if bool(rounding.differ(again, losses, kind)):
         raise Refused(
             f"{problem.prefix}two forwards must start from one state, got other losses of the same validation batch in "
             "a second forward (compute both losses in one forward, for fastrw.backward)"
@@ -170,6 +170,7 @@ def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor)
         raise _NotJoinable("the forward changes buffers")
     start, after, kind = 0, problem.state(state), rounding.of(losses)
     across = []  # by batch: sizes that are a batch's by chance are not the other's
+    differ = []
     try:
         for batch in (problem.batch, problem.val_batch):
             state.rewind()
@@ -179,8 +180,9 @@ def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor)
             across += [rows.found] if n > 1 else []
             part = found[start : start + len(alone)]
             start += len(alone)
-            if rounding.differ(part, alone, rounding.coarsest({kind} | rows.rounded)):
-                raise _NotJoinable("the losses of one batch depend on the other")
+            differ.append(rounding.differ(part, alone, rounding.coarsest({kind} | rows.rounded)))
+        if bool(torch.stack(differ).any()):  # of both at once: a GPU is waited for once
+            raise _NotJoinable("the losses of one batch depend on the other")
         if across and None not in across:
             raise _NotJoinable(f"the forward computes {across[0]} across examples, without a gradient")
     finally:

@@ -16,6 +16,7 @@ from fastrw.api.nonfinite import finite_gradient
 from fastrw.api.options import Options, check, scaling_of
 from fastrw.api.problem import Problem, selection
 from fastrw.api.timeline import Timeline
+from fastrw.engine.later import AllFinite
 from fastrw.engine.ordinary import accumulate, backward, leaves_of, pass_on
 from fastrw.engine.report import Step
 from fastrw.engine.request import Mark
@@ -177,14 +178,14 @@ class Reweighter:
         answer, losses = evaluate(problem, state, options, keep_graph=True, V=V)
         out = answer.step(losses.detach(), problem.val_loss)
         mark("scores")
-        w, bad = out.weights, ~answer.scores.isfinite()
-        if not bool(bad.any()):
-            self._accumulate(torch.where(w == 0, 0, w.to(losses.dtype) * losses).sum(), options)
-        elif not bool(w.any()):
-            pass_on([(leaf, torch.zeros_like(leaf)) for leaf in leaves_of(losses)])
-        else:
-            losses = losses.detach()  # its graph is not needed any more
-            pass_on(finite_gradient(problem, state, options, answer, losses, V))
+        w, finite = out.weights, AllFinite(answer.scores)
+        total = torch.where(w == 0, 0, w.to(losses.dtype) * losses).sum()
+        if not self._accumulate(total, options, wanted=finite.__bool__):
+            if bool(w.any()):
+                losses = losses.detach()  # its graph is not needed any more
+                pass_on(finite_gradient(problem, state, options, answer, losses, V))
+            else:
+                pass_on([(leaf, torch.zeros_like(leaf)) for leaf in leaves_of(losses)])
         mark("backward")
         return out
 
@@ -199,7 +200,7 @@ class Reweighter:
         w = torch.full_like(losses, 1 / len(losses), dtype=torch.promote_types(losses.dtype, torch.float32))
         return Step(w.detach(), losses.detach(), None, None, "plain", "backward")
 
-    def _accumulate(self, total: Tensor, options: Options) -> None:
+    def _accumulate(self, total: Tensor, options: Options, wanted: Callable[[], bool] = lambda: True) -> bool:
         """An ordinary backward."""
         total = total * options.scale if options.scale != 1 else total
-        backward(total if self._scaler is None else self._scaler.scale(total))
+        return backward(total if self._scaler is None else self._scaler.scale(total), wanted)

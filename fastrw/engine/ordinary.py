@@ -3,7 +3,7 @@ or, where something raises, none."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -34,11 +34,19 @@ def weighted_gradient(
     return _gradients(losses, seed if scaling is None else seed * scaling.to(seed.dtype), retain)
 
 
-def backward(total: Tensor) -> None:
-    """An ordinary backward of the 0-d loss into `.grad` of every leaf."""
+def backward(total: Tensor, wanted: Callable[[], bool] = lambda: True) -> bool:
+    """An ordinary backward of the 0-d loss into `.grad` of every leaf, if it is `wanted`: that is asked as late as
+    possible, and returned."""
     if _any_hooked(Graph(total.grad_fn).leaves.values()):
-        return total.backward()
-    accumulate(dict(_gradients(total, torch.ones_like(total))))  # all of them, or an error and none
+        if wanted():
+            total.backward()
+            return True
+        return False
+    found = dict(_gradients(total, torch.ones_like(total)))  # all of them, or an error and none
+    if wanted():
+        accumulate(found)
+        return True
+    return False
 
 
 def pass_on(gradients: list[tuple[Tensor, Tensor]]) -> None:

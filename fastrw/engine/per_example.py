@@ -61,70 +61,89 @@ def check(graph: Graph, request: Request, V: Mapping[int, Tensor], found: PassRe
 
     Returns whether this batch can show an error: one whose numbers are not finite, or all 0, cannot.
     """
-    leaves = graph.leaves
-    scaling = 1.0 if request.options.scaling is None else float(request.options.scaling)
+    leaves, scaling = graph.leaves, _factor(request.options)
     kind = rounding.of(request.losses, graph=graph)
     directions = [(leaves[i], v) for i, v in V.items()]
-    truth = check_scores(request.losses, directions, found.scores, kind, scaling)
-    if truth is None:
+    if not directions:
         return False
+    numbers = _largest(request.losses, directions, found.scores, kind, scaling)
     if assembled:
         pairs = [(g, V[leaf]) for leaf, g in found.gradients.items() if leaf in V]
         got, expected, noise = weighted_product(pairs, found, request.options)
-        if not agree(got, expected, noise, kind):  # a backward that is not quite linear (an adaptive solver)?
-            seed = (found.weights * request.options.scale * scaling).to(request.losses.dtype)
-            grads = torch.autograd.grad(request.losses, [leaf for leaf, _ in directions], seed, retain_graph=True,
-                                        allow_unused=True)  # fmt: skip
-            pairs = [(g, v) for g, (_, v) in zip(grads, directions, strict=True) if g is not None]
-            expected, noise = _dot(pairs, expected, scaling)
-        if not agree(got, expected, noise, kind):
+        numbers = torch.cat([numbers, agree(got, expected, noise, kind).to(numbers.dtype)[None]])
+    truth, *agrees = _judged(numbers)
+    if truth is None:
+        return False
+    if agrees and not agrees[0]:  # a backward that is not quite linear (an adaptive solver)?
+        seed = (found.weights * request.options.scale * scaling).to(request.losses.dtype)
+        grads = torch.autograd.grad(request.losses, [leaf for leaf, _ in directions], seed, retain_graph=True,
+                                    allow_unused=True)  # fmt: skip
+        pairs = [(g, v) for g, (_, v) in zip(grads, directions, strict=True) if g is not None]
+        expected, noise = _dot(pairs, expected, scaling)
+        if not bool(agree(got, expected, noise, kind)):
             raise Refused(
                 "fastrw.engine: the gradient must be that of the weighted losses, got a product with the validation "
                 f"gradient of {got.item():.6g} where weights and scores give {expected.item():.6g}"
             )
-    return bool(truth != 0)
+    return truth != 0
 
 
 def weighted_product(pairs: Sequence[tuple[Tensor, Tensor]], found: PassResult | Result, options: Options
                      ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """<sum_i w_i grad f_i, V> of pairs of both; sum_i w_i s_i, which it must be; and the scale of its rounding."""
     expected = torch.where(found.weights == 0, 0, found.weights * found.scores).sum() * options.scale
-    got, noise = _dot(pairs, expected, 1.0 if options.scaling is None else float(options.scaling))
+    got, noise = _dot(pairs, expected, _factor(options))
     return got, expected, noise
+
+
+def _factor(options: Options) -> Tensor | float:
+    return 1.0 if options.scaling is None else options.scaling
 
 
 def is_weighted(pairs: Sequence[tuple[Tensor, Tensor]], found: Result, options: Options, kind: torch.dtype) -> bool:
     """Are these gradients, each with its V, those of the weights and scores?"""
-    return agree(*weighted_product(pairs, found, options), kind)
+    return bool(agree(*weighted_product(pairs, found, options), kind))
 
 
-def check_scores(losses: Tensor, V: Directions, scores: Tensor, kind: torch.dtype, scaling: float = 1.0
-                 ) -> Tensor | None:  # fmt: skip
-    """The largest score, by the gradient of its example alone; None where no finite one exists. Raises Refused where
-    the two differ by more than `kind` explains. scaling: the factor on the losses, and in V."""
-    finite = (losses.detach().isfinite() & scores.isfinite()).nonzero().flatten()
-    if not len(finite) or not V:
-        return None
-    i = int(finite[scores[finite].abs().argmax()])  # the largest one is the most informative
-    grads = _gradient(losses, i, V, scaling)
-    pairs = [(g, v) for g, (_, v) in zip(grads, V, strict=True) if g is not None]
+def check_scores(losses: Tensor, V: Directions, scores: Tensor, kind: torch.dtype) -> None:
+    """Raises Refused where the largest score and that of its example's own gradient differ by more than `kind`
+    explains."""
+    if V:
+        _judged(_largest(losses, V, scores, kind))
+
+
+def _largest(losses: Tensor, V: Directions, scores: Tensor, kind: torch.dtype, scaling: Tensor | float = 1.0) -> Tensor:
+    """The largest finite score, the most informative one: is there one, its example, the score, the same by the
+    gradient of its example alone, do they agree. scaling: the factor on the losses, and in V."""
+    usable = losses.detach().isfinite() & scores.isfinite()
+    i = torch.where(usable, scores.abs(), -1).argmax()
+    pairs = [(g, v) for g, (_, v) in zip(_gradient(losses, i, V, scaling), V, strict=True) if g is not None]
     truth, noise = _dot(pairs, wide(losses.detach()), scaling)
-    if not bool(truth.isfinite()):
-        return None
-    if not agree(scores[i], truth, noise, kind):
+    score = scores.gather(0, i[None])[0]
+    numbers = usable.any() & truth.isfinite(), i, score, truth, agree(score, truth, noise, kind)
+    return torch.stack([t.to(torch.promote_types(scores.dtype, torch.float32)) for t in numbers])
+
+
+def _judged(numbers: Tensor) -> list:
+    """[the score by its example's gradient, *the rest of these numbers], read at once: a GPU is waited for once. The
+    first is None where there is none that is finite. Raises Refused where a score is not that."""
+    usable, i, score, truth, agrees, *rest = numbers.tolist()
+    if not usable:
+        return [None, *rest]
+    if not agrees:
         raise Refused(
-            f"fastrw.engine: scores must equal one gradient per example, got {scores[i].item():.6g} where example {i} "
-            f"has {truth.item():.6g}"
+            f"fastrw.engine: scores must equal one gradient per example, got {score:.6g} where example {int(i)} has "
+            f"{truth:.6g}"
         )
-    return truth
+    return [truth, *rest]
 
 
-def _gradient(losses: Tensor, i: int, V: Directions, scaling: float = 1.0) -> Sequence[Tensor | None]:
+def _gradient(losses: Tensor, i: Tensor | int, V: Directions, scaling: Tensor | float = 1.0
+              ) -> Sequence[Tensor | None]:  # fmt: skip
     """grad f_i, times `scaling`, by each leaf of V."""
     if not V:
         return []
-    seed = torch.zeros_like(losses)
-    seed[i] = scaling
+    seed = (torch.arange(len(losses), device=losses.device) == i).to(losses.dtype) * scaling
     return torch.autograd.grad(losses, [leaf for leaf, _ in V], seed, retain_graph=True, allow_unused=True)
 
 
@@ -133,7 +152,7 @@ def _dots(grads: Sequence[Tensor | None], V: Directions) -> list[Tensor]:
     return [product(g, v).sum() for g, (_, v) in zip(grads, V, strict=True) if g is not None]
 
 
-def _dot(pairs: Sequence[tuple[Tensor, Tensor]], like: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
+def _dot(pairs: Sequence[tuple[Tensor, Tensor]], like: Tensor, scaling: Tensor | float) -> tuple[Tensor, Tensor]:
     """Without the scaling of both sides: the sum of <g, v> over the pairs; and |g| |v|, of all g and of all v, the
     scale at which its terms are rounded."""
     zero = like.new_zeros(())

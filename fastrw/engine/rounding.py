@@ -30,15 +30,15 @@ def of(*outputs: Tensor, graph: Graph | None = None) -> torch.dtype:
     return coarsest({precision.rounds_as(t.dtype, t.device) for t in outputs} | precision.of_graph(graph.nodes))
 
 
-def agree(found: Tensor, truth: Tensor, noise: Tensor, kind: torch.dtype) -> bool:
-    """Is the difference one that rounding in `kind` explains? noise: the scale at which terms are rounded."""
+def agree(found: Tensor, truth: Tensor, noise: Tensor, kind: torch.dtype) -> Tensor:
+    """Is the difference one that rounding in `kind` explains? On the device. noise: the scale at which terms are rounded."""
     limit = RELATIVE[kind] * truth.abs() + ROUNDINGS[kind] * torch.finfo(kind).eps * noise
-    return bool((found - truth).abs() <= limit)
+    return (found - truth).abs() <= limit
 
 
-def differ(found: Tensor, expected: Tensor, kind: torch.dtype) -> bool:
+def differ(found: Tensor, expected: Tensor, kind: torch.dtype) -> Tensor:
     """Does any loss of a batch differ between two forwards by more than rounding in `kind`? Losses that are not finite
     are not compared."""
     if len(found) != len(expected):
-        return True
-    return bool(((found - expected).abs() > SAME[kind] * expected.square().mean().sqrt()).any())
+        return found.new_ones((), dtype=torch.bool)
+    return ((found - expected).abs() > SAME[kind] * expected.square().mean().sqrt()).any()

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fastrw.engine import cut as cutting
 from fastrw.engine import guards, owners, per_example, rounding
 from fastrw.engine.cache import Cache, Family
+from fastrw.engine.later import AllFinite
 from fastrw.engine.ordinary import free, gradient, weighted_gradient
 from fastrw.engine.plan import Plan, plan_of
 from fastrw.engine.request import Mark, Request, Result
@@ -236,9 +237,10 @@ def _by_autograd(request: Request, method: str, refused: dict[str, str]) -> Resu
 
 
 def _weighted_gradient(request: Request, scores: Tensor, w: Tensor) -> list[tuple[Tensor, Tensor]]:
+    finite = AllFinite(scores)  # under way while gradients are computed
     found = weighted_gradient(request.losses, w, request.options.scaling, request.options.scale, request.retain)
     capturing = scores.is_cuda and torch.cuda.is_current_stream_capturing()
-    if not capturing and not bool(scores.isfinite().all()):
+    if not capturing and not finite:
         if not bool(w.any()):
             return [(leaf, torch.zeros_like(leaf)) for leaf, _ in found]
         if not all(bool((g.to_dense() if g.is_sparse else g).isfinite().all()) for _, g in found):  # 0 * nan

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from fastrw.engine.later import AllFinite, Later
 from fastrw.engine.plan import Plan, Site, Source
 from fastrw.engine.report import UseReport
 from fastrw.engine.request import Mark, Request
@@ -73,6 +74,9 @@ class Pass:
         self._derived: dict[Edge, Tensor] = {}
         self._account: list[tuple] = []
         self._unscored = sum(bool(site.scored) for site in plan.sites)
+        self._zeros: list[tuple[str, Tensor]] = []  # is any element of these gradients not 0, as all have to be?
+        self._doubtful: list[tuple[str, Tensor]] = []  # may hold what an example that is not finite adds
+        self._finite: AllFinite | None = None  # the scores; asked for where something is doubtful
         self._reads = reads(plan.checkpointed)
         self.scores: Tensor | None = None
         self.weights: Tensor | None = None
@@ -88,6 +92,7 @@ class Pass:
             while self._parts:
                 self._update(*self._parts.pop())
             self._push(self._derived, self._gradients, retain)
+            self._judge()
             mark("update")
         called = any(not site.lowest for site, _ in self._callers)
         return PassResult(self.scores, self.weights, self._gradients, tuple(self._account), called)
@@ -110,9 +115,9 @@ class Pass:
                 if targets
                 else ()
             )
-        for g in found[len(edges) :]:
-            if g is not None and bool(g.any()):
-                raise ZeroGradientsChanged("fastrw.engine: gradients must stay 0 where they were 0, got others")
+        for (i, _), g in zip(self._plan.cut.zeros, found[len(edges) :], strict=bool(targets)):
+            if g is not None:
+                self._zeros.append((nodes[i].name(), g.any()))
         grads = dict(zip(edges, found, strict=False))
         for site in lowest:
             self._take(site, [grads.get((site.use.node, k)) for k in range(max(site.use.owned, default=-1) + 1)])
@@ -128,10 +133,8 @@ class Pass:
             if g is not None and k in use.owned:
                 g = g.detach()
                 gs[k] = g if g.layout is torch.strided else g.to_dense()
-            elif g is not None and bool(g.any()):
-                raise ZeroGradientsChanged(
-                    f"fastrw.engine: gradients must stay 0 where they were 0, got others at {site.name}"
-                )
+            elif g is not None:
+                self._zeros.append((site.name, g.any()))
         if not gs:
             return self._scored(site)
         with self._reads:
@@ -209,6 +212,8 @@ class Pass:
         self.weights = self._request.options.normalize(self.scores)
         w, scale = self.weights.to(losses.dtype), self._request.options.scale
         self._w = w if scale == 1.0 else w * scale
+        if self._updates and (self._plan.under or not all(part.masks for _, part in self._parts)):
+            self._finite = AllFinite(self.scores)  # under way while gradients are computed
 
     def _gather(self) -> None:
         """V for all parts that wait: summed over every use of a parameter, also through parameters derived from it."""
@@ -236,12 +241,8 @@ class Pass:
         if not self._updates:
             return
         found = part.update(self._w)
-        risky = not part.masks and not bool(self.scores.isfinite().all())
-        if risky and not all(bool(g.isfinite().all()) for g in found.values()):
-            raise ForThisBatch(
-                "fastrw.engine: every operation must be able to leave out an example that is not finite, got "
-                f"{site.name}"
-            )
+        if not part.masks:
+            self._doubt([(site.name, g) for g in found.values()])
         self._sort(site, found, self._gradients, self._derived)
 
     def _sort(
@@ -264,16 +265,32 @@ class Pass:
         cotangents = [g.to(dtype) for g, dtype in zip(derived.values(), kinds, strict=True)]
         targets = [GradientEdge(nodes[leaf], 0) for leaf in leaves]
         grads = torch.autograd.grad(edges, targets, cotangents, retain_graph=retain, allow_unused=True)
+        found = {leaf: g for leaf, g in zip(leaves, grads, strict=True) if g is not None}
         capturing = self.scores is not None and self.scores.is_cuda and torch.cuda.is_current_stream_capturing()
-        finite = capturing or bool(self.scores is None or self.scores.isfinite().all())
-        for leaf, g in zip(leaves, grads, strict=True):
-            if g is not None:
-                if not finite and not bool((g.to_dense() if g.is_sparse else g).isfinite().all()):
-                    raise ForThisBatch(
-                        "fastrw.engine: an example that is not finite must be separable from the others, got one that "
-                        "is not"
-                    )
-                _accumulate(into, leaf, g)
+        if self.scores is not None and not capturing:
+            self._doubt([("what parameters are derived by", g) for g in found.values()])
+        for leaf, g in found.items():
+            _accumulate(into, leaf, g)
+
+    # what is decided by numbers: read when all has been launched
+
+    def _doubt(self, found: list[tuple[str, Tensor]]) -> None:
+        if self._finite is None:
+            self._finite = AllFinite(self.scores)
+        self._doubtful += found
+
+    def _judge(self) -> None:
+        if self._zeros and Later(torch.stack([changed for _, changed in self._zeros]).any()).value():
+            name = next(name for name, changed in self._zeros if bool(changed))
+            raise ZeroGradientsChanged(f"fastrw.engine: gradients must stay 0 where they were 0, got others at {name}")
+        if not self._doubtful or self._finite:
+            return
+        for name, g in self._doubtful:
+            if not bool((g.to_dense() if g.is_sparse else g).isfinite().all()):
+                raise ForThisBatch(
+                    f"fastrw.engine: an example that is not finite must be separable from the others, got {name} (leave "
+                    "it out of the batch)"
+                )
 
 
 def _accumulate(into: dict, key, g: Tensor) -> None:

@@ -8,7 +8,7 @@ import random
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from operator import is_
@@ -44,13 +44,14 @@ class Held:
     saved: Any
     watched: bool = False
 
-    def moved(self) -> bool:
+    def moved(self, exact: bool = True) -> bool:
+        """exact: see `same`."""
         read = self.kind.size if self.watched else self.kind.read
-        return not same(read(self.thing), self.saved)
+        return not same(read(self.thing), self.saved, exact)
 
     def put(self) -> bool:
         """Returns whether the content is now as it was."""
-        if not self.moved():
+        if not self.moved(exact=False):
             return True
         if self.watched or self.kind.write is None:
             return False
@@ -95,20 +96,20 @@ def walk(roots: Iterable[tuple[str, Any]], seen: set[int], whole: bool, known: s
     return found, tensors
 
 
-def same(a: Any, b: Any) -> bool:
-    """Are two contents equal, to the last bit?"""
+def same(a: Any, b: Any, exact: bool = True) -> bool:
+    """Are two contents equal, to the last bit? Unless `exact`, two tensors on a GPU are not, whose comparison waits."""
     if a is b:
         return True
     if type(a) is not type(b):
         return False
     if isinstance(a, Tensor):
-        return equal(a, b)
+        return (exact or not a.is_cuda) and equal(a, b)
     if isinstance(a, dict):
         if a.keys() != b.keys():
             return False
-        return all(map(is_, a.values(), b.values())) or all(same(v, b[k]) for k, v in a.items())
+        return all(map(is_, a.values(), b.values())) or all(same(v, b[k], exact) for k, v in a.items())
     if isinstance(a, list | tuple):
-        return len(a) == len(b) and (all(map(is_, a, b)) or all(map(same, a, b)))
+        return len(a) == len(b) and (all(map(is_, a, b)) or all(same(x, y, exact) for x, y in zip(a, b, strict=True)))
     if type(a) in PLAIN:
         return bool(a == b or (a != a and b != b))
     if (np := sys.modules.get("numpy")) is not None and isinstance(a, np.ndarray):
@@ -121,12 +122,29 @@ def equal(a: Tensor, b: Tensor) -> bool:
     """nan is equal to nan. Waits for a GPU where shapes agree."""
     if not is_comparable(a) or not is_comparable(b):
         return a is b
-    if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
-        return False
-    if a.is_cuda and torch.cuda.is_current_stream_capturing():
+    if not _can_be_compared(a, b):
         return False
     a, b = (t if t.layout == torch.strided else t.to_dense() for t in (a, b))
     return torch.equal(a, b) or (a.is_floating_point() and bool(((a == b) | (a.isnan() & b.isnan())).all()))
+
+
+@torch.no_grad()
+def all_equal(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[bool]:
+    """`equal` of each pair: a GPU is waited for once, and again for those that differ."""
+    flags: dict[torch.device, dict[int, Tensor]] = {}
+    for i, (a, b) in enumerate(pairs):
+        if a.is_cuda and a.layout == b.layout == torch.strided and not a.is_nested and _can_be_compared(a, b):
+            flags.setdefault(a.device, {})[i] = (a == b).all()
+    read: dict[int, bool] = {}
+    for some in flags.values():
+        read |= zip(some, torch.stack([*some.values()]).tolist(), strict=True)
+    return [read.get(i, False) or equal(a, b) for i, (a, b) in enumerate(pairs)]
+
+
+def _can_be_compared(a: Tensor, b: Tensor) -> bool:
+    if (a.shape, a.dtype, a.device) != (b.shape, b.dtype, b.device):
+        return False
+    return not (a.is_cuda and torch.cuda.is_current_stream_capturing())
 
 
 def is_comparable(t: Tensor) -> bool:

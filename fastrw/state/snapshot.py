@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fastrw import learned
 from fastrw.errors import Refused
-from fastrw.state.held import PLAIN, Path, equal, is_comparable, same, walk
+from fastrw.state.held import PLAIN, Held, Path, all_equal, equal, is_comparable, same, walk
 
 KEPT, KEPT_HELD = 1 << 30, 1 << 27  # bytes of parameters, and of what else is held: more is not copied
 SAMPLE = 16  # elements of a parameter that are compared where it is not copied ...
@@ -75,16 +75,16 @@ class State:
         self._attributes = _Dicts()
         roots: list[tuple[str, Any]] = []
         for at, module in named_modules.items():
-            own = vars(module)
-            self._attributes.add(at, own)
+            own, known = vars(module), not whole and at not in seen.names and _has_no_state(module)
+            things = [] if known else [(f"{at}.{k}" if at else k, own[k]) for k in _names(own)
+                                       if type(own[k]) not in PLAIN]  # fmt: skip
+            self._attributes.add(at, own, any(isinstance(t, Tensor) and t.is_cuda for _, t in things))
             for name in REGISTERS:
                 if isinstance(own[name], dict) and (own[name] or whole):  # not those of a scripted module
-                    self._registers.add(at, own[name])
-            if not whole and at not in seen.names and _has_no_state(module):
+                    self._registers.add(at, own[name], name == "_buffers" and not known)
+            if known:
                 continue
-            for k in _names(own):
-                if type(own[k]) not in PLAIN:
-                    roots.append((f"{at}.{k}" if at else k, own[k]))
+            roots += things
             if whole or module._forward_hooks or module._forward_pre_hooks:
                 hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
                 roots += [(f"a hook of {at or 'the model'}", hook) for hook in hooks]
@@ -124,7 +124,7 @@ class State:
         return (
             bool(self._registers.changed())
             or bool(self._attributes.changed())
-            or any(t.moved(bits) for t in self._tensors)
+            or any(_moved(self._tensors, lambda t: bits))
             or any(held.moved() for held in self._held)
             or bool(self._parameters.written())
         )
@@ -138,7 +138,7 @@ class State:
         """Restores everything, as far as possible, before it raises an error."""
         failed: list[Exception] = []
         lost: list[str] = []
-        for at, now, before in (*self._registers.changed(), *self._attributes.changed()):
+        for at, now, before in (*self._registers.changed(False), *self._attributes.changed(False)):
             self._seen.names.add(at)
             now.clear()
             now.update(before)
@@ -146,11 +146,10 @@ class State:
             if own["_forward_hooks"] or own["_forward_pre_hooks"]:
                 for name in HOOKS:
                     own[name].clear()
+        for thing in self._changed_anew():
+            self._seen.names.update(thing.path)
         for thing in (*self._held, *self._tensors):
             try:
-                unknown = bool(thing.path) and thing.path[-1] not in self._seen.names  # comparing may wait for a GPU
-                if unknown and thing.moved():
-                    self._seen.names.update(thing.path)
                 if not thing.put():
                     lost.append(thing.path[-1])
             except Exception as error:  # restore the others nevertheless
@@ -168,6 +167,16 @@ class State:
             )
         if failed:
             raise failed[0]
+
+
+    def _changed_anew(self) -> list[Held | _Tensor]:
+        """Things that were not known to change, and did. Comparing waits for a GPU: only around some calls."""
+        with suppress(Exception):
+            held, tensors = ([t for t in some if t.path and t.path[-1] not in self._seen.names]
+                             for some in (self._held, self._tensors))  # fmt: skip
+            moved = _moved(tensors, lambda t: self.whole or not t.tensor.is_cuda)
+            return [t for t in held if t.moved(exact=False)] + [t for t, changed in zip(tensors, moved, strict=True) if changed]
+        return []
 
 
 class _Seen:
@@ -192,19 +201,24 @@ class _Dicts:
         self._names: list[str] = []  # of the modules
         self._now: list[dict[str, Any]] = []
         self._before: list[dict[str, Any]] = []
+        self._slow: list[tuple[str, dict, dict]] = []  # those in which a tensor may be on a GPU: == may wait for it
 
-    def add(self, at: str, now: dict[str, Any]) -> None:
+    def add(self, at: str, now: dict[str, Any], slow: bool = False) -> None:
+        if slow:
+            self._slow.append((at, now, now.copy()))
+            return
         self._names.append(at)
         self._now.append(now)
         self._before.append(now.copy())
 
-    def changed(self) -> list[tuple[str, dict, dict]]:
-        """(module's name, dictionary, its copy) where other things stand."""
+    def changed(self, exact: bool = True) -> list[tuple[str, dict, dict]]:
+        """(module's name, dictionary, its copy) where other things stand. exact: see `same`."""
+        found = [one for one in self._slow if not same(*one[1:], exact)]
         with suppress(Exception):  # tensors have no truth value
             if self._now == self._before:  # the usual case, fast
-                return []
+                return found
         everything = zip(self._names, self._now, self._before, strict=True)
-        return [(at, now, before) for at, now, before in everything if not same(now, before)]
+        return found + [(at, now, before) for at, now, before in everything if not same(now, before, exact)]
 
 
 class _Tensor:
@@ -217,17 +231,25 @@ class _Tensor:
         self.value = tensor.detach().clone() if copied and is_comparable(tensor) else None
         self.version = _version(tensor)
 
-    def moved(self, bits: bool = True) -> bool:
-        if _version(self.tensor) != self.version:
-            return True
-        return bits and self.value is not None and not equal(self.tensor, self.value)
+    def written(self) -> bool:
+        return _version(self.tensor) != self.version
 
     def put(self) -> bool:
         """Returns whether its value is now as it was."""
         if self.value is None:
-            return not self.moved()
+            return not self.written()
         _put(self.tensor, self.value)
         return True
+
+
+def _moved(tensors: Sequence[_Tensor], bits: Callable[[_Tensor], bool]) -> list[bool]:
+    """Which of them were written to, and where `bits` which of them have another value: batch_norm and writes through
+    `.data` leave the version."""
+    found = [t.written() for t in tensors]
+    kept = [i for i, t in enumerate(tensors) if not found[i] and t.value is not None and bits(t)]
+    for i, same in zip(kept, all_equal([(tensors[i].tensor, tensors[i].value) for i in kept]), strict=True):
+        found[i] = not same
+    return found
 
 
 class _Parameters:
@@ -247,11 +269,10 @@ class _Parameters:
 
     def written(self) -> set[str]:
         """The names of those written since."""
-        found = {
-            name
-            for name, p, version, place, kept in self._all
-            if (p._version, p.data_ptr()) != (version, place) or (kept is not None and not equal(p, kept))
-        }
+        found = {name for name, p, version, place, _ in self._all if (p._version, p.data_ptr()) != (version, place)}
+        copied = [(name, (p, kept)) for name, p, _, _, kept in self._all if kept is not None and name not in found]
+        equals = all_equal([pair for _, pair in copied])
+        found |= {name for (name, _), same in zip(copied, equals, strict=True) if not same}
         if self._before is None or equal(torch.cat([*self._views.values()]), self._before):
             return found
         return found | {name for name, (now, before) in self._compared().items() if not equal(now, before)}
