@@ -55,7 +55,10 @@ class Cache:
 
     def plan(self) -> Plan | None:
         for plan in self._plans.get(self._key, self._parameters) or ():
-            if not plan.cut.content or _equal(_content(self._graph, plan.cut), plan.content):
+            if not plan.cut.content:
+                return plan
+            pairs: list[tuple[Tensor, Tensor]] = []
+            if _alike(_content(self._graph, plan.cut), plan.content, pairs) and _equal(pairs):
                 return plan
         return None
 
@@ -74,12 +77,28 @@ def _content(graph: Graph, cut: Cut) -> tuple:
     return tuple(routes.content(graph.nodes[i], cut.sends[i]) for i in cut.content)
 
 
-def _equal(a, b) -> bool:
+def _alike(a, b, pairs: list[tuple[Tensor, Tensor]]) -> bool:
+    """Are two contents the same, if the tensors of each of the pairs are equal, which are added?"""
     if isinstance(a, Tensor) or isinstance(b, Tensor):
-        return isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape and torch.equal(a, b)
+        if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape):
+            return False
+        pairs.append((a, b))
+        return True
     if isinstance(a, tuple | list):
-        return isinstance(b, tuple | list) and len(a) == len(b) and all(map(_equal, a, b))
+        several = isinstance(b, tuple | list) and len(a) == len(b)
+        return several and all(_alike(x, y, pairs) for x, y in zip(a, b, strict=True))
     return a == b
+
+
+def _equal(pairs: list[tuple[Tensor, Tensor]]) -> bool:
+    """A GPU is waited for once, for all of them."""
+    flags: dict[torch.device, list[Tensor]] = {}
+    for a, b in pairs:
+        if a.is_cuda and a.device == b.device:
+            flags.setdefault(a.device, []).append((a == b).all())
+        elif not torch.equal(a, b):
+            return False
+    return all(bool(torch.stack(some).all()) for some in flags.values())
 
 
 def _cloned(content):

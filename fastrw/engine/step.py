@@ -288,8 +288,8 @@ class Pass:
         for name, g in self._doubtful:
             if not bool((g.to_dense() if g.is_sparse else g).isfinite().all()):
                 raise ForThisBatch(
-                    f"fastrw.engine: an example that is not finite must be separable from the others, got {name} (leave "
-                    "it out of the batch)"
+                    f"fastrw.engine: an example that is not finite must be separable from the others, got {name} "
+                    "(leave it out of the batch)"
                 )
 
 

@@ -138,7 +138,8 @@ class Instances(Part):
         return total(*dots)
 
     def update(self, w: Tensor) -> ByInput:
-        return {j: masked_sum(G, w) for j, (G, _) in self._G.items()}
+        dead = (w == 0)[:, None]
+        return {j: masked_sum(G, w, dead) for j, (G, _) in self._G.items()}
 
     def instances(self) -> ByInput:
         return {j: G for j, (G, _) in self._G.items()}
@@ -169,10 +170,9 @@ def by_example(x: Tensor, owned: Owned) -> tuple[Tensor, Tensor | None]:
     return into[:n], into[n]
 
 
-def masked_sum(G: Tensor, w: Tensor) -> Tensor:
-    """sum_i w_i G_i; an example of weight 0 adds nothing, even if its gradient is not finite."""
-    w = w.to(G.dtype)
-    return (w @ torch.where((w == 0)[:, None], 0, flat(G))).view(G.shape[1:])
+def masked_sum(G: Tensor, w: Tensor, dead: Tensor) -> Tensor:
+    """sum_i w_i G_i; an example of weight 0 adds nothing, even if its gradient is not finite. dead [n, 1]: is it 0?"""
+    return (w.to(G.dtype) @ flat(G).masked_fill(dead, 0)).view(G.shape[1:])
 
 
 def flat(G: Tensor) -> Tensor:

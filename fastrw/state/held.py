@@ -125,7 +125,10 @@ def equal(a: Tensor, b: Tensor) -> bool:
     if not _can_be_compared(a, b):
         return False
     a, b = (t if t.layout == torch.strided else t.to_dense() for t in (a, b))
-    return torch.equal(a, b) or (a.is_floating_point() and bool(((a == b) | (a.isnan() & b.isnan())).all()))
+    if not a.is_cuda and torch.equal(a, b):
+        return True
+    alike = (a == b) | (a.isnan() & b.isnan()) if a.is_floating_point() else a == b
+    return bool(alike.all())
 
 
 @torch.no_grad()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastrw import learned
 from fastrw.errors import Refused
+from fastrw.state.copies import copies, put_back
 from fastrw.state.held import PLAIN, Held, Path, all_equal, equal, is_comparable, same, walk
 
 KEPT, KEPT_HELD = 1 << 30, 1 << 27  # bytes of parameters, and of what else is held: more is not copied
@@ -103,16 +104,18 @@ class State:
         self._held, held = walk(roots, visited, far, seen.names)
         if whole:
             seen.things = len(self._held) + len(held)
-        self._tensors = [_Tensor((), b, True) for b in buffers.values()]
-        self._tensors += [
-            _Tensor((), m.weight, True) for m in named_modules.values() if vars(m).get("max_norm") is not None
-        ]
+        limited = [m.weight for m in named_modules.values() if vars(m).get("max_norm") is not None]
+        copied: list[tuple[Path, Tensor]] = [((), t) for t in (*buffers.values(), *limited) if is_comparable(t)]
+        watched: list[tuple[Path, Tensor]] = [(("a buffer",), b) for b in buffers.values() if not is_comparable(b)]
         left = KEPT_HELD if whole else FEW_ELEMENTS
         for path, t in held:
             fits = far and is_comparable(t) and t.nbytes <= left  # nested tensors do not tell
             left -= t.nbytes if fits else 0
-            copied = len(path) == 1 or path[-1] in seen.names or fits
-            self._tensors.append(_Tensor(path, t, copied and t.grad_fn is None))
+            kept = (len(path) == 1 or path[-1] in seen.names or fits) and t.grad_fn is None and is_comparable(t)
+            (copied if kept else watched).append((path, t))
+        values = copies([t for _, t in copied])
+        self._tensors = [_Tensor(path, t, value) for (path, t), value in zip(copied, values, strict=True)]
+        self._tensors += [_Tensor(path, t, None) for path, t in watched]
         self._parameters = _Parameters(list(named.values()), seen, whole)
         self._random = RandomState(*{t.device for t in (*(p for _, p in named.values()), *buffers.values())})
         self._python = random.getstate()
@@ -148,12 +151,14 @@ class State:
                     own[name].clear()
         for thing in self._changed_anew():
             self._seen.names.update(thing.path)
-        for thing in (*self._held, *self._tensors):
+        for thing in self._held:
             try:
                 if not thing.put():
                     lost.append(thing.path[-1])
             except Exception as error:  # restore the others nevertheless
                 failed.append(error)
+        lost += [t.path[-1] for t in self._tensors if t.value is None and t.written()]
+        failed += put_back([(t.tensor, t.value) for t in self._tensors if t.value is not None])
         lost += self._parameters.put()
         self._random.rewind()
         random.setstate(self._python)
@@ -168,14 +173,14 @@ class State:
         if failed:
             raise failed[0]
 
-
     def _changed_anew(self) -> list[Held | _Tensor]:
         """Things that were not known to change, and did. Comparing waits for a GPU: only around some calls."""
         with suppress(Exception):
             held, tensors = ([t for t in some if t.path and t.path[-1] not in self._seen.names]
                              for some in (self._held, self._tensors))  # fmt: skip
             moved = _moved(tensors, lambda t: self.whole or not t.tensor.is_cuda)
-            return [t for t in held if t.moved(exact=False)] + [t for t, changed in zip(tensors, moved, strict=True) if changed]
+            written = [t for t, changed in zip(tensors, moved, strict=True) if changed]
+            return [t for t in held if t.moved(exact=False)] + written
         return []
 
 
@@ -222,24 +227,16 @@ class _Dicts:
 
 
 class _Tensor:
-    """A tensor; its value, if it is copied, or its version alone."""
+    """A tensor; a copy of it, or None, and its version."""
 
     __slots__ = ("path", "tensor", "value", "version")
 
-    def __init__(self, path: Path, tensor: Tensor, copied: bool):
-        self.path, self.tensor = path, tensor
-        self.value = tensor.detach().clone() if copied and is_comparable(tensor) else None
+    def __init__(self, path: Path, tensor: Tensor, value: Tensor | None):
+        self.path, self.tensor, self.value = path, tensor, value
         self.version = _version(tensor)
 
     def written(self) -> bool:
         return _version(self.tensor) != self.version
-
-    def put(self) -> bool:
-        """Returns whether its value is now as it was."""
-        if self.value is None:
-            return not self.written()
-        _put(self.tensor, self.value)
-        return True
 
 
 def _moved(tensors: Sequence[_Tensor], bits: Callable[[_Tensor], bool]) -> list[bool]:
@@ -247,8 +244,8 @@ def _moved(tensors: Sequence[_Tensor], bits: Callable[[_Tensor], bool]) -> list[
     `.data` leave the version."""
     found = [t.written() for t in tensors]
     kept = [i for i, t in enumerate(tensors) if not found[i] and t.value is not None and bits(t)]
-    for i, same in zip(kept, all_equal([(tensors[i].tensor, tensors[i].value) for i in kept]), strict=True):
-        found[i] = not same
+    for i, alike in zip(kept, all_equal([(tensors[i].tensor, tensors[i].value) for i in kept]), strict=True):
+        found[i] = not alike
     return found
 
 
@@ -259,6 +256,7 @@ class _Parameters:
 
     def __init__(self, named: Sequence[tuple[str, Tensor]], seen: _Seen, whole: bool):
         self._seen = seen
+        self._compares = whole  # also on a GPU, which waits; else what is copied there counts as written
         whole = whole and sum(p.nbytes for _, p in named) <= KEPT
         self._all = [
             (name, p, p._version, p.data_ptr(), p.detach().clone() if whole or name in seen.names else None)
@@ -270,25 +268,29 @@ class _Parameters:
     def written(self) -> set[str]:
         """The names of those written since."""
         found = {name for name, p, version, place, _ in self._all if (p._version, p.data_ptr()) != (version, place)}
-        copied = [(name, (p, kept)) for name, p, _, _, kept in self._all if kept is not None and name not in found]
-        equals = all_equal([pair for _, pair in copied])
-        found |= {name for (name, _), same in zip(copied, equals, strict=True) if not same}
+        copied = [(name, p, kept) for name, p, _, _, kept in self._all if kept is not None and name not in found]
+        found |= {name for name, p, _ in copied if p.is_cuda and not self._compares}
+        copied = [one for one in copied if one[0] not in found]
+        equals = all_equal([(p, kept) for _, p, kept in copied])
+        found |= {name for (name, *_), same in zip(copied, equals, strict=True) if not same}
         if self._before is None or equal(torch.cat([*self._views.values()]), self._before):
             return found
         return found | {name for name, (now, before) in self._compared().items() if not equal(now, before)}
 
     def put(self) -> list[str]:
         """Restores those that the forward wrote (a momentum encoder, a clamp). Returns the names of the others."""
-        written, lost = self.written(), []
+        written, lost, back = self.written(), [], []
         self._seen.names |= written
         values = self._compared() if written and self._views else {}
         for name, p, _, place, kept in self._all:
             if name not in written:
                 continue
             if kept is not None:
-                _put(p, kept)
+                back.append((p, kept))
             elif name not in values or not self._put_back(p, place, *values[name]):
                 lost.append(name)
+        for error in put_back(back):
+            raise error
         return lost
 
     def _put_back(self, p: Tensor, place: int, now: Tensor, before: Tensor) -> bool:
@@ -348,14 +350,3 @@ def _has_no_state(module: nn.Module) -> bool:
     """The forwards of torch's own modules change only buffers, unless a user's hook does otherwise."""
     return _is_from_torch(type(module)) and not (module._forward_hooks or module._forward_pre_hooks)
 
-
-def _put(tensor: Tensor, value: Tensor) -> None:
-    if tensor.layout != torch.strided or tensor.shape != value.shape or tensor.dtype != value.dtype:
-        if not equal(tensor, value):
-            tensor.data = value.clone()  # resized, sparse; the next forward writes to it
-    elif 0 in tensor.stride() and tensor.numel() > 1:  # expanded: one element stands for many
-        if not equal(tensor, value):
-            index = tuple(slice(0, 1) if s == 0 else slice(None) for s in tensor.stride())
-            tensor.data[index].copy_(value[index])
-    else:
-        tensor.data.copy_(value)

@@ -1,0 +1,201 @@
+"""Steps on a GPU that is not here: what each launches, and where it waits.
+
+    python -m tests.gpu_steps name ...     one JSON object a line, for each step of each way: see WAYS and NETWORKS
+"""
+
+import json
+import sys
+from functools import partial
+from itertools import chain
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import fastrw
+from fastrw.testing.models import Transformer, resnet
+from tests.mocked_gpu import counted, install
+
+STEPS = 9
+NARROW = (2,) * 5 + (4,) * 5 + (8,) * 5
+
+
+def images(k):
+    return torch.randn(k, 3, 16, 16), torch.randint(10, (k,))
+
+
+def tokens(k):
+    return torch.randint(50, (k, 4)), torch.randint(2, (k,))
+
+
+def rows(k):
+    return torch.randn(k, 6), torch.randint(3, (k,))
+
+
+class Noting(nn.Module):
+    """Leaves tensors behind, as a mixture of experts its balance: some are new, some are written to."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.total = nn.Linear(6, 6), torch.zeros(3)
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x):
+        y = self.linear(x)
+        self.balance, self.seen = y.detach().square().mean(), {"rows": y.detach()}
+        self.total[0] += 1
+        self.count = self.count + 1
+        return y
+
+
+class Gated(nn.Module):
+    """A branch that adds nothing yet: gradients below its gate are 0."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.gate = nn.Linear(6, 6), nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return x + self.gate * self.linear(x).relu()
+
+
+class Picking(nn.Module):
+    """Takes one position of each example, by index."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.linear = nn.Embedding(50, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        rows = self.embedding(x)
+        return self.linear(rows[torch.arange(len(x), device=x.device), (x > 3).sum(1) - 1])
+
+
+def head(*layers):
+    return nn.Sequential(*layers, nn.Linear(6, 3))
+
+
+NETWORKS = {  # name -> (model, batch of k examples)
+    "resnet_gn": (lambda: resnet((3, 16, 16), 10, NARROW, partial(nn.GroupNorm, 2)), images),
+    "resnet_bn": (lambda: resnet((3, 16, 16), 10, NARROW), images),
+    "transformer": (lambda: Transformer(16, 12, 2, 50), tokens),
+    "convolution": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten(),
+                                          nn.Linear(50, 10)), images),
+    "linear": (lambda: head(nn.Linear(6, 6), nn.ReLU()), rows),
+    "dropout": (lambda: head(nn.Linear(6, 6), nn.Dropout()), rows),
+    "batch_norm": (lambda: head(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.ReLU()), rows),
+    "derived": (lambda: head(nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)), nn.ReLU()), rows),
+    "noting": (lambda: head(Noting(), nn.BatchNorm1d(6)), rows),
+    "noting_joined": (lambda: head(Noting()), rows),
+    "gated": (lambda: head(Gated()), rows),
+    "picking": (Picking, tokens),
+}  # fmt: skip
+
+
+def reweighted(model, batch, val_batch, clears=True, **options):
+    step = fastrw.Reweighter(model, **options)
+
+    def run(i):
+        if clears:
+            model.zero_grad()
+        step.backward(batch, val_batch, scale=1.0 if clears else 0.5)
+
+    return run
+
+
+def accumulated(model, batch, val_batch):
+    return reweighted(model, batch, val_batch, clears=False)
+
+
+def scored(model, batch, val_batch):
+    return lambda i: fastrw.meta_weights(model, batch, val_batch)
+
+
+def weighed(model, batch, val_batch):
+    step = fastrw.Reweighter(model)
+    return lambda i: step.weights(batch, val_batch)
+
+
+def losses(model, batch):
+    return F.cross_entropy(model(batch[0]), batch[1], reduction="none")
+
+
+def by_hand(model, batch, val_batch, **options):
+    def run(i):
+        model.zero_grad()
+        fastrw.backward(losses(model, batch), losses(model, val_batch), **options)
+
+    return run
+
+
+def joined(model, batch, val_batch, **options):
+    n, both = len(batch[1]), tuple(map(torch.cat, zip(batch, val_batch, strict=True)))
+
+    def run(i):
+        model.zero_grad()
+        f = losses(model, both)
+        fastrw.backward(f[:n], f[n:].mean(), **options)
+
+    return run
+
+
+def hooked(model, batch, val_batch):
+    for p in model.parameters():
+        p.register_post_accumulate_grad_hook(lambda p: None)
+    return reweighted(model, batch, val_batch)
+
+
+def scaled(model, batch, val_batch):
+    return reweighted(model, batch, val_batch, scaler=torch.amp.GradScaler("cpu"))
+
+
+def plain(model, batch, val_batch):
+    def run(i):
+        model.zero_grad()
+        losses(model, batch).mean().backward()
+
+    return run
+
+
+BACKWARD = {"update": "backward"}
+WAYS = {
+    "plain": plain,
+    "reweighter": reweighted,
+    "update_backward": partial(reweighted, **BACKWARD),
+    "last": partial(reweighted, params="last"),
+    "last_backward": partial(reweighted, params="last", **BACKWARD),
+    "every": partial(reweighted, every=2),
+    "shift": partial(reweighted, normalize="shift"),
+    "accumulated": accumulated,
+    "scaled": scaled,
+    "hooked": hooked,
+    "meta_weights": scored,
+    "weights": weighed,
+    "by_hand": by_hand,
+    "by_hand_backward": partial(by_hand, **BACKWARD),
+    "joined": joined,
+    "joined_backward": partial(joined, **BACKWARD),
+}
+
+
+def main() -> None:
+    """The arguments are network.way, with * for all."""
+    wanted = [name.split(".") for name in sys.argv[1:]]
+    torch.manual_seed(0)
+    ways = list(chain.from_iterable(
+        [(n, w) for n in (NETWORKS if network == "*" else [network]) for w in (WAYS if way == "*" else [way])]
+        for network, way in wanted
+    ))  # fmt: skip
+    made = [(build(), data(4), data(3)) for build, data in (NETWORKS[network] for network, _ in ways)]
+    install()
+    for (network, way), given in zip(ways, made, strict=True):
+        run = WAYS[way](*given)
+        for i in range(1, STEPS + 1):
+            with counted() as counts:
+                run(i)
+            about = {name: getattr(counts, name) for name in ("launches", "kernels", "dispatches", "waits")}
+            print(json.dumps({"network": network, "way": way, "step": i, **about}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
