@@ -7,9 +7,9 @@ tiles spill there.
 
 from collections import namedtuple
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
-import triton
 from torch import Tensor
 
 MAX_STRIDE = 2**24  # a tile of 128 rows of this stride is the most that 32-bit offsets reach
@@ -55,10 +55,15 @@ def family(x: Tensor, *others: Tensor, precision: str, aligned: bool) -> str:
     return "half" if all(y.dtype == x.dtype for y in others) else "wide"
 
 
+def cdiv(x: int, y: int) -> int:
+    """x / y, rounded up. (`triton.cdiv` is a function of kernels too, and takes six times as long.)"""
+    return -(-x // y)
+
+
 def choose(configs: Sequence[tuple], height: int, width: int, sm_count: int) -> tuple:
     """The largest tile, first of its config, that is not half empty and of which every SM gets one."""
     for config in configs:
-        tiles = triton.cdiv(height, config[0]) * triton.cdiv(width, config[1])
+        tiles = cdiv(height, config[0]) * cdiv(width, config[1])
         if 2 * height > config[0] and 2 * width > config[1] and tiles >= sm_count:
             return config
     return configs[-1]
@@ -66,15 +71,17 @@ def choose(configs: Sequence[tuple], height: int, width: int, sm_count: int) -> 
 
 def steps_per_program(steps: int, programs: int, sm_count: int) -> int:
     """Of this many steps, how many a program takes so that two programs per SM run."""
-    splits = min(max(steps, 1), triton.cdiv(2 * sm_count, max(programs, 1)))
-    return triton.cdiv(max(steps, 1), splits)
+    splits = min(max(steps, 1), cdiv(2 * sm_count, max(programs, 1)))
+    return cdiv(max(steps, 1), splits)
 
 
+@cache
 def sm_count(device: torch.device) -> int:
     """Streaming multiprocessors; 1 for Triton's interpreter."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
+@cache
 def hopper(device: torch.device) -> bool:
     """Compute capability 9 or later: more shared memory, products of 64 rows."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (9, 0)

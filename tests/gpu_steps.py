@@ -1,12 +1,11 @@
 """Steps on a GPU that is not here: what each launches, and where it waits.
 
-    python -m tests.gpu_steps name ...     one JSON object a line, for each step of each way: see WAYS and NETWORKS
+python -m tests.gpu_steps steps network.way ...     one JSON object a line, for each step; network.* is every way
 """
 
 import json
 import sys
 from functools import partial
-from itertools import chain
 
 import torch
 from torch import nn
@@ -16,7 +15,6 @@ import fastrw
 from fastrw.testing.models import Transformer, resnet
 from tests.mocked_gpu import counted, install
 
-STEPS = 9
 NARROW = (2,) * 5 + (4,) * 5 + (8,) * 5
 
 
@@ -79,8 +77,8 @@ NETWORKS = {  # name -> (model, batch of k examples)
     "resnet_gn": (lambda: resnet((3, 16, 16), 10, NARROW, partial(nn.GroupNorm, 2)), images),
     "resnet_bn": (lambda: resnet((3, 16, 16), 10, NARROW), images),
     "transformer": (lambda: Transformer(16, 12, 2, 50), tokens),
-    "convolution": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 2, 3), nn.Flatten(),
-                                          nn.Linear(50, 10)), images),
+    "convolution": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3, 2), nn.GroupNorm(2, 4), nn.ReLU(), nn.Conv2d(4, 2, 3),
+                                          nn.Flatten(), nn.Linear(50, 10)), images),
     "linear": (lambda: head(nn.Linear(6, 6), nn.ReLU()), rows),
     "dropout": (lambda: head(nn.Linear(6, 6), nn.Dropout()), rows),
     "batch_norm": (lambda: head(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.ReLU()), rows),
@@ -95,7 +93,7 @@ NETWORKS = {  # name -> (model, batch of k examples)
 def reweighted(model, batch, val_batch, clears=True, **options):
     step = fastrw.Reweighter(model, **options)
 
-    def run(i):
+    def run():
         if clears:
             model.zero_grad()
         step.backward(batch, val_batch, scale=1.0 if clears else 0.5)
@@ -108,12 +106,12 @@ def accumulated(model, batch, val_batch):
 
 
 def scored(model, batch, val_batch):
-    return lambda i: fastrw.meta_weights(model, batch, val_batch)
+    return lambda: fastrw.meta_weights(model, batch, val_batch)
 
 
 def weighed(model, batch, val_batch):
     step = fastrw.Reweighter(model)
-    return lambda i: step.weights(batch, val_batch)
+    return lambda: step.weights(batch, val_batch)
 
 
 def losses(model, batch):
@@ -121,7 +119,7 @@ def losses(model, batch):
 
 
 def by_hand(model, batch, val_batch, **options):
-    def run(i):
+    def run():
         model.zero_grad()
         fastrw.backward(losses(model, batch), losses(model, val_batch), **options)
 
@@ -131,7 +129,7 @@ def by_hand(model, batch, val_batch, **options):
 def joined(model, batch, val_batch, **options):
     n, both = len(batch[1]), tuple(map(torch.cat, zip(batch, val_batch, strict=True)))
 
-    def run(i):
+    def run():
         model.zero_grad()
         f = losses(model, both)
         fastrw.backward(f[:n], f[n:].mean(), **options)
@@ -149,8 +147,21 @@ def scaled(model, batch, val_batch):
     return reweighted(model, batch, val_batch, scaler=torch.amp.GradScaler("cpu"))
 
 
+def not_finite(model, batch, val_batch):
+    """In steps that are not checked: a check on such a batch shows nothing, and is made again."""
+    step, bad = fastrw.Reweighter(model), batch[0].clone()
+    bad[0] = torch.inf
+
+    def run():
+        model.zero_grad()
+        checked = (step.steps + 1) & step.steps == 0
+        step.backward(batch if checked else (bad, batch[1]), val_batch)
+
+    return run
+
+
 def plain(model, batch, val_batch):
-    def run(i):
+    def run():
         model.zero_grad()
         losses(model, batch).mean().backward()
 
@@ -174,27 +185,26 @@ WAYS = {
     "by_hand": by_hand,
     "by_hand_backward": partial(by_hand, **BACKWARD),
     "joined": joined,
+    "not_finite": not_finite,
     "joined_backward": partial(joined, **BACKWARD),
 }
 
 
 def main() -> None:
-    """The arguments are network.way, with * for all."""
-    wanted = [name.split(".") for name in sys.argv[1:]]
     torch.manual_seed(0)
-    ways = list(chain.from_iterable(
-        [(n, w) for n in (NETWORKS if network == "*" else [network]) for w in (WAYS if way == "*" else [way])]
-        for network, way in wanted
-    ))  # fmt: skip
-    made = [(build(), data(4), data(3)) for build, data in (NETWORKS[network] for network, _ in ways)]
+    steps, *names = sys.argv[1:]
+    wanted = [(network, one) for name in names for network, way in [name.split(".")]
+              for one in (WAYS if way == "*" else [way])]  # fmt: skip
+    made = [(build(), data(4), data(3)) for build, data in (NETWORKS[network] for network, _ in wanted)]
     install()
-    for (network, way), given in zip(ways, made, strict=True):
+    for (network, way), given in zip(wanted, made, strict=True):
         run = WAYS[way](*given)
-        for i in range(1, STEPS + 1):
+        for i in range(1, int(steps) + 1):
             with counted() as counts:
-                run(i)
+                run()
             about = {name: getattr(counts, name) for name in ("launches", "kernels", "dispatches", "waits")}
-            print(json.dumps({"network": network, "way": way, "step": i, **about}), flush=True)
+            finite = all(bool(p.grad.isfinite().all()) for p in given[0].parameters() if p.grad is not None)
+            print(json.dumps({"network": network, "way": way, "step": i, "finite": finite, **about}), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ reference fills in what a kernel would have computed, so that all that follows s
 they do on the CPU. For a process of its own: Triton's interpreter, which the other tests switch on, has no launches."""
 
 import os
-import traceback
+import sys
 import warnings
 from collections import Counter
 from contextlib import contextmanager, nullcontext
@@ -23,27 +23,29 @@ from torch.utils._pytree import tree_leaves
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
+import fastrw
 from fastrw import kernels
 from fastrw.ops import backends
 from fastrw.ops.self_test import as_tuple
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
-ROOT = Path(__file__).parents[1] / "fastrw"
+ROOT = str(Path(fastrw.__file__).parent)
 
 # What waits until the GPU has computed what is read, or how large a result is: as it is dispatched, or as it is called.
 WAITING = {
-    "_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "nonzero", "masked_select", "argwhere", "bincount",
-    "_unique", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive",
+    "_local_scalar_dense", "item", "is_nonzero", "equal", "allclose", "nonzero", "masked_select", "argwhere",
+    "bincount", "_unique", "_unique2", "unique_dim", "unique_consecutive", "unique_dim_consecutive",
 }  # fmt: skip
 READING = ("cpu", "numpy", "tolist", "__array__")
 # Constructors, which are told the device; methods that know it; those of both that copy what is on the host.
-MAKING = ("arange", "as_tensor", "empty", "empty_strided", "eye", "full", "linspace", "ones", "rand", "randint", "randn",
-          "randperm", "scalar_tensor", "tensor", "zeros")  # fmt: skip
+MAKING = ("arange", "as_tensor", "empty", "empty_strided", "eye", "full", "linspace", "ones", "rand", "randint",
+          "randn", "randperm", "scalar_tensor", "tensor", "zeros")  # fmt: skip
 LIKE = ("new_empty", "new_full", "new_ones", "new_tensor", "new_zeros")
 COPYING = {"as_tensor", "tensor", "new_tensor"}
 # Views written in other ways, and what allocates or asks only: no kernel.
-NO_KERNEL = {"_unsafe_view", "_reshape_alias", "squeeze_", "unsqueeze_", "transpose_", "t_", "as_strided_", "lift_fresh",
-             "promote_types", "result_type", "empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}  # fmt: skip
+NO_KERNEL = {"_unsafe_view", "_reshape_alias", "squeeze_", "unsqueeze_", "transpose_", "t_", "as_strided_",
+             "lift_fresh", "promote_types", "result_type", "empty", "empty_like", "empty_strided", "new_empty",
+             "new_empty_strided"}  # fmt: skip
 
 
 class Counts(TorchDispatchMode):
@@ -73,8 +75,12 @@ class Counts(TorchDispatchMode):
         return out
 
     def wait(self, what: str) -> None:
-        frames = [f for f in traceback.extract_stack() if ROOT in Path(f.filename).parents]
-        self.waits.append(f"{what} at {' < '.join(f'{Path(f.filename).name}:{f.lineno}' for f in frames[:-5:-1])}")
+        frame, places = sys._getframe(), []
+        while frame is not None and len(places) < 4:
+            if frame.f_code.co_filename.startswith(ROOT):
+                places.append(f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
+            frame = frame.f_back
+        self.waits.append(f"{what} at {' < '.join(places)}")
 
 
 _on: list[Counts] = []

@@ -77,7 +77,8 @@ def backward(
         retain_graph: do not free the graph.
     Returns:
         Step: weights [n], losses, scores, val_loss, method, refusals, uses. Tensors stay on their device, without a
-        graph. An example whose loss or gradient is not finite has weight 0 and adds nothing.
+        graph; where a GPU is waited for, `Reweighter.backward` says. An example whose loss or gradient is not finite
+        has weight 0 and adds nothing.
     Raises:
         TypeError, ValueError: an argument is invalid; the text states the rule and what was given.
         Refused (a ValueError): no method is exact for the graph: a hook that changes gradients, a node that runs a

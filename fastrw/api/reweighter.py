@@ -100,7 +100,11 @@ class Reweighter:
             scale: 1/k, if one step has k micro-batches.
         Returns:
             Step: weights, losses, scores, validation loss, method, peak memory and, on request, a timeline. Tensors
-            stay on their device; nothing waits for a GPU.
+            stay on their device. A step waits for a GPU a few times where it is checked (the 1st, 2nd, 4th, 8th ...),
+            else not, but for one number each, read when all else has been launched: are all scores finite, where the
+            weighted gradient comes from an ordinary backward or passes through what parameters are derived by or mixes
+            examples (BatchNorm); is a gradient still 0 everywhere that was so; and does the model pick rows by the
+            same index.
         Raises:
             TypeError, ValueError, Refused: as `meta_weights`.
         """

@@ -175,12 +175,15 @@ def rectify_normalize(s) -> Tensor:
 
 def _weighed(w: Tensor, *tensors: Tensor) -> list[Tensor]:
     """w [n] and tensors [n, ...] such that an example of weight 0 adds nothing, whatever it holds (0 times what is not
-    finite is nan). Those examples are left out; where a derivative in w may be asked for, or counting them would wait
-    for a GPU, they are kept, and only what is not finite is replaced by 0."""
+    finite is nan). Those examples are left out or, where counting them would wait for a GPU, replaced by 0; where a
+    derivative in w may be asked for, they are kept, and only what is not finite is replaced by 0."""
     plain = type(w) is Tensor and not is_functorch_wrapped_tensor(w) and not torch.is_grad_enabled()
-    if plain and w.device.type == "cpu" and not any(t.requires_grad for t in (w, *tensors)):
-        live = w.nonzero().squeeze(1)
-        return [t[live] for t in (w, *tensors)]
+    if plain and not any(t.requires_grad for t in (w, *tensors)):
+        if w.device.type == "cpu":
+            live = w.nonzero().squeeze(1)
+            return [t[live] for t in (w, *tensors)]
+        dead = w == 0
+        return [w, *(t.masked_fill(dead.view(-1, *[1] * (t.ndim - 1)), 0) for t in tensors)]
     finite = torch.stack([t.unsqueeze(-1).flatten(1).isfinite().all(1) for t in tensors]).all(0)
     dead = (w == 0) & ~finite
     return [w, *(torch.where(dead.view(-1, *[1] * (t.ndim - 1)), 0, t) for t in tensors)]

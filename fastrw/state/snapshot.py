@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -42,14 +43,19 @@ class RandomState:
 
     def moved(self) -> bool:
         """Have random numbers been drawn since?"""
-        if not torch.equal(self._cpu, torch.get_rng_state()):
+        if _bytes(self._cpu) != _bytes(torch.get_rng_state()):
             return True
-        return any(not torch.equal(before, torch.cuda.get_rng_state(device)) for device, before in self._cuda)
+        return any(_bytes(before) != _bytes(torch.cuda.get_rng_state(device)) for device, before in self._cuda)
 
     def rewind(self) -> None:
         for device, before in self._cuda:
             torch.cuda.set_rng_state(before, device)
         torch.set_rng_state(self._cpu)
+
+
+def _bytes(state: Tensor) -> bytes:
+    """Of the state of a generator, which lies on the host whatever the generator is for."""
+    return ctypes.string_at(state.data_ptr(), state.nbytes)
 
 
 class State:
@@ -349,4 +355,3 @@ def _is_from_torch(kind: type) -> bool:
 def _has_no_state(module: nn.Module) -> bool:
     """The forwards of torch's own modules change only buffers, unless a user's hook does otherwise."""
     return _is_from_torch(type(module)) and not (module._forward_hooks or module._forward_pre_hooks)
-

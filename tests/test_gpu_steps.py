@@ -1,0 +1,76 @@
+"""What a step costs the host on a GPU, in counts, which are the same on every machine; and that it does not wait."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+BOUNDS = {  # network -> launches, other kernels, dispatches of a step. Plain steps have 0 and:
+    "resnet_gn": (74, 720, 2990),  # 233, 528
+    "resnet_bn": (65, 715, 2420),  # 264, 466
+    "transformer": (99, 800, 3550),  # 543, 1673
+}
+# Where the weighted gradient may be spoilt by an example that is not finite, the scores are asked, once.
+DEFERRED = ["Event.synchronize"]
+ASKING_WAYS = {"update_backward", "last_backward", "hooked", "by_hand_backward", "joined_backward"}
+ASKING_NETWORKS = {"batch_norm", "derived", "gated", "noting"}
+SCORES_ALONE = {"meta_weights", "weights", "plain"}
+CASES = {
+    "linear": ["*"],
+    "convolution": ["reweighter", "update_backward", "not_finite"],
+    "batch_norm": ["reweighter", "update_backward", "last", "hooked", "meta_weights", "by_hand"],
+    "derived": ["reweighter", "joined", "not_finite"],
+    "dropout": ["reweighter", "meta_weights"],
+    "noting": ["reweighter", "update_backward", "meta_weights"],
+    "gated": ["reweighter"],
+    "picking": ["reweighter"],
+}
+
+
+def steps(count, *names):
+    command = [sys.executable, "-m", "tests.gpu_steps", str(count), *names]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert run.returncode == 0, run.stderr
+    return [json.loads(line) for line in run.stdout.splitlines()]
+
+
+def allowed(row):
+    """The waits of a step that is not checked."""
+    network, way = row["network"], row["way"]
+    asks = way in ASKING_WAYS or (network in ASKING_NETWORKS and way not in SCORES_ALONE)
+    return ["_local_scalar_dense"] * (network == "picking") + DEFERRED * asks
+
+
+def is_checked(row):
+    call, way = row["step"], row["way"]
+    if way == "every":
+        call = (call + 1) // 2 if call % 2 else 3  # of those with weights
+    return call & (call - 1) == 0
+
+
+@pytest.mark.parametrize("network", BOUNDS)
+def test_launches_and_dispatches_of_a_step(network):
+    """Takes over 5 s: a process of its own, in which the first step measures."""
+    *_, third = steps(3, f"{network}.reweighter")
+    found = third["launches"], third["kernels"], third["dispatches"]
+    assert all(x <= bound for x, bound in zip(found, BOUNDS[network], strict=True)), found
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("networks", [[*CASES][::2], [*CASES][1::2]], ids="-".join)
+def test_nothing_waits_for_a_gpu_from_the_third_step_on(networks):
+    """Takes over 5 s: a process of its own, with steps of every kind."""
+    for row in steps(7, *(f"{network}.{way}" for network in networks for way in CASES[network])):
+        waits = [wait.split(" at ")[0] for wait in row["waits"]]
+        assert row["finite"], row
+        if row["way"] == "plain":
+            assert not waits, row
+        elif is_checked(row):
+            assert row["step"] == 1 or len(waits) <= 9, row
+        elif row["network"] == "noting" and row["step"] == 5:  # are the batches joined? are tensors that it left alike?
+            assert len(waits) <= 2 + len(allowed(row)), row
+        elif (row["network"], row["way"]) != ("derived", "not_finite"):
+            assert waits == allowed(row), row
