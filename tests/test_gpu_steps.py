@@ -41,7 +41,7 @@ def allowed(row):
     """The waits of a step that is not checked."""
     network, way = row["network"], row["way"]
     asks = way in ASKING_WAYS or (network in ASKING_NETWORKS and way not in SCORES_ALONE)
-    return ["_local_scalar_dense"] * (network == "picking") + DEFERRED * asks
+    return DEFERRED * ((network == "picking") + asks)
 
 
 def is_checked(row):
@@ -51,18 +51,17 @@ def is_checked(row):
     return call & (call - 1) == 0
 
 
-@pytest.mark.parametrize("network", BOUNDS)
-def test_launches_and_dispatches_of_a_step(network):
-    """Takes over 5 s: a process of its own, in which the first step measures."""
-    *_, third = steps(3, f"{network}.reweighter")
-    found = third["launches"], third["kernels"], third["dispatches"]
-    assert all(x <= bound for x, bound in zip(found, BOUNDS[network], strict=True)), found
+def test_launches_and_dispatches_of_a_step():
+    """Takes over 10 s: a process of its own, in which first steps measure."""
+    for row in steps(3, *(f"{network}.reweighter" for network in BOUNDS)):
+        found = row["launches"], row["kernels"], row["dispatches"]
+        within = all(x <= bound for x, bound in zip(found, BOUNDS[row["network"]], strict=True))
+        assert within or row["step"] < 3, row
 
 
-@pytest.mark.quick
 @pytest.mark.parametrize("networks", [[*CASES][::2], [*CASES][1::2]], ids="-".join)
 def test_nothing_waits_for_a_gpu_from_the_third_step_on(networks):
-    """Takes over 5 s: a process of its own, with steps of every kind."""
+    """Takes over 10 s: a process of its own, with steps of every kind."""
     for row in steps(7, *(f"{network}.{way}" for network in networks for way in CASES[network])):
         waits = [wait.split(" at ")[0] for wait in row["waits"]]
         assert row["finite"], row

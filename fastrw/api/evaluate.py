@@ -16,6 +16,7 @@ from fastrw.api.problem import Problem, place
 from fastrw.api.rows import AcrossRows
 from fastrw.engine import rounding
 from fastrw.engine import run as engine
+from fastrw.engine.later import Later
 from fastrw.engine.ordinary import gradient
 from fastrw.engine.request import Mark, Request, Result
 from fastrw.errors import ForThisBatch, Refused, UntracedUse
@@ -79,7 +80,7 @@ def _check_state(problem: Problem, state: State, losses: Tensor, kind: torch.dty
     again = problem.losses(problem.val_batch).detach()
     problem.val_losses = val_loss
     state.rewind()
-    if bool(rounding.differ(again, losses, kind)):
+    if Later(rounding.differ(again, losses, kind)).value():
         raise Refused(
             f"{problem.prefix}two forwards must start from one state, got other losses of the same validation batch in "
             "a second forward (compute both losses in one forward, for fastrw.backward)"
@@ -181,7 +182,7 @@ def _check_joined(problem: Problem, state: State, found: Tensor, losses: Tensor)
             part = found[start : start + len(alone)]
             start += len(alone)
             differ.append(rounding.differ(part, alone, rounding.coarsest({kind} | rows.rounded)))
-        if bool(torch.stack(differ).any()):  # of both at once: a GPU is waited for once
+        if Later(torch.stack(differ).any()).value():  # of both at once: a GPU is waited for once
             raise _NotJoinable("the losses of one batch depend on the other")
         if across and None not in across:
             raise _NotJoinable(f"the forward computes {across[0]} across examples, without a gradient")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fastrw import learned
 from fastrw.engine.cut import Cut
+from fastrw.engine.later import Later
 from fastrw.engine.plan import Plan
 from fastrw.graph.hooks import Moment
 from fastrw.graph.walk import Graph
@@ -98,7 +99,7 @@ def _equal(pairs: list[tuple[Tensor, Tensor]]) -> bool:
             flags.setdefault(a.device, []).append((a == b).all())
         elif not torch.equal(a, b):
             return False
-    return all(bool(torch.stack(some).all()) for some in flags.values())
+    return all(Later(torch.stack(some).all()).value() for some in flags.values())
 
 
 def _cloned(content):
