@@ -77,7 +77,7 @@ def backward(
         retain_graph: do not free the graph.
     Returns:
         Step: weights [n], losses, scores, val_loss, method, refusals, uses. Tensors stay on their device, without a
-        graph; where a GPU is waited for, `Reweighter.backward` says. An example whose loss or gradient is not finite
+        graph; when a GPU is waited for, `Reweighter` tells. An example whose loss or gradient is not finite
         has weight 0 and adds nothing.
     Raises:
         TypeError, ValueError: an argument is invalid; the text states the rule and what was given.

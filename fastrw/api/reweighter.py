@@ -62,6 +62,12 @@ class Reweighter:
     An example whose loss or gradient is not finite gets weight 0 and adds nothing. If a validation example is not
     finite, all weights are 0 and nothing is added (see `val_loss`).
 
+    A step launches its work on a GPU and returns. It waits in the 1st, 2nd, 4th, 8th ... step, which is checked; in the
+    others at most for a number on which depends what is done, asked for when all else has been launched: are all scores
+    finite, where the weighted gradient comes from an ordinary backward, or through what mixes examples (BatchNorm) or
+    makes parameters (weight_norm); are gradients still 0 that were 0 everywhere (a gate of 0). Where a model picks
+    elements by index, the backward waits for the indices: what was learned is valid for these alone.
+
     Nothing changes except `.grad` and what one ordinary training forward changes (running statistics, random states);
     the validation batch changes nothing. A call that raises leaves everything as it was.
     """
@@ -100,11 +106,7 @@ class Reweighter:
             scale: 1/k, if one step has k micro-batches.
         Returns:
             Step: weights, losses, scores, validation loss, method, peak memory and, on request, a timeline. Tensors
-            stay on their device. A step waits for a GPU a few times where it is checked (the 1st, 2nd, 4th, 8th ...),
-            else not, but for one number each, read when all else has been launched: are all scores finite, where the
-            weighted gradient comes from an ordinary backward or passes through what parameters are derived by or mixes
-            examples (BatchNorm); is a gradient still 0 everywhere that was so; and does the model pick rows by the
-            same index.
+            stay on their device.
         Raises:
             TypeError, ValueError, Refused: as `meta_weights`.
         """

@@ -115,7 +115,7 @@ class Pass:
                 if targets
                 else ()
             )
-        for (i, _), g in zip(self._plan.cut.zeros, found[len(edges) :], strict=bool(targets)):
+        for (i, _), g in zip(self._plan.cut.zeros, found[len(edges) :], strict=True):
             if g is not None:
                 self._zeros.append((nodes[i].name(), g.any()))
         grads = dict(zip(edges, found, strict=False))
