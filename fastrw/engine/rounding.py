@@ -31,7 +31,7 @@ def of(*outputs: Tensor, graph: Graph | None = None) -> torch.dtype:
 
 
 def agree(found: Tensor, truth: Tensor, noise: Tensor, kind: torch.dtype) -> Tensor:
-    """Is the difference one that rounding in `kind` explains? On the device. noise: the scale at which terms are rounded."""
+    """Is the difference one that rounding in `kind` explains? noise: the scale at which terms are rounded."""
     limit = RELATIVE[kind] * truth.abs() + ROUNDINGS[kind] * torch.finfo(kind).eps * noise
     return (found - truth).abs() <= limit
 
