@@ -17,7 +17,7 @@ Config = config_type("BLOCK_N", "BLOCK_E")
 CONFIG = Config(8, 512, 4, 3)
 
 
-@triton.jit(do_not_specialize=["n", "size", "G_n", "chunk"])
+@triton.jit(do_not_specialize=["n", "size", "G_n", "chunk"], do_not_specialize_on_alignment=["w_ptr"])
 def _combine_kernel(
     G_ptr,  # [n, size]
     w_ptr,  # [n]

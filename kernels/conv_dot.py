@@ -18,6 +18,7 @@ from fastrw.kernels.convolution import (
     INTEGERS,
     Convolution,
     Ints,
+    along_channels,
     block_of_channels,
     convolution,
     corner,
@@ -25,6 +26,7 @@ from fastrw.kernels.convolution import (
     step_of,
     to_channels_last,
 )
+from fastrw.kernels.dense import channels_last
 from fastrw.kernels.precision import of_convolutions
 from fastrw.kernels.products import dot
 
@@ -34,10 +36,9 @@ CONFIGS = {
     "half": (Config(128, 128, 64, 8, 3), Config(128, 64, 64, 4, 3), Config(128, 16, 64, 4, 3)),
     "wide": (Config(128, 64, 32, 8, 3), Config(128, 16, 32, 4, 3)),
     "tf32": (Config(128, 64, 32, 8, 3), Config(128, 16, 32, 4, 3)),
-    "ieee": (Config(128, 64, 16, 8, 2), Config(128, 16, 16, 4, 2)),
+    "ieee": (Config(128, 64, 16, 8, 2), Config(128, 16, 16, 4, 3)),
     "narrow": (Config(64, 64, 32, 8, 2), Config(64, 16, 32, 4, 2)),
 }
-CHANNELS_LAST_FROM = 64  # channels of a group from which copying x and g to channels-last memory pays
 
 
 def choose_config(rows: int, O: int, family: str, sm_count: int) -> Config:
@@ -45,7 +46,9 @@ def choose_config(rows: int, O: int, family: str, sm_count: int) -> Config:
     return choose(CONFIGS[family], rows, O, sm_count)
 
 
-@triton.jit(do_not_specialize=["rows", "groups", *INTEGERS, "V_o", "V_c", "V_tap"])
+@triton.jit(
+    do_not_specialize=["rows", "groups", *INTEGERS, "V_o", "V_c", "V_tap"], do_not_specialize_on_alignment=["v_b_ptr"]
+)
 def _conv_dot_kernel(
     x_ptr,  # [n, C, D, H, W]
     g_ptr,  # [n, O, S]
@@ -169,12 +172,9 @@ def launch_conv_dot(
     n, available, precision = x.shape[0], sm_count(x.device), of_convolutions()
     if g.numel() == 0:
         return x.new_zeros(n, dtype=torch.float32)
-    options = (V.shape[2:], stride, padding, dilation, groups)
-    it = convolution(x, g, *options)
-    if it.unit == 1 and min(it.channels) >= CHANNELS_LAST_FROM:
-        it = convolution(to_channels_last(x), to_channels_last(g), *options)
+    it = along_channels(convolution(x, g, V.shape[2:], stride, padding, dilation, groups))
     V = V.flatten(2)
-    if it.unit > 1:
+    if it.unit > 1 and not channels_last(V):
         V = to_channels_last(V)
     v_b = None if v_b is None else v_b.contiguous()
     S, O = it.g.shape[2], it.channels[1]

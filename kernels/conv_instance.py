@@ -18,7 +18,16 @@ import triton.language as tl
 from torch import Tensor
 
 from fastrw.kernels.common import choose, config_type, family, launch, sm_count, steps_per_program
-from fastrw.kernels.convolution import INTEGERS, Convolution, block_of_channels, convolution, corner, inside, step_of
+from fastrw.kernels.convolution import (
+    INTEGERS,
+    Convolution,
+    along_channels,
+    block_of_channels,
+    convolution,
+    corner,
+    inside,
+    step_of,
+)
 from fastrw.kernels.precision import of_convolutions
 
 Config = config_type("BLOCK_O", "BLOCK_N", "BLOCK_S")  # output channels, taps and channels, positions a step
@@ -219,7 +228,7 @@ def launch_conv_instance(
     groups, precision = options[-1], of_convolutions()
     N, O, C, taps, available = x.shape[0], g.shape[1], x.shape[1] // groups, prod(kernel), sm_count(x.device)
     G = x.new_empty(n, O, taps, C, dtype=torch.float32)
-    it = convolution(x, g, kernel, *options)
+    it = along_channels(convolution(x, g, kernel, *options))
     kind = family(x, precision=precision, aligned=it.unit > 1)
 
     def tiles(config: Config) -> int:

@@ -22,7 +22,10 @@ def choose_config(q: int) -> Config:
     return next(c for c, columns in zip(CONFIGS, covered, strict=True) if 4 * columns <= 5 * min(covered))
 
 
-@triton.jit(do_not_specialize=["r", "q", "v", "stride_idx", "stride_g", "stride_V", "padding_idx"])
+@triton.jit(
+    do_not_specialize=["r", "q", "v", "stride_idx", "stride_g", "stride_V", "padding_idx"],
+    do_not_specialize_on_alignment=["idx_ptr"],
+)
 def _embedding_dot_kernel(
     idx_ptr,  # [r]
     g_ptr,  # [r, q]

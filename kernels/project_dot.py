@@ -42,7 +42,9 @@ def _row_dot(x, y_ptr, stride, rows, width):
     return tl.sum(x * y.to(tl.float32), axis=1)
 
 
-@triton.jit(do_not_specialize=["r", "p", "q", "stride_a", "stride_g", "stride_V"])
+@triton.jit(
+    do_not_specialize=["r", "p", "q", "stride_a", "stride_g", "stride_V"], do_not_specialize_on_alignment=["v_b_ptr"]
+)
 def _project_dot_kernel(
     a_ptr,  # [r, p]
     g_ptr,  # [r, q]

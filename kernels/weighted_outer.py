@@ -52,7 +52,7 @@ def choose_splits(r: int, p: int, q: int, config: Config, sm_count: int) -> int:
     return triton.cdiv(steps, steps_per_program(steps, tiles, sm_count))
 
 
-@triton.jit(do_not_specialize=["r"])
+@triton.jit(do_not_specialize=["r"], do_not_specialize_on_alignment=["w_ptr"])
 def _list_kernel(
     w_ptr,  # [r]
     listed_ptr,  # [r] int32: rows whose weight is not 0

@@ -1,12 +1,12 @@
-"""Compile every Triton kernel, in every config, for GPUs that are not here, and print what the compiler made of each.
+"""Compile every Triton kernel as its launchers ask for it, for GPUs that are not here, and print what came of each.
 
-    python -m tests.ahead_of_time [80 90 100] [op ...] [--cover 0 | 1 | 2]     one JSON object a line
+    python -m tests.ahead_of_time [80 90 100] [op ...] [--cover 0 | 1 | 2 | --list]     one JSON object a line
 
 `--cover` compiles fewer: 0 one build a kernel, 1 and 2 so many that every value, or pair of values, of what tells
 builds apart (family, config, dtype, alignment, GPU, ...) is in one.
 
-It runs in a process of its own, because the interpreter that the other tests switch on has no compiler. What is
-compiled of a kernel is in its case: tests/op_cases.
+`--list` compiles nothing: it prints which builds there are, and for whom. It runs in a process of its own, because the
+interpreter that the other tests switch on has no compiler.
 """
 
 import argparse
@@ -26,35 +26,23 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from tests.builds import Build
-from tests.op_cases import CASES
+from tests.builds import OPS, SM_COUNT, Build, record
 
-KERNELS = {op: case.builds for op, case in CASES.items() if case.builds}
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
-CAPABILITIES = (80, 90, 100)
+TURNED = ("weighted_outer", "conv_instance")  # whose float32 along rows is turned on its way to tensor cores
 
 
 def compile_for(build: Build, capability: int) -> dict:
     """Registers, spilled bytes, shared memory, matrix instructions and the widest load of one build."""
-    names = build.kernel.arg_names
-    source = ASTSource(
-        fn=build.kernel,
-        signature={name: build.types.get(name, "constexpr") for name in names},
-        constexprs={(names.index(name),): value for name, value in build.constants.items()},
-        attrs={
-            (names.index(name),): [["tt.divisibility", 16]]
-            for name, kind in build.types.items()
-            if kind.startswith("*") and build.aligned
-        },
-    )
+    source = ASTSource(build.kernel, build.types, build.constants, build.attributes)
     options = {"num_warps": build.num_warps, "num_stages": build.num_stages}
     compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     ptx = compiled.asm["ptx"]
     registers, spilled = _registers(compiled.asm["cubin"])
     return {
         **build.about,
-        "wanted_load_bytes": build.load_bytes if build.aligned else None,
-        "tensor_rows": build.tensor_rows,
+        "wanted_load_bytes": _wanted_load_bytes(build),
+        "tensor_rows": _tensor_rows(build),
         "num_warps": build.num_warps,
         "capability": capability,
         "registers": registers,
@@ -64,6 +52,22 @@ def compile_for(build: Build, capability: int) -> dict:
         "load_bytes": max((*_loads(ptx), *_copies(ptx)), default=0),
         "copy_bytes": min(_copies(ptx), default=0),
     }
+
+
+def _tensor_rows(build: Build) -> int:
+    """Rows of the product that tensor cores take, the first block of a config; 0: exact float32 products, or none."""
+    precision = build.constant.get("PRECISION")
+    exact = precision == "ieee" and build.dtype == "fp32"
+    return 0 if precision is None or exact else build.config[0]
+
+
+def _wanted_load_bytes(build: Build) -> int | None:
+    """The widest load there should be at least; None: none as wide as 16 bytes, for no rows are aligned to them."""
+    units = [value for name, value in build.constant.items() if name.startswith("UNIT")]
+    if max(units, default=1) == 1:
+        return None
+    turned = build.about["kernel"] in TURNED and build.dtype == "fp32" and _tensor_rows(build)
+    return 4 if turned else 16
 
 
 def _registers(cubin: bytes) -> tuple[int, int]:
@@ -99,7 +103,7 @@ def _covering(builds: list[tuple[Build, int]], together: int) -> list[tuple[Buil
     """So few of one op's builds that each `together` facts that some build has are together in one of these."""
     seen, kept = set(), []
     for build, capability in builds:
-        facts = {"capability": capability, "aligned": build.aligned, **build.about}
+        facts = {"capability": capability, **build.about}
         # the kernel is in every combination: 0 keeps one build of each
         new = {(facts["kernel"], *some) for some in combinations(map(str, facts.items()), together)} - seen
         if new:
@@ -112,15 +116,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="registers, spills and the like of every Triton kernel; needs no GPU")
     parser.add_argument("what", nargs="*", metavar="80 | 90 | 100 | op", help="GPUs and ops; all, if none is named")
     parser.add_argument("--cover", type=int, choices=range(3), help="compile fewer: see above")
+    parser.add_argument("--list", action="store_true", help="compile nothing: tell which builds there are")
     options = parser.parse_args()
-    asked = [int(x) for x in options.what if x.isdigit()] or CAPABILITIES
-    for op in [x for x in options.what if not x.isdigit()] or KERNELS:
-        builds = list(KERNELS[op]())
+    asked = [int(x) for x in options.what if x.isdigit()] or [*SM_COUNT]
+    for op in [x for x in options.what if not x.isdigit()] or OPS:
+        builds = record(op, asked)
+        if options.list:
+            for build in builds:
+                asked_by = {"op": op, "families": [*build.families], "callers": [*build.callers]}
+                print(json.dumps({**asked_by, "capabilities": [*build.capabilities], "about": build.about}))
+            continue
         # each build on another GPU than its neighbour, then on the others
         turns = [
             (build, asked[(i + turn) % len(asked)]) for turn in range(len(asked)) for i, build in enumerate(builds)
         ]
-        turns = [(build, capability) for build, capability in turns if capability >= build.least]
+        turns = [(build, capability) for build, capability in turns if capability in build.capabilities]
         for build, capability in turns if options.cover is None else _covering(turns, options.cover):
             print(json.dumps(compile_for(build, capability)), flush=True)
 

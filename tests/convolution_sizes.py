@@ -24,7 +24,12 @@ LAYERS = [  # c, o, groups and axes
 ]
 # opcheck takes the last two, and cannot clone an empty tensor with room between its rows
 SIZES = [(3, *LAYERS[0]), (2, *LAYERS[1]), (0, *LAYERS[0]), (1, *LAYERS[4]), *((3, *layer) for layer in LAYERS[2:])]
-LARGE = [(110, 16, 16, 1, (32, 3, 1, 1, 1), (32, 3, 1, 1, 1)), (110, 64, 64, 1, SQUARE, SQUARE)]
+LARGE = [
+    (110, 16, 16, 1, (32, 3, 1, 1, 1), (32, 3, 1, 1, 1)),
+    (110, 64, 64, 1, (16, 3, 1, 1, 1), (16, 3, 1, 1, 1)),
+    (3, 64, 64, 1, (80, 3, 1, 1, 1), (80, 3, 1, 1, 1)),
+    (3, 64, 64, 1, SQUARE, SQUARE),
+]
 SMALL = (2, 1, 2, 2, (3, 2, 1, 1, 1), (2, 2, 2, 0, 1))  # x [2, 2, 3, 2], g [2, 4, 4, 1], V [4, 1, 2, 2]
 
 _axis = st.tuples(

@@ -1,14 +1,16 @@
-"""Every config of the Triton kernels compiles for GPUs that are not here, without spills, onto their matrix units."""
+"""What the Triton kernels' launchers ask for compiles for GPUs that are not here, without spills, onto matrix units."""
 
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
+from fastrw.ops import backends
 from tests import tiers
-from tests.op_cases import CASES
 
 pytest.importorskip("triton")
 MATRIX_UNIT = {80: "mma", 90: "wgmma", 100: "tcgen05"}
@@ -48,7 +50,7 @@ def test_one_build_of_every_kernel():
     assert not [(fault, report) for report in compiled("--cover", "0") for fault in faults(report)]
 
 
-OPS = [op for op, case in CASES.items() if case.builds]
+OPS = [op for op in backends.names() if hasattr(torch.ops.fastrw, f"{op}_triton")]
 
 
 @pytest.mark.parametrize("ops", [OPS[i::4] for i in range(4)], ids="-".join)
@@ -56,3 +58,27 @@ def test_builds_of_every_kind(ops):
     """Takes over 10 s: a compiler runs a hundred times. The longest tier compiles every build for every GPU."""
     cover = [] if tiers.tier == "every" else ["--cover", COVERED]
     assert not [(fault, report) for report in compiled(*ops, *cover) for fault in faults(report)]
+
+
+@pytest.fixture(scope="module")
+def listed():
+    """Takes over 10 s on a busy machine: every launcher runs at every size of the tests and of the benchmarks."""
+    return compiled("--list")
+
+
+def test_every_config_serves(listed):
+    served = {(build["op"], family, *build["about"]["config"]) for build in listed for family in build["families"]}
+    for op in OPS:
+        module = import_module(f"fastrw.kernels.{op}")
+        configs = getattr(module, "CONFIGS", None) or [module.CONFIG]
+        families = configs if isinstance(configs, dict) else {"only": configs}
+        assert {(op, family, *config) for family in families for config in families[family]} <= served
+
+
+def test_a_kernel_is_not_compiled_anew_for_a_size_or_for_what_does_not_concern_it(listed):
+    """A compilation takes a second of a user's time, at the first launch of its kind."""
+    for about in (build["about"] for build in listed):
+        arguments = set(about) - {"kernel", "family", "config"}
+        assert all(name.isupper() or name.endswith("_ptr") or name == "aligned" for name in arguments), about
+        assert all(name.endswith("_ptr") for name in about["aligned"]), about
+        assert about.get("PRECISION") != "tf32" or "fp32" in (about.get("x_ptr"), about.get("a_ptr")), about

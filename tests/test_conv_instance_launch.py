@@ -15,7 +15,7 @@ if not interpreter.INTERPRETED:
 
 from fastrw.kernels.combine import launch_combine
 from fastrw.kernels.conv_instance import CONFIGS, _tiles, choose_config, launch_conv_instance, run_conv_instance
-from fastrw.kernels.convolution import convolution
+from fastrw.kernels.convolution import along_channels, convolution
 
 
 def terms(V, g):
@@ -56,6 +56,48 @@ def test_every_layer_in_every_layout(layer, layout):
     x, g, V, _, *options = arguments(3, layer, torch.bfloat16, layout)
     args = [x, g, 2, None, *options]
     check(launch_conv_instance(*args), reference.conv_instance, args, 3 * terms(V, g))
+
+
+@pytest.mark.parametrize(
+    ("C", "O", "groups", "size", "kernel", "step", "expected"),
+    [
+        (16, 16, 1, 32, 3, 1, 8),  # ResNet-32
+        (32, 32, 1, 16, 3, 1, 8),
+        (64, 64, 1, 8, 3, 1, 8),
+        (16, 160, 1, 32, 3, 1, 8),  # WRN-28-10
+        (160, 320, 1, 32, 3, 2, 8),
+        (640, 640, 1, 8, 3, 1, 8),
+        (16, 32, 1, 32, 3, 2, 1),  # elements are read too seldom for a copy to pay
+        (32, 64, 1, 16, 1, 2, 1),
+        (3, 16, 1, 32, 3, 1, 1),  # channels are no whole units of 16 bytes
+        (32, 32, 32, 16, 3, 1, 1),
+    ],
+)
+def test_contiguous_channels_are_made_where_elements_are_read_often(C, O, groups, size, kernel, step, expected):
+    out = -(-size // step)
+    x = torch.empty(110, C, size, size, dtype=torch.bfloat16, device="meta")
+    g = torch.empty(110, O, out, out, dtype=torch.bfloat16, device="meta")
+    it = convolution(x, g, [kernel] * 2, [step] * 2, [kernel // 2] * 2, [1, 1], groups)
+    copied = along_channels(it)
+    assert copied.unit == expected
+    assert (copied.x.shape, copied.g.shape, copied[2:-1]) == (it.x.shape, it.g.shape, it[2:-1])
+    assert copied is it if expected == 1 else copied.x.stride(1) == copied.g.stride(1) == 1
+
+
+def test_only_what_lies_otherwise_is_copied():
+    x, g = (torch.empty(9, 8, 6, 6, dtype=torch.bfloat16, device="meta") for _ in range(2))
+    x = x.to(memory_format=torch.channels_last)
+    it = convolution(x, g, [3, 3], [1, 1], [1, 1], [1, 1], 1)
+    assert along_channels(it).x is it.x and along_channels(it).g is not it.g
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_copy_gives_what_its_original_gives(dtype, layout):
+    x, g, V, _, *options = arguments(2, (16, 8, 2, ((4, 3, 1, 1, 1), (3, 3, 1, 1, 1))), dtype, layout)
+    assert along_channels(convolution(x, g, *options)).unit > 1
+    args = [x, g, 1, None, *options]
+    check(launch_conv_instance(*args), reference.conv_instance, args, 2 * terms(V, g))
 
 
 @pytest.mark.parametrize("n", [0, 2])

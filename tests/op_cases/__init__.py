@@ -1,8 +1,8 @@
-"""What the tests need to know of each op: one file an op, read by every test_op_*.py and by tests.ahead_of_time."""
+"""What the tests need to know of each op: one file an op, read by every test_op_*.py and by tests.builds."""
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -14,7 +14,6 @@ from fastrw import ops
 from fastrw.ops import backends, reference
 from fastrw.ops.self_test import as_tuple, one_algorithm
 from fastrw.ops.tolerance import bound, relative_error
-from tests.builds import Build
 
 from .draw import LAYOUTS, Draw
 
@@ -40,7 +39,6 @@ class OpCase:
     layouts: Sequence[str] = tuple(LAYOUTS)
     derivatives: bool = True
     compiled: dict = field(default_factory=dict)  # options of torch.compile's test
-    builds: Callable[[], Iterator[Build]] | None = None  # of its Triton kernel, every config that may run
     nest: Callable[..., tuple] = lambda *args: args  # the arguments of the op, where lists of tensors are among them
 
     def args(self, sizes: tuple, dtype=torch.float32, layout="plain", seed=0, device="cpu", positive=False) -> list:

@@ -1,9 +1,6 @@
-from collections.abc import Iterator
-
 import torch
 from hypothesis import strategies as st
 
-from tests.builds import Build, build, units
 from tests.op_cases import OpCase
 
 NAMES = ("x", "t", "mean", "rstd", "weight", "d_weight", "d_bias", "residual", "output", "sums")
@@ -19,30 +16,6 @@ def make(draw, *shape, without=""):
     given = {"t": t, "w": weight, "W": d_weight, "B": d_bias, "r": residual, "o": output, "s": sums}
     t, *rest = (None if letter in without else x for letter, x in given.items())
     return x, t, mean, rstd, *rest
-
-
-POINTERS_LIKE_X = ("x_ptr", "t_ptr", "residual_ptr", "output_ptr", "out_ptr")
-POINTERS_OF_CHANNELS = ("mean_ptr", "rstd_ptr", "weight_ptr", "d_weight_ptr", "d_bias_ptr", "sums_ptr", "partial_ptr")
-
-
-def builds() -> Iterator[Build]:
-    """The tangent with everything in it, which is the largest kernel; float16 is compiled as bfloat16 is."""
-    from fastrw.kernels import batch_norm_tangent as triton  # imports Triton
-
-    for config in triton.CONFIGS:
-        for dtype, aligned in (("bf16", True), ("bf16", False), ("fp32", True)):
-            for planes in (True, False):
-                for kernel in (triton._batch_norm_sums_kernel, triton._batch_norm_tangent_kernel):
-                    constants = {"UNIT": units(dtype, aligned), "PLANES": planes, "CENTRED": False}
-                    pointers = dict.fromkeys(POINTERS_LIKE_X, dtype) | dict.fromkeys(POINTERS_OF_CHANNELS, "fp32")
-                    yield build(
-                        kernel,
-                        config,
-                        {name: pointers[name] for name in kernel.arg_names if name in pointers},
-                        {name: x for name, x in constants.items() if name in kernel.arg_names},
-                        aligned=aligned,
-                        about={"dtype": dtype, "planes": planes},
-                    )
 
 
 CASE = OpCase(
@@ -89,5 +62,4 @@ CASE = OpCase(
         ),
     ],
     types=[({name: [[1.0]]}, f"{name} must be a tensor, got list") for name in NAMES],
-    builds=builds,
 )

@@ -1,9 +1,6 @@
-from collections.abc import Iterator
-
 import torch
 from hypothesis import strategies as st
 
-from tests.builds import BYTES, Build, build, units
 from tests.op_cases import OpCase
 
 small = st.integers(0, 12)
@@ -11,16 +8,6 @@ small = st.integers(0, 12)
 
 def make(draw, n, *shape):
     return draw.normal(n, *shape), draw.weights(n)
-
-
-def builds() -> Iterator[Build]:
-    from fastrw.kernels.combine import CONFIG, _combine_kernel  # imports Triton
-
-    for dtype in BYTES:
-        for unit in (1, units(dtype, True)):
-            pointers = {"G_ptr": dtype, "w_ptr": "fp32", "partial_ptr": "fp32"}
-            about = {"family": "only", "dtype": dtype, "precision": "ieee", "units": [unit]}
-            yield build(_combine_kernel, CONFIG, pointers, {"UNIT": unit}, aligned=unit > 1, about=about)
 
 
 CASE = OpCase(
@@ -40,5 +27,4 @@ CASE = OpCase(
         ({"w": torch.ones(3, device="meta")}, "w must be on the device of G, got"),
     ],
     types=[({"G": [[1.0]]}, "G must be a tensor, got list"), ({"w": [1.0]}, "w must be a tensor, got list")],
-    builds=builds,
 )

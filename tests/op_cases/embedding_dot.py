@@ -1,9 +1,6 @@
-from collections.abc import Iterator
-
 import torch
 from hypothesis import strategies as st
 
-from tests.builds import Build, build, units
 from tests.op_cases import OpCase
 
 NAMES = ("idx", "g", "V", "padding_idx")
@@ -13,23 +10,6 @@ def make(draw, r, q, v, padding_idx=-1, wide=False, narrow_idx=False):
     idx = draw.index(v, r)
     V = draw.sums(v, q) if wide else draw.normal(v, q)
     return idx.int() if narrow_idx else idx, draw.normal(r, q), V, padding_idx
-
-
-def builds() -> Iterator[Build]:
-    from fastrw.kernels.embedding_dot import CONFIGS, _embedding_dot_kernel  # imports Triton
-
-    for config in CONFIGS:
-        for dtype, other, aligned in (
-            ("bf16", "bf16", True),
-            ("bf16", "fp32", True),
-            ("fp32", "fp32", True),
-            ("fp16", "fp16", False),
-        ):
-            unit_g, unit_V = units(dtype, aligned), units(other, aligned)
-            pointers = {"idx_ptr": "i64", "g_ptr": dtype, "V_ptr": other, "s_ptr": "fp32"}
-            constants = {"UNIT_Q": max(unit_g, unit_V), "UNIT_G": unit_g, "UNIT_V": unit_V}
-            about = {"dtype": dtype, "other": other, "units": [unit_g, unit_V]}
-            yield build(_embedding_dot_kernel, config, pointers, constants, aligned=aligned, about=about)
 
 
 CASE = OpCase(
@@ -76,5 +56,4 @@ CASE = OpCase(
             for x in ("1", None, True, 1.0)
         ),
     ],
-    builds=builds,
 )
