@@ -56,10 +56,12 @@ def _columns(tile, C, taps, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr):
 
 
 @triton.jit
-def _add_example(
+def _add(
     G,
-    x_ptr,  # of the example and group
-    g_ptr,  # of the example and the tile's first output channel
+    x_ptr,  # of the group
+    g_ptr,  # of the tile's first output channel
+    begin,  # of the examples
+    end,
     mask_o,
     c,
     tap,
@@ -74,28 +76,31 @@ def _add_example(
     BLOCK_S: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """G + sum_s g_s x_s^T of one example, for one tile."""
+    """G + sum_s g_s x_s^T of each example, for one tile. One loop over all steps: two would spill."""
     o_here, s_here = tl.arange(0, G.shape[0]), tl.arange(0, BLOCK_S)
     S, D, H, W, out_hw, out_w = shape
-    x_c, x_d, x_h, x_w, g_o, g_s = strides
+    x_n, x_c, x_d, x_h, x_w, g_n, g_o, g_s = strides
     dd, dh, dw = step_of(tap, kernel, dilation)
     x_columns = dd * x_d + dh * x_h + dw * x_w + c * x_c
-    for start in range(0, S, BLOCK_S):
+    steps = tl.cdiv(S, BLOCK_S)
+    for step in range(0, (end - begin) * steps):
+        example, start = (begin + step // steps).to(tl.int64), step % steps * BLOCK_S
+        x_here_ptr, g_here_ptr = x_ptr + example * x_n, g_ptr + example * g_n
         s = start + tl.minimum(s_here, S - 1 - start)
         mask_s = s_here < S - start
         d, h, w = corner(s, (out_hw, out_w), stride, padding)
         x_rows = d * x_d + h * x_h + w * x_w
         if LAST:
             here = inside(d[:, None] + dd[None, :], h[:, None] + dh[None, :], w[:, None] + dw[None, :], (D, H, W))
-            x = tl.load(x_ptr + (x_rows[:, None] + x_columns[None, :]), mask=here & mask_n[None, :], other=0.0)
+            x = tl.load(x_here_ptr + (x_rows[:, None] + x_columns[None, :]), mask=here & mask_n[None, :], other=0.0)
             mask_g = mask_s[:, None] & mask_o[None, :]
-            g = tl.trans(tl.load(g_ptr + ((s * g_s)[:, None] + o_here[None, :]), mask=mask_g, other=0.0))
+            g = tl.trans(tl.load(g_here_ptr + ((s * g_s)[:, None] + o_here[None, :]), mask=mask_g, other=0.0))
         else:
             here = inside(d[None, :] + dd[:, None], h[None, :] + dh[:, None], w[None, :] + dw[:, None], (D, H, W))
-            x = tl.load(x_ptr + (x_rows[None, :] + x_columns[:, None]), mask=here & mask_n[:, None], other=0.0)
+            x = tl.load(x_here_ptr + (x_rows[None, :] + x_columns[:, None]), mask=here & mask_n[:, None], other=0.0)
             x = tl.trans(x)
             mask_g = mask_o[:, None] & mask_s[None, :]
-            g = tl.load(g_ptr + ((o_here * g_o)[:, None] + (s * g_s)[None, :]), mask=mask_g, other=0.0)
+            g = tl.load(g_here_ptr + ((o_here * g_o)[:, None] + (s * g_s)[None, :]), mask=mask_g, other=0.0)
         G = tl.dot(g, x, G, input_precision=PRECISION)
     return G
 
@@ -109,7 +114,7 @@ def _conv_instance_kernel(
     G_ptr,  # [n, O, taps, C]; where SUM, a chunk of examples each
     n,  # examples
     first,  # of them
-    chunk,  # examples a program sums, where SUM
+    chunk,  # examples a program sums; 1 unless SUM
     groups,
     C,  # of a group, in units of UNIT, as are O and the strides but those of channels and V
     O,
@@ -168,18 +173,11 @@ def _conv_instance_kernel(
     G = tl.zeros((BLOCK_O, BLOCK_N), tl.float32)
     shape, kernel = (S, D, H, W, out_hw, out_w), (kernel_hw, kernel_w)
     stride, padding = (stride_d, stride_h, stride_w), (padding_d, padding_h, padding_w)
-    dilation, strides = (dilation_d, dilation_h, dilation_w), (x_c, x_d, x_h, x_w, g_o, g_s)
-    if SUM:
-        for j in range(i * chunk, tl.minimum(i * chunk + chunk, n)):
-            G = _add_example(
-                *(G, x_ptr + j * x_n, g_ptr + j * g_n, mask_o, c, tap, mask_n),
-                *(shape, kernel, stride, padding, dilation, strides, UNIT > 1, BLOCK_S, PRECISION),
-            )
-    else:
-        G = _add_example(
-            *(G, x_ptr + i * x_n, g_ptr + i * g_n, mask_o, c, tap, mask_n),
-            *(shape, kernel, stride, padding, dilation, strides, UNIT > 1, BLOCK_S, PRECISION),
-        )
+    dilation, strides = (dilation_d, dilation_h, dilation_w), (x_n, x_c, x_d, x_h, x_w, g_n, g_o, g_s)
+    G = _add(
+        *(G, x_ptr, g_ptr, i * chunk, tl.minimum(i * chunk + chunk, n), mask_o, c, tap, mask_n),
+        *(shape, kernel, stride, padding, dilation, strides, UNIT > 1, BLOCK_S, PRECISION),
+    )
     mask = mask_o[:, None] & mask_n[None, :]
     if not SUM:
         V_ptr += o_first.to(tl.int64) * V_o

@@ -35,18 +35,16 @@ def choose_config(a: int, b: int, family: str) -> Config:
 
 
 @triton.jit
-def _statistic(
-    ptr, a, b, mask_a, mask_b, width_a, width_b, stride_a, stride_b, ALONG_A: tl.constexpr, ALONG_B: tl.constexpr
-):
-    """A mean or rstd, one for `width` adjacent elements: [BLOCK_A, 1], [1, BLOCK_B] or [BLOCK_A, BLOCK_B]."""
+def _statistic(ptr, a, b, mask_a, mask_b, stride_a, stride_b, ALONG_A: tl.constexpr, ALONG_B: tl.constexpr):
+    """A mean or rstd of groups a and b: [BLOCK_A, 1], [1, BLOCK_B] or [BLOCK_A, BLOCK_B]."""
     if ALONG_A and ALONG_B:
-        offsets = (a // width_a).to(tl.int64)[:, None] * stride_a + (b // width_b)[None, :] * stride_b
+        offsets = a.to(tl.int64)[:, None] * stride_a + b[None, :] * stride_b
         mask = mask_a[:, None] & mask_b[None, :]
     elif ALONG_B:
-        offsets = ((b // width_b) * stride_b)[None, :]
+        offsets = (b * stride_b)[None, :]
         mask = mask_b[None, :]
     else:
-        offsets = ((a // width_a).to(tl.int64) * stride_a)[:, None]
+        offsets = (a.to(tl.int64) * stride_a)[:, None]
         mask = mask_a[:, None]
     return tl.load(ptr + offsets, mask=mask, other=0.0).to(tl.float32)
 
@@ -62,7 +60,7 @@ def _direction(ptr, a, b, mask_a, mask_b, ALONG_A: tl.constexpr):
 
 
 # Nothing is specialised on a size or a stride: what the tests compile ahead of time is what runs.
-_SIZES = ("A", "B", "width_a", "width_b", "chunk", "splits", "x_e", "x_a", "g_e", "g_a")
+_SIZES = ("A", "B", "width", "chunk", "splits", "x_e", "x_a", "g_e", "g_a")
 _STRIDES = ("mean_e", "mean_a", "mean_b", "rstd_e", "rstd_a", "rstd_b")
 
 
@@ -77,8 +75,7 @@ def _norm_dot_kernel(
     partial_ptr,  # [splits, e], or [a] where EACH
     A,
     B,  # in units of UNIT
-    width_a,  # adjacent elements along a that share a statistic
-    width_b,
+    width,  # adjacent channels that share a statistic
     chunk,  # of a, for each program: whole tiles
     splits,
     x_e,  # in units of UNIT, as are the three after it
@@ -96,7 +93,7 @@ def _norm_dot_kernel(
     BETA: tl.constexpr,
     ALONG_A: tl.constexpr,  # whether statistics vary along a
     ALONG_B: tl.constexpr,
-    V_ALONG_A: tl.constexpr,  # else along b
+    V_ALONG_A: tl.constexpr,  # channels are a, else b
     EACH: tl.constexpr,
     UNIT: tl.constexpr,
     BLOCK_A: tl.constexpr,
@@ -122,12 +119,12 @@ def _norm_dot_kernel(
             y = tl.zeros((1, 1), tl.float32)
             if GAMMA:
                 x = tl.load(x_tile_ptr + b_start + (in_a[:, None] * x_a + in_b[None, :]), mask=mask, other=0.0)
-                scale = _statistic(
-                    rstd_ptr, a, b, mask_a, mask_b, width_a, width_b, rstd_a, rstd_b, ALONG_A, ALONG_B
-                ) * _direction(gamma_ptr, a, b, mask_a, mask_b, V_ALONG_A)
+                group_a, group_b = (a // width, b) if V_ALONG_A else (a, b // width)
+                scale = _statistic(rstd_ptr, group_a, group_b, mask_a, mask_b, rstd_a, rstd_b, ALONG_A, ALONG_B)
+                scale *= _direction(gamma_ptr, a, b, mask_a, mask_b, V_ALONG_A)
                 y = x.to(tl.float32)
                 if MEAN:
-                    y -= _statistic(mean_ptr, a, b, mask_a, mask_b, width_a, width_b, mean_a, mean_b, ALONG_A, ALONG_B)
+                    y -= _statistic(mean_ptr, group_a, group_b, mask_a, mask_b, mean_a, mean_b, ALONG_A, ALONG_B)
                 y *= scale
             if BETA:
                 y += _direction(beta_ptr, a, b, mask_a, mask_b, V_ALONG_A)
@@ -146,8 +143,7 @@ class Statistics(NamedTuple):
 
     mean: Tensor | None
     rstd: Tensor
-    width_a: int
-    width_b: int
+    width: int  # adjacent channels that share one
 
     def strides(self, x: Tensor | None) -> tuple[int, int, int]:
         return (0, 0, 0) if x is None else tuple(s if n > 1 else 0 for s, n in zip(x.stride(), x.shape, strict=True))
@@ -174,7 +170,7 @@ def run_norm_dot(
     launch(
         *(_norm_dot_kernel, (e * splits,), config),
         *(x, g, statistics.mean, statistics.rstd, V_gamma, V_beta, partial),
-        *(a, b // size, statistics.width_a, statistics.width_b, chunk, splits),
+        *(a, b // size, statistics.width, chunk, splits),
         *(stride // size for t in (x, g) for stride in t.stride()[:2]),
         *(*statistics.strides(statistics.mean), *statistics.strides(statistics.rstd)),
         *(statistics.mean is not None, V_gamma is not None, V_beta is not None),
@@ -192,7 +188,6 @@ def launch_norm_dot(
     lead = g if V_gamma is None else x
     dims = (0, 1) if S == 1 else (1, 2) if lead.stride(2) != 1 and lead.stride(1) == 1 else (0, 0)
     mean = None if mean is None else mean.transpose(*dims)
-    widths = (C // G, 1) if dims == (1, 2) else (1, C // G)
     g = rows(g.transpose(*dims))
     x = g if V_gamma is None else rows(x.transpose(*dims))
     V_gamma, V_beta = (None if V is None else V.contiguous() for V in (V_gamma, V_beta))
@@ -203,6 +198,6 @@ def launch_norm_dot(
     chunk = tiles * config.BLOCK_A
     each = S == 1
     partial = g.new_empty(n if each else (triton.cdiv(a, chunk), n), dtype=torch.float32)
-    statistics = Statistics(mean, rstd.transpose(*dims), *widths)
+    statistics = Statistics(mean, rstd.transpose(*dims), C // G)
     run_norm_dot(x, g, statistics, V_gamma, V_beta, dims == (1, 2), partial, chunk, each, config)
     return partial if each else partial.sum(0)

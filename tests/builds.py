@@ -28,6 +28,7 @@ from tests.op_cases.draw import Draw
 
 SM_COUNT = {80: 108, 90: 132, 100: 148}  # A100, H100 and H200, B200, by compute capability
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+COMMON = ("plain", "transposed", "channels last")  # layouts in which any size is met, the others being margins
 OPS = [op for op in op_cases.CASES if hasattr(torch.ops.fastrw, f"{op}_triton")]
 
 
@@ -43,7 +44,7 @@ class Build:
     num_stages: int
     capabilities: set[int] = field(default_factory=set)  # the GPUs on which it was asked for
     families: set[str] = field(default_factory=set)  # of configs, for which it was
-    callers: set[str] = field(default_factory=set)  # "tests", "bench"
+    callers: set[str] = field(default_factory=set)  # "tests" on a GPU, "bench", "users"
 
     @property
     def constant(self) -> dict[str, object]:
@@ -151,8 +152,10 @@ def _calls(op: str) -> Iterator[tuple[str, tuple]]:
     for dtype in DTYPES:
         yield "tests", backends.get(op).draw(torch.device("cpu"), dtype)  # the self-test
         for layout in case.layouts:
-            for sizes in (*case.sizes, *case.large) if layout == "plain" else case.sizes[:2]:
+            for sizes in case.sizes[:2]:
                 yield "tests", case.make(_OnPaper(dtype, layout), *sizes)
+            for sizes in (*case.sizes, *case.large) if layout in COMMON else ():
+                yield "tests" if layout == "plain" else "users", case.make(_OnPaper(dtype, layout), *sizes)
         if dtype != torch.float16:  # the benchmarks take the others
             for measured in bench_cases.CASES[op].values():
                 yield "bench", measured.make(_OnPaper(dtype))

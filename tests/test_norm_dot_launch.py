@@ -32,10 +32,10 @@ def test_every_config_is_right_in_every_split(family, config, positions, fixed, 
         S = 131 if config.BLOCK_A > 32 or positions else 19
         args = make(Draw(dtype, layout), n, S, width, G, fixed)
         x, g, mean, rstd, V_gamma, V_beta = args
-        statistics = Statistics(mean, rstd, 1, width)
+        statistics = Statistics(mean, rstd, width)
         if positions:
             x, g = (t.transpose(1, 2).contiguous() for t in (x, g))
-            statistics = Statistics(mean.transpose(1, 2), rstd.transpose(1, 2), width, 1)
+            statistics = Statistics(mean.transpose(1, 2), rstd.transpose(1, 2), width)
         chunk = tiles * config.BLOCK_A
         partial = torch.full((-(-x.shape[1] // chunk), n), NAN)
         run_norm_dot(x, g, statistics, V_gamma, V_beta, positions, partial, chunk, False, config)
@@ -49,7 +49,7 @@ def test_every_config_sums_each_row_where_there_is_one_position(family, config):
     turned = [t.transpose(0, 1) for t in args[:4]]
     for chunk in some((2 * config.BLOCK_A, config.BLOCK_A), 1):
         s = torch.full((n,), NAN)
-        run_norm_dot(*turned[:2], Statistics(*turned[2:], 1, width), *args[4:], False, s, chunk, True, config)
+        run_norm_dot(*turned[:2], Statistics(*turned[2:], width), *args[4:], False, s, chunk, True, config)
         check(s, reference.norm_dot, args, 4 * width * G)
 
 

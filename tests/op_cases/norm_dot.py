@@ -71,7 +71,14 @@ CASE = OpCase(
         (7, 20, 3, 4, "S", True, False, False, True),
         *SIZES[3:],
     ],
-    large=[(64, 1024, 64, 1), (16, 3136, 8, 32, "S"), (4096, 1, 1000, 1), (8, 50, 48, 16, "S"), (5, 300, 16, 1)],
+    large=[
+        (64, 1024, 64, 1),
+        (16, 3136, 8, 32, "S"),
+        (4096, 1, 1000, 1),
+        (8, 50, 48, 16, "S"),
+        (5, 300, 16, 1),
+        (2, 1024, 4, 6),
+    ],
     fuzz=(*FUZZ, st.just(True), flag),
     terms=lambda n, S, width, G, *options: 4 * S * width * G,  # each is a product of four factors
     small=(3, 4, 3, 2),
