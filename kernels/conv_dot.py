@@ -1,7 +1,7 @@
 """conv_dot in Triton: s_i = <g_i, conv(x, V)_i + v_b>, a convolution whose result is dotted and never written.
 
 An implicit product: rows are positions of the output, over all examples; columns are the output channels of one group;
-the sum runs over taps and channels, BLOCK_C channels of as many taps as fill a step. The tile starts at v_b, is
+the sum runs over taps and channels, block_c channels of as many taps as fill a step. The tile starts at v_b, is
 multiplied by g, and its row sums [tiles, n, S] are added in a second pass, in a fixed order. Rows are not split at
 examples: a tile is full whatever the size of the output.
 
@@ -36,7 +36,7 @@ CONFIGS = {
     "half": (Config(128, 128, 64, 8, 3), Config(128, 64, 64, 4, 3), Config(128, 16, 64, 4, 3)),
     "wide": (Config(128, 64, 32, 8, 3), Config(128, 16, 32, 4, 3)),
     "tf32": (Config(128, 64, 32, 8, 3), Config(128, 16, 32, 4, 3)),
-    "ieee": (Config(128, 64, 16, 8, 2), Config(128, 16, 16, 4, 3)),
+    "ieee": (Config(128, 64, 16, 8, 2), Config(128, 16, 32, 4, 2)),
     "narrow": (Config(64, 64, 32, 8, 2), Config(64, 16, 32, 4, 2)),
 }
 
@@ -47,7 +47,8 @@ def choose_config(rows: int, O: int, family: str, sm_count: int) -> Config:
 
 
 @triton.jit(
-    do_not_specialize=["rows", "groups", *INTEGERS, "V_o", "V_c", "V_tap"], do_not_specialize_on_alignment=["v_b_ptr"]
+    do_not_specialize=["rows", "groups", "block_c", *INTEGERS, "V_o", "V_c", "V_tap"],
+    do_not_specialize_on_alignment=["v_b_ptr"],
 )
 def _conv_dot_kernel(
     x_ptr,  # [n, C, D, H, W]
@@ -57,7 +58,8 @@ def _conv_dot_kernel(
     partial_ptr,  # [tiles of O, rows]
     rows,  # n S
     groups,
-    C,  # of a group, in units of UNIT, as are O and the strides but those of channels
+    block_c,  # channels of one tap in a step; in units of UNIT, as are C, O and the strides but those of channels
+    C,  # of a group
     O,
     S,
     D,
@@ -90,18 +92,16 @@ def _conv_dot_kernel(
     V_tap,
     UNIT: tl.constexpr,  # more than 1: channels are contiguous
     BIAS: tl.constexpr,
-    BLOCK_C: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    C, O, V_o, V_tap = C * UNIT, O * UNIT, V_o * UNIT, V_tap * UNIT
+    C, O, block_c, V_o, V_tap = C * UNIT, O * UNIT, block_c * UNIT, V_o * UNIT, V_tap * UNIT
     x_n, x_d, x_h, x_w, g_n, g_s = x_n * UNIT, x_d * UNIT, x_h * UNIT, x_w * UNIT, g_n * UNIT, g_s * UNIT
     if UNIT > 1:
         x_c, g_o, V_c = 1, 1, 1
-    TAPS: tl.constexpr = BLOCK_K // BLOCK_C
-    tiles_o, blocks_c = tl.cdiv(O, BLOCK_O), tl.cdiv(C, BLOCK_C)
+    tiles_o, blocks_c, taps_here = tl.cdiv(O, BLOCK_O), tl.cdiv(C, block_c), BLOCK_K // block_c
     tiles = groups * tiles_o
     tile = tl.program_id(0) % tiles
     group, o_start = tile // tiles_o, tile % tiles_o * BLOCK_O
@@ -119,9 +119,9 @@ def _conv_dot_kernel(
     product = tl.zeros((BLOCK_M, BLOCK_O), tl.float32)
     if BIAS:
         product += tl.load(v_b_ptr + group * O + o_start + o_near).to(tl.float32)[None, :]
-    for step in range(0, tl.cdiv(taps, TAPS) * blocks_c):
-        c = step % blocks_c * BLOCK_C + k_here % BLOCK_C
-        tap = step // blocks_c * TAPS + k_here // BLOCK_C
+    for step in range(0, tl.cdiv(taps, taps_here) * blocks_c):
+        c = step % blocks_c * block_c + k_here % block_c
+        tap = step // blocks_c * taps_here + k_here // block_c
         dd, dh, dw = step_of(tap, (kernel_hw, kernel_w), (dilation_d, dilation_h, dilation_w))
         x_columns = dd * x_d + dh * x_h + dw * x_w + c * x_c
         mask_k = (c < C) & (tap < taps)
@@ -159,8 +159,9 @@ def run_conv_dot(
     launch(
         *(_conv_dot_kernel, (triton.cdiv(rows, config.BLOCK_M) * partial.shape[0],), config),
         *(it.x, it.g, V, v_b, partial),
-        *(rows, it.groups, *it.arguments(), V_o // u, V_c, V_tap // u),
-        *(u, v_b is not None, block_of_channels(it.channels[0], config.BLOCK_K)),
+        *(rows, it.groups, block_of_channels(it.channels[0], config.BLOCK_K) // u, *it.arguments()),
+        *(V_o // u, V_c, V_tap // u),
+        *(u, v_b is not None),
         PRECISION=precision,
     )
 

@@ -1,6 +1,6 @@
 """conv_instance in Triton: the weight gradient G_i of each example of a convolution, and s_i = <G_i, V>.
 
-An implicit product per example: rows are the output channels of one group; columns are BLOCK_C channels of as many taps
+An implicit product per example: rows are the output channels of one group; columns are block_c channels of as many taps
 as fill a tile; the sum runs over positions. The tile of G_i is multiplied by that of V while in registers, and stored
 [n, O, taps, C]. Sums of tiles [tiles, n] are added in a second pass, in a fixed order. V = sum_j G_j of the validation
 examples is the same tile, summed over a chunk of them; chunks are added in a second pass.
@@ -46,12 +46,12 @@ def choose_config(n: int, O: int, columns: int, family: str, sm_count: int) -> C
 
 
 @triton.jit
-def _columns(tile, C, taps, BLOCK_C: tl.constexpr, BLOCK_N: tl.constexpr):
+def _columns(tile, C, taps, block_c, BLOCK_N: tl.constexpr):
     """The channel and tap of each column of a tile, and which of them there are."""
-    blocks_c = tl.cdiv(C, BLOCK_C)
+    blocks_c = tl.cdiv(C, block_c)
     here = tl.arange(0, BLOCK_N)
-    c = tile % blocks_c * BLOCK_C + here % BLOCK_C
-    tap = tile // blocks_c * (BLOCK_N // BLOCK_C) + here // BLOCK_C
+    c = tile % blocks_c * block_c + here % block_c
+    tap = tile // blocks_c * (BLOCK_N // block_c) + here // block_c
     return c, tap, (c < C) & (tap < taps)
 
 
@@ -105,7 +105,7 @@ def _add(
     return G
 
 
-@triton.jit(do_not_specialize=["n", "first", "chunk", "groups", *INTEGERS, "V_o", "V_c", "V_tap"])
+@triton.jit(do_not_specialize=["n", "first", "chunk", "groups", "block_c", *INTEGERS, "V_o", "V_c", "V_tap"])
 def _conv_instance_kernel(
     x_ptr,  # [n, C, D, H, W]
     g_ptr,  # [n, O, S]
@@ -116,7 +116,8 @@ def _conv_instance_kernel(
     first,  # of them
     chunk,  # examples a program sums; 1 unless SUM
     groups,
-    C,  # of a group, in units of UNIT, as are O and the strides but those of channels and V
+    block_c,  # channels of one tap in a tile; in units of UNIT, as are C, O and the strides but those of channels and V
+    C,  # of a group
     O,
     S,
     D,
@@ -149,21 +150,20 @@ def _conv_instance_kernel(
     V_tap,
     UNIT: tl.constexpr,  # more than 1: channels are contiguous
     SUM: tl.constexpr,
-    BLOCK_C: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_N: tl.constexpr,
     BLOCK_S: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    C, O, x_n, g_n = C * UNIT, O * UNIT, x_n.to(tl.int64) * UNIT, g_n.to(tl.int64) * UNIT
+    C, O, block_c, x_n, g_n = C * UNIT, O * UNIT, block_c * UNIT, x_n.to(tl.int64) * UNIT, g_n.to(tl.int64) * UNIT
     x_d, x_h, x_w, g_s = x_d * UNIT, x_h * UNIT, x_w * UNIT, g_s * UNIT
     if UNIT > 1:
         x_c, g_o = 1, 1
     tiles_o = tl.cdiv(O, BLOCK_O)
-    tiles_n = tl.cdiv(taps, BLOCK_N // BLOCK_C) * tl.cdiv(C, BLOCK_C)
+    tiles_n = tl.cdiv(taps, BLOCK_N // block_c) * tl.cdiv(C, block_c)
     tiles = groups * tiles_o * tiles_n
     tile, i = tl.program_id(0) % tiles, tl.program_id(0) // tiles
-    c, tap, mask_n = _columns(tile % tiles_n, C, taps, BLOCK_C, BLOCK_N)
+    c, tap, mask_n = _columns(tile % tiles_n, C, taps, block_c, BLOCK_N)
     group, o_start = tile // tiles_n // tiles_o, tile // tiles_n % tiles_o * BLOCK_O
     o_first = group * O + o_start
     o_here = tl.arange(0, BLOCK_O)
@@ -203,9 +203,10 @@ def run_conv_instance(
     launch(
         *(_conv_instance_kernel, (tiles * parts,), config),
         *(it.x, it.g, V, partial, G),
-        *(n, first, triton.cdiv(n, max(parts, 1)), it.groups, *it.arguments()),
+        *(n, first, triton.cdiv(n, max(parts, 1)), it.groups),
+        *(block_of_channels(C, config.BLOCK_N) // it.unit, *it.arguments()),
         *((0, 0, 0) if V is None else V.stride()),
-        *(it.unit, V is None, block_of_channels(C, config.BLOCK_N)),
+        *(it.unit, V is None),
         PRECISION=precision,
     )
 

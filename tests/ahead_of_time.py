@@ -103,7 +103,8 @@ def _covering(builds: list[tuple[Build, int]], together: int) -> list[tuple[Buil
     """So few of one op's builds that each `together` facts that some build has are together in one of these."""
     seen, kept = set(), []
     for build, capability in builds:
-        facts = {"capability": capability, **build.about}
+        aligned = build.kernel.arg_names[0] in build.about["aligned"]
+        facts = {"capability": capability, **build.about, "aligned": aligned}
         # the kernel is in every combination: 0 keeps one build of each
         new = {(facts["kernel"], *some) for some in combinations(map(str, facts.items()), together)} - seen
         if new:
