@@ -1,6 +1,7 @@
 """What the compilers make of the GPU kernels: registers, spills, shared memory, matrix instructions. Needs no GPU.
 
-Triton's kernels are compiled here in every config for every target; the CUDA kernels are read out of the extension."""
+Triton's kernels are compiled here for every target, as their launchers ask for them; the CUDA kernels are read out of
+the extension."""
 
 import importlib.util
 import json
@@ -22,7 +23,14 @@ from bench.cases import CASES
 
 FIGURES = {"capability": ">sm", "registers": ">registers", "spilled_bytes": ">spilled B", "shared_bytes": ">shared B",
            "matrix": "matrix unit"}  # fmt: skip
-TESTED = ("wanted_load_bytes", "tensor_rows", "num_warps", "load_bytes", "copy_bytes")  # what tests/ check of a build
+TESTED = (
+    "wanted_load_bytes",
+    "tensor_rows",
+    "num_warps",
+    "load_bytes",
+    "copy_bytes",
+    "aligned",
+)  # what tests/ check of a build
 MATRIX = r"\b(U?TC\w*MMA|HGMMA|IGMMA|HMMA|IMMA|DMMA)\b"
 
 
@@ -37,7 +45,7 @@ def main(chosen: list[str], targets: list[int], path: str | None, console: Conso
 
 
 def triton(chosen: list[str], targets: list[int], console: Console) -> Iterator[dict]:
-    """A row for each kernel, config, dtype and target, as tests/ahead_of_time.py compiles them in another process."""
+    """A row for each build and target, as tests/ahead_of_time.py compiles them in another process."""
     if importlib.util.find_spec("triton") is None:
         console.print("Triton's kernels cannot be compiled here: Triton is not installed")
         return
@@ -129,6 +137,13 @@ def run(*command: str, **environment: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment}).stdout
 
 
+def arguments(row: dict) -> str:
+    """The dtypes of what a kernel of Triton's is given, in its order; * where an address is a multiple of 16 bytes."""
+    aligned = row.get("aligned", ())
+    found = {key: f"{kind or '-'}{'*' * (key in aligned)}" for key, kind in row.items() if key.endswith("_ptr")}
+    return " ".join(found.values())
+
+
 def table(title: str, rows: list[dict]) -> Table:
     """A line for each build: which it is, by what differs among them, and what the compiler made of it."""
 
@@ -137,7 +152,9 @@ def table(title: str, rows: list[dict]) -> Table:
         said = " ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
         return Text(said, "bold red" if key == "spilled_bytes" and fact else "")
 
-    keys = dict.fromkeys(key for row in rows for key in row if key not in ("op", *FIGURES, *TESTED))
+    rows = [{"arguments": arguments(row)} | row for row in rows]
+    hidden = {"op", *FIGURES, *TESTED, *(key for row in rows for key in row if key.endswith("_ptr"))}
+    keys = dict.fromkeys(key for row in rows for key in row if key not in hidden)
     about = [key for key in keys if key == "kernel" or len({cell(row, key).plain for row in rows}) > 1]
     headings = dict(zip(about, about, strict=True)) | FIGURES
     lines = [{heading: cell(row, key) for key, heading in headings.items()} for row in rows]

@@ -69,8 +69,10 @@ class Build:
             "kernel": self.kernel.__name__.strip("_").removesuffix("_kernel"),
             "family": "/".join(sorted(self.families)),
             "config": self.config,
-            **{name: kind[1:] for name, kind in self.types.items() if kind.startswith("*")},
-            **{name: value for name, value in self.constant.items() if name not in in_config},
+            **{
+                name: kind[1:] if kind[0] == "*" else None for name, kind in self.types.items() if name.endswith("_ptr")
+            },
+            **{name: value for name, value in self.constant.items() if name not in in_config and value is not None},
             "aligned": [self.kernel.arg_names[at] for (at,), found in self.attributes.items() if found],
         }
 
