@@ -23,7 +23,7 @@ Config = config_type("BLOCK_A", "BLOCK_B")
 # larger tiles spill there.
 CONFIGS = {
     "half": (Config(1, 1024, 4, 3), Config(8, 256, 4, 3), Config(32, 64, 4, 3), Config(128, 16, 4, 3)),
-    "other": (Config(1, 1024, 4, 3), Config(4, 256, 4, 3), Config(16, 64, 4, 3), Config(64, 16, 4, 3)),
+    "other": (Config(1, 1024, 4, 3), Config(4, 256, 4, 3), Config(16, 64, 4, 3), Config(64, 16, 8, 3)),
 }
 
 
