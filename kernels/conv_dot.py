@@ -34,10 +34,10 @@ Config = config_type("BLOCK_M", "BLOCK_O", "BLOCK_K")  # positions, output chann
 # By family, see common.py; largest first. "narrow" serves channels that are not contiguous, too.
 CONFIGS = {
     "half": (Config(128, 128, 64, 8, 3), Config(128, 64, 64, 4, 3), Config(128, 16, 64, 4, 3)),
-    "wide": (Config(128, 64, 32, 8, 3), Config(128, 16, 32, 4, 3)),
+    "wide": (Config(128, 64, 32, 8, 3), Config(128, 16, 32, 8, 3)),
     "tf32": (Config(128, 64, 32, 8, 3), Config(128, 16, 32, 4, 3)),
-    "ieee": (Config(128, 64, 16, 8, 2), Config(128, 16, 32, 4, 2)),
-    "narrow": (Config(64, 64, 32, 8, 2), Config(64, 16, 32, 4, 2)),
+    "ieee": (Config(128, 64, 32, 8, 2), Config(128, 16, 32, 4, 2)),
+    "narrow": (Config(64, 64, 32, 8, 2), Config(64, 16, 32, 8, 2)),
 }
 
 
