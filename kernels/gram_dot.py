@@ -33,7 +33,7 @@ CONFIGS = {
     "half": (Config(128, 64, 64, 8, 3), Config(64, 64, 64, 4, 3), Config(64, 16, 64, 4, 2)),
     "tf32": (Config(128, 64, 32, 8, 3), Config(64, 64, 32, 4, 3), Config(64, 16, 32, 4, 2)),
     "ieee": (Config(64, 64, 32, 8, 2), Config(64, 16, 32, 4, 2)),
-    "narrow": (Config(32, 32, 32, 4, 4),),
+    "narrow": (Config(32, 32, 64, 4, 4),),
 }
 
 

@@ -67,7 +67,8 @@ def _wanted_load_bytes(build: Build) -> int | None:
     if max(units, default=1) == 1:
         return None
     turned = build.about["kernel"] in TURNED and build.dtype == "fp32" and _tensor_rows(build)
-    return 4 if turned else 16
+    small = min(units) == 1  # the tiles for rows that are not all aligned: a thread has 8 bytes of some
+    return 4 if turned else 8 if small else 16
 
 
 def _registers(cubin: bytes) -> tuple[int, int]:
