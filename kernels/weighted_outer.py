@@ -35,7 +35,7 @@ CONFIGS = {
     "wide": (Config(128, 64, 32, 8, 3), Config(64, 16, 32, 4, 3)),
     "tf32": (Config(128, 128, 32, 8, 3), Config(64, 64, 32, 4, 3), Config(64, 16, 32, 4, 3)),
     "ieee": (Config(128, 64, 16, 8, 2), Config(64, 16, 32, 4, 2)),
-    "narrow": (Config(32, 32, 32, 8, 3),),
+    "narrow": (Config(32, 32, 32, 8, 2),),
 }
 LIST_BLOCK = 4096
 
