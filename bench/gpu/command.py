@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None, began: float | None = None, placed: dict
     options.out.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     ends = began + 60 * options.minutes
-    bad = False
+    code = 0
     try:
         open_run(options, began, placed)
         for i, name in enumerate(options.only):
@@ -56,15 +56,15 @@ def main(argv: list[str] | None = None, began: float | None = None, placed: dict
                 output.write(f"\n== {name}\n".encode())
                 output.flush()
                 status = process.run(stage, output)
-            bad = bad or status != "finished"
+            code = code if status == "finished" else 1
             console.print(f"bench.gpu: {name}: {status} after {time.time() - stage.ends + seconds:.0f} s")
             summary.write(options.out)
     except KeyboardInterrupt:
-        bad = True
+        code = 130
     finally:
         summary.write(options.out)
         print((options.out / summary.NAME).read_text(), flush=True)
-    return int(bad)
+    return code
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
