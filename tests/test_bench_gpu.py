@@ -28,7 +28,7 @@ def of(rows, stage, kind=None):
 
 def test_every_stage_is_rehearsed(tmp_path):
     """Takes a minute: each of eight stages is a process that imports torch. One is made to hang, one to fail."""
-    process = start(tmp_path, "--minutes", "6", "--overrun", "machine", "--crash", "sanitizer")
+    process = start(tmp_path, "--minutes", "9", "--overrun", "machine", "--crash", "sanitizer")
     printed, _ = process.communicate(timeout=600)
     rows = read(tmp_path)
     status = {name: of(rows, name, "end")[0]["status"] for name in command.STAGES}
@@ -105,7 +105,7 @@ def work(stage, item):
 
 
 def test_an_item_that_fails_hangs_or_dies_costs_itself_alone(tmp_path):
-    stage = Stage("self_test", tmp_path, "cpu", True, time.time(), time.time() + 120)
+    stage = Stage("self_test", tmp_path, "cpu", True, time.time(), time.time() + 400)
     items = ["a", "fails", "b", "dies", "c", "loses the GPU", "d", "hangs", "e"]
     pool.over(stage, work, [(item,) for item in items], 1, shares=0.05)
     rows = read(tmp_path)
