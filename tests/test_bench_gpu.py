@@ -12,6 +12,7 @@ import pytest
 
 from bench.gpu import command, pool, report, summary
 from bench.gpu.stage import ROWS, Stage, read, write
+from bench.gpu.variants import FORMS
 
 ROOT = Path(__file__).parents[1]
 
@@ -198,3 +199,23 @@ def test_the_extension_is_put_in_place_and_the_run_goes_on_without_it(tmp_path, 
     command.open_run(options, time.time(), placed)
     assert read(tmp_path)[0]["extension"] == placed
     assert "no compiler (status 1)" in (tmp_path / summary.NAME).read_text()
+
+
+def test_what_stages_do_on_a_gpu_alone_runs_on_one_that_is_not_here(tmp_path):
+    """Takes over 10 s: a process of its own, with a mocked driver."""
+    pytest.importorskip("triton")
+    begun = [sys.executable, "-m", "tests.gpu_stages", str(tmp_path)]
+    run = subprocess.run(begun, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    rows = read(tmp_path)
+    assert not [row for row in rows if row["kind"] == "failure"]
+    assert of(rows, "machine", "machine")[0]["device"]["multi_processor_count"] == 132
+    assert all(row["passed"] for row in of(rows, "self_test", "self-test"))
+    prepared = {(row["model"], row["variant"]) for row in of(rows, "steps", "prepared")}
+    refused = {(row["model"], row["variant"]) for row in of(rows, "steps", "refused")}
+    assert refused == {("resnet32_bn", "capture")}
+    assert prepared | refused == {(name, form) for name in ("resnet32_bn", "gpt2_small") for form in FORMS}
+    timed = {row["variant"] for row in of(rows, "op_times", "time")}
+    assert {"cuda", "triton", "reference"} <= timed
+    for name in ("machine", "self_test", "steps", "op_times"):
+        assert not any("no summary" in line for line in summary.section(name, of(rows, name)))
