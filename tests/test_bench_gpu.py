@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.gpu import command, pool, report, summary
+from bench.gpu import command, picture, pool, report, summary
 from bench.gpu.stage import ROWS, Stage, read, write
 from bench.gpu.variants import FORMS
 
@@ -44,7 +44,7 @@ def test_every_stage_is_rehearsed(tmp_path):
     assert printed.strip() == (tmp_path / summary.NAME).read_text().strip()
     assert "no summary" not in printed and len(printed) < 12_000
     assert all(f"## {name.replace('_', ' ')}" in printed for name in command.STAGES)
-    assert len(list(tmp_path.iterdir())) <= 6
+    assert len(list(tmp_path.iterdir())) <= 6 and (tmp_path / picture.NAME).exists()
 
 
 # the first stage has ended; so many rows of this one are there
@@ -142,6 +142,13 @@ def test_what_a_stage_leaves_is_told_even_where_its_rows_are_strange(tmp_path):
     write(tmp_path, {"stage": "steps", "kind": "prepared"})
     told = summary.text(read(tmp_path))
     assert "no summary: " in told and "| tests | not begun |" in told
+
+
+def test_a_picture_that_cannot_be_drawn_stops_nothing(tmp_path):
+    assert picture.draw(tmp_path) is None
+    write(tmp_path, {"stage": "steps", "kind": "prepared", "model": "transformer"})
+    assert picture.draw(tmp_path) == "KeyError: 'setting'"
+    assert not (tmp_path / picture.NAME).exists()
 
 
 @pytest.mark.parametrize(

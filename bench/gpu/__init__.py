@@ -4,7 +4,7 @@ command.py   the options, and the run: stages in order, each with its share of t
 process.py   a stage as a process group that ends at its limit, or with the run
 stage.py     what a stage is given: its rows, its time, its device
 pool.py      items over worker processes, where one that dies is a row
-summary.py   the rows so far, as tables in markdown
+summary.py   the rows so far, as tables in markdown; picture.py the whole steps, drawn
 replays.py   device time of a call, by a replayed graph of launches; host time apart
 roofs.py     the roofs that figures are held to
 samples.py   ops called one by one without pytest, for compute-sanitizer and ncu

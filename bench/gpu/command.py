@@ -11,7 +11,7 @@ from rich.console import Console
 
 from bench import record
 from bench.driver import make_parser, positive
-from bench.gpu import process, summary
+from bench.gpu import picture, process, summary
 from bench.gpu.stage import ROWS, Stage, find, write
 
 STAGES = ("machine", "self_test", "steps", "tests", "op_times", "profile", "sanitizer", "rest")  # most telling first
@@ -21,6 +21,7 @@ EPILOG = """\
 the files in the folder, at most six, complete up to the second in which a run is interrupted:
   summary.md    tables of all that was found, written anew after each stage and printed last
   rows.jsonl    every figure, a JSON object a line, each on the disk before the next is measured
+  steps.png     the whole steps, as a picture
   output.txt    what the stages printed
   trace.json.gz the profile of the worst step, for chrome://tracing or ui.perfetto.dev
 
@@ -59,6 +60,8 @@ def main(argv: list[str] | None = None, began: float | None = None, placed: dict
             code = code if status == "finished" else 1
             console.print(f"bench.gpu: {name}: {status} after {time.time() - stage.ends + seconds:.0f} s")
             summary.write(options.out)
+            if name == "steps" and (why := picture.draw(options.out)):
+                console.print(f"bench.gpu: no {picture.NAME}: {why}")
     except KeyboardInterrupt:
         code = 130
     finally:
