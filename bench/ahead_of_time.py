@@ -23,14 +23,8 @@ from bench.cases import CASES
 
 FIGURES = {"capability": ">sm", "registers": ">registers", "spilled_bytes": ">spilled B", "shared_bytes": ">shared B",
            "matrix": "matrix unit"}  # fmt: skip
-TESTED = (
-    "wanted_load_bytes",
-    "tensor_rows",
-    "num_warps",
-    "load_bytes",
-    "copy_bytes",
-    "aligned",
-)  # what tests/ check of a build
+# what tests/ check of a build
+TESTED = ("wanted_load_bytes", "tensor_rows", "num_warps", "load_bytes", "copy_bytes", "aligned")
 MATRIX = r"\b(U?TC\w*MMA|HGMMA|IGMMA|HMMA|IMMA|DMMA)\b"
 
 

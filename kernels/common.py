@@ -23,8 +23,6 @@ def config_type(*blocks: str) -> type:
 
 def launch(kernel: Callable, grid: tuple[int, ...], config: tuple, *args, **constants) -> None:
     """Run the kernel on the device of its first argument; it names its blocks as the config does."""
-    if "PRECISION" in constants and args[0].dtype != torch.float32:
-        constants["PRECISION"] = "ieee"  # the same to it, and one build serves whatever torch allows
     with torch.cuda.device_of(args[0]):
         kernel[grid](*args, **constants, **config._asdict())
 

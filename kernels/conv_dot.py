@@ -170,7 +170,7 @@ def launch_conv_dot(
     x: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int
 ) -> Tensor:
     """s [n] float32 of float32, bfloat16 or float16 x and g; V and v_b of the same dtype or float32."""
-    n, available, precision = x.shape[0], sm_count(x.device), of_convolutions()
+    n, available, precision = x.shape[0], sm_count(x.device), of_convolutions(x.dtype)
     if g.numel() == 0:
         return x.new_zeros(n, dtype=torch.float32)
     it = along_channels(convolution(x, g, V.shape[2:], stride, padding, dilation, groups))

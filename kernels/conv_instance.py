@@ -224,7 +224,7 @@ def launch_conv_instance(
 
     options: stride, padding and dilation, a number a dimension, and groups.
     """
-    groups, precision = options[-1], of_convolutions()
+    groups, precision = options[-1], of_convolutions(x.dtype)
     N, O, C, taps, available = x.shape[0], g.shape[1], x.shape[1] // groups, prod(kernel), sm_count(x.device)
     G = x.new_empty(n, O, taps, C, dtype=torch.float32)
     it = along_channels(convolution(x, g, kernel, *options))

@@ -151,7 +151,7 @@ def run_gram_dot(
 
 def launch_gram_dot(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float) -> Tensor:
     """s [r] float32 of float32, bfloat16 or float16 matrices; float32 products as precision.py says."""
-    (r, k), available, precision = (a.shape[0], a_val.shape[0]), sm_count(a.device), of_products()
+    (r, k), available, precision = (a.shape[0], a_val.shape[0]), sm_count(a.device), of_products(a.dtype)
     if r == 0:
         return a.new_empty(0, dtype=torch.float32)
     a, g, a_val, g_val = rows(a), rows(g), rows(a_val), rows(g_val)

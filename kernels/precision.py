@@ -8,11 +8,15 @@ The older allow_tf32 and torch.get_float32_matmul_precision raise where both int
 import torch
 
 
-def of_products() -> str:
-    """Of products of matrices."""
-    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+def of_products(dtype: torch.dtype = torch.float32) -> str:
+    """Of products of matrices. Of another dtype they are the same whatever torch allows: one build serves them."""
+    return _of(torch.backends.cuda.matmul, dtype)
 
 
-def of_convolutions() -> str:
+def of_convolutions(dtype: torch.dtype = torch.float32) -> str:
     """Of convolutions and their gradients."""
-    return "tf32" if torch.backends.cudnn.conv.fp32_precision == "tf32" else "ieee"
+    return _of(torch.backends.cudnn.conv, dtype)
+
+
+def _of(setting, dtype: torch.dtype) -> str:
+    return "tf32" if dtype == torch.float32 and setting.fp32_precision == "tf32" else "ieee"

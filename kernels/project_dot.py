@@ -121,7 +121,7 @@ def run_project_dot(
 
 def launch_project_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None) -> Tensor:
     """s [r] float32 of float32, bfloat16 or float16 rows; V and v_b of the same dtype or float32."""
-    (r, q), available, precision = g.shape, sm_count(a.device), of_products()
+    (r, q), available, precision = g.shape, sm_count(a.device), of_products(a.dtype)
     if r == 0 or q == 0:
         return a.new_zeros(r, dtype=torch.float32)
     a, g, V = rows(a), rows(g), rows(V)

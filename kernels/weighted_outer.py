@@ -166,7 +166,7 @@ def list_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def launch_weighted_outer(a: Tensor, g: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """W [q, p] and b [q], float32, of float32, bfloat16 or float16 rows."""
-    (r, p), q, available, precision = a.shape, g.shape[1], sm_count(a.device), of_products()
+    (r, p), q, available, precision = a.shape, g.shape[1], sm_count(a.device), of_products(a.dtype)
     if r == 0 or q == 0:
         return a.new_zeros(q, p, dtype=torch.float32), a.new_zeros(q, dtype=torch.float32)
     if p == 0:  # no tile of W: the sums of g come with one

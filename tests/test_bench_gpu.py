@@ -59,11 +59,13 @@ def test_a_run_that_is_killed_has_left_everything(tmp_path, stage, count, by):
     while len(of(before := read(tmp_path), stage)) < count:
         assert process.poll() is None and time.time() < until, process.communicate()
         time.sleep(0.05)
+    (group,) = groups(tmp_path)
+    assert len(members(group)) > 1, "a stage, and the processes that it has started"
     process.send_signal(by)
     process.communicate(timeout=60)
     deadline = time.time() + 30
-    while alive(tmp_path):
-        assert time.time() < deadline, alive(tmp_path)
+    while members(group):
+        assert time.time() < deadline, members(group)
         time.sleep(0.05)
     rows = read(tmp_path)
     assert rows[: len(before)] == before
@@ -73,17 +75,33 @@ def test_a_run_that_is_killed_has_left_everything(tmp_path, stage, count, by):
         assert of(rows, stage, "end")[0]["status"] == "interrupted" and f"| {stage} | interrupted |" in told
 
 
-def alive(out):
-    """Processes of the run that go on."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = place.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"bench.gpu.stage" in words and str(out).encode() in words:
-            found.append(words)
-    return found
+def groups(out):
+    """The process groups of the stages of that run."""
+    found = [place for place in Path("/proc").glob("[0-9]*/cmdline") if str(out).encode() in seen(place)]
+    return {int(seen(place.with_name("stat")).split()[4]) for place in found if b"bench.gpu.stage" in seen(place)}
+
+
+def members(group):
+    """Its processes that go on."""
+    stats = (seen(place).rpartition(b")")[2].split() for place in Path("/proc").glob("[0-9]*/stat"))
+    return [stat for stat in stats if stat and int(stat[2]) == group and stat[0] != b"Z"]
+
+
+def seen(place):
+    try:
+        return place.read_bytes()
+    except OSError:  # it has ended
+        return b""
+
+
+def test_a_row_is_on_the_disk_before_anything_else_happens(tmp_path, monkeypatch):
+    done = []
+    put, sync = os.write, os.fsync
+    monkeypatch.setattr(os, "write", lambda file, line: (done.append("write"), put(file, line))[1])
+    monkeypatch.setattr(os, "fsync", lambda file: (done.append("fsync"), sync(file))[1])
+    write(tmp_path, {"stage": "steps", "long": "x" * 100_000})
+    assert done == ["write", "fsync"], "a row is one write: those of several processes do not mix"
+    assert read(tmp_path)[0]["long"] == "x" * 100_000
 
 
 def test_a_line_that_was_cut_off_is_no_row(tmp_path):

@@ -34,15 +34,10 @@ def device(request):
 
 
 @pytest.fixture(params=["ieee", "tf32"])
-def precision(request):
+def precision(request, float32_settings):
     """Of products and of convolutions in float32."""
-    places = torch.backends.cuda.matmul, torch.backends.cudnn.conv
-    before = [place.fp32_precision for place in places]
-    for place in places:
-        place.fp32_precision = request.param
-    yield
-    for place, value in zip(places, before, strict=True):
-        place.fp32_precision = value
+    for setting in (torch.backends.cuda.matmul, torch.backends.cudnn.conv):
+        setting.fp32_precision = request.param
 
 
 def image_model(norm=None):
@@ -170,7 +165,7 @@ CASES = [case for case in cases() if not case.draws]  # a GPU draws other number
 @pytest.mark.filterwarnings("ignore:LSTM with projections", "ignore:Using padding='same'")
 @pytest.mark.parametrize("case", CASES[::6], ids=lambda case: case.name)
 def test_the_zoo(case):
-    """A sixth of it, both steps that learn and one that repeats; tests/test_models_gpu.py has the scores of all."""
+    """A sixth of it: a first step, which learns and is checked. tests/test_models_gpu.py has the scores of all."""
     model, batch, val_batch = case.make(torch.float64)
     s = oracle.scores(model, batch, val_batch, **case.kwargs)
     model, batch, val_batch = case.make(torch.float64, "cuda")

@@ -136,7 +136,8 @@ def all_equal(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[bool]:
     """`equal` of each pair: a GPU is waited for once, and again for those that differ."""
     flags: dict[torch.device, dict[int, Tensor]] = {}
     for i, (a, b) in enumerate(pairs):
-        if a.layout == b.layout == torch.strided and is_comparable(a) and is_comparable(b) and _can_be_compared(a, b):
+        strided = a.is_cuda and a.layout == b.layout == torch.strided
+        if strided and is_comparable(a) and is_comparable(b) and _can_be_compared(a, b):
             flags.setdefault(a.device, {})[i] = (a == b).all()
     read: dict[int, bool] = {}
     for some in flags.values():

@@ -1,6 +1,5 @@
 """The machine, and its roofs: a copy, products in each precision, an empty launch."""
 
-import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -8,7 +7,7 @@ from importlib import metadata
 
 import torch
 
-from bench import record, timing
+from bench import record, roof, timing
 from bench.gpu import stand_ins
 from bench.gpu.stage import Stage
 from bench.gpu.summary import number, table
@@ -41,8 +40,7 @@ def product(stage: Stage, precision: str, size: int) -> float:
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = "tf32" if tf32 else "ieee"
     try:
-        x, y, out = (torch.randn(size, size, device=stage.device).to(dtype) for _ in range(3))
-        return 2 * size**3 / best(lambda: torch.mm(x, y, out=out), stage)
+        return roof.product(stage.device, dtype, size, rounds(stage))
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
 
@@ -66,7 +64,11 @@ def launches(stage: Stage) -> None:
 
 def best(call: Callable[[], object], stage: Stage) -> float:
     """Seconds of the median call, of few."""
-    return timing.interleave({"": call}, 2 if stage.tiny else 9, stage.device)[""].median
+    return timing.interleave({"": call}, rounds(stage), stage.device)[""].median
+
+
+def rounds(stage: Stage) -> int:
+    return 2 if stage.tiny else 9
 
 
 def device(stage: Stage) -> dict:
@@ -76,16 +78,16 @@ def device(stage: Stage) -> dict:
     of = torch.cuda.get_device_properties(0)
     facts = ("name", "multi_processor_count", "L2_cache_size", "total_memory", "major", "minor")
     asked = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem,power.limit", "--format=csv,noheader"]
-    said = subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip() if which(asked[0]) else None
+    said = (
+        subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout.strip()
+        if record.tool(asked[0])
+        else None
+    )
     return {"device": {name: getattr(of, name, None) for name in facts}, "nvidia_smi": said}
 
 
 def tools() -> dict[str, str | None]:
-    return {name: which(name) for name in ("nvcc", "compute-sanitizer", "ncu", "cuobjdump", "c++", "git")}
-
-
-def which(name: str) -> str | None:
-    return record.tool(name) or shutil.which(name)
+    return {name: record.tool(name) for name in ("nvcc", "compute-sanitizer", "ncu", "cuobjdump", "c++", "git")}
 
 
 def version(package: str) -> str | None:
