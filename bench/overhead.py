@@ -74,7 +74,7 @@ def forward(model: Chain, batch: Batch, val_batch: Batch) -> timing.Run:
 
 def walked(model: Chain, batch: Batch, val_batch: Batch) -> timing.Run:
     losses = Problem(model, batch, val_batch).losses(batch)
-    return lambda: Cache(Graph(losses.grad_fn), frozenset(), len(losses), ()).plan()
+    return lambda: Cache(Graph(losses.grad_fn), frozenset(), len(losses), ()).plan()[0]
 
 
 def step(model: Chain, batch: Batch, val_batch: Batch, **options) -> timing.Run:

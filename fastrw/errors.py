@@ -33,6 +33,10 @@ class Failed(Refused):
     """An error of torch or of the user's code in this method, which an ordinary backward does not raise."""
 
 
+class Unlearned(Refused):
+    """A step that reads no numbers, of a graph of which something has first to be learned by one that does."""
+
+
 class Unreached(ValueError):
     """A loss that depends on no selected parameter."""
 

@@ -54,20 +54,29 @@ class Cache:
         found = self._families.get(self._family_key, self._parameters)
         return found or self._families.put(self._family_key, Family(), self._parameters)
 
-    def plan(self) -> Plan | None:
-        for plan in self._plans.get(self._key, self._parameters) or ():
+    def plan(self, deferred: bool = False) -> tuple[Plan | None, list[Tensor]]:
+        """That of this graph, or None. deferred: where tensors decide which it is, the one that served last; and a flag
+        for each of these tensors: is it as it was?"""
+        plans = self._plans.get(self._key, self._parameters) or []
+        for plan in plans:
             if not plan.cut.content:
-                return plan
+                return plan, []
             pairs: list[tuple[Tensor, Tensor]] = []
-            if _alike(_content(self._graph, plan.cut), plan.content, pairs) and _equal(pairs):
-                return plan
-        return None
+            if not _alike(_content(self._graph, plan.cut), plan.content, pairs):
+                continue
+            if deferred:
+                return plan, [(a == b).all() for a, b in pairs]
+            if _equal(pairs):
+                if plan is not plans[0]:
+                    plans.sort(key=lambda one: (-len(one.content), one is not plan))
+                return plan, []
+        return None, []
 
     def put(self, plan: Plan) -> None:
         plan.content = _cloned(_content(self._graph, plan.cut))
         plans = (self._plans.get(self._key, self._parameters) or [])[: CONTENTS - 1]
-        # most specific first: a plan that compares less content would match more graphs
-        self._plans.put(self._key, sorted([*plans, plan], key=lambda plan: -len(plan.content)), self._parameters)
+        # most specific first: a plan that compares less content would match more graphs; of these, latest first
+        self._plans.put(self._key, sorted([plan, *plans], key=lambda plan: -len(plan.content)), self._parameters)
 
     def drop(self) -> None:
         self._plans.drop(self._key)

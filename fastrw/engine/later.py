@@ -4,9 +4,15 @@ launched afterwards, so that the GPU does not run dry meanwhile."""
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+
+def every(flags: Sequence[Tensor]) -> Tensor | None:
+    """Are all of these 0-d flags true? None where there are none."""
+    return torch.stack([*flags]).all() if flags else None
 
 
 class Later:

@@ -29,6 +29,9 @@ class Options:
     scaling: Tensor | None = None
     scale: float = 1.0  # the factor on the weighted gradient
     recheck: bool = True  # check again in the 2nd, 4th, 8th ... call
+    # What numbers decide is not read, but returned, as `Result.sound`: for a pass that is recorded or traced, and so
+    # cannot wait for them. Raises Unlearned where a pass that may wait has to come first.
+    deferred: bool = False
 
     def unscaled(self, product: Tensor) -> Tensor:
         """A product of two scaled gradients, without the factors."""
@@ -64,6 +67,10 @@ class Result:
     checked: bool = False  # was a score compared with its example's own gradient in this call?
     learned: bool = False  # was the graph new, so that operations may mix the batch which did not before?
     trusted: bool = True  # was it compared, now or earlier, on a batch that can show an error?
+    # 0-d bool, if that is deferred: is all of this right? If not, only a pass that may wait can tell what is. None:
+    # nothing depends on numbers.
+    sound: Tensor | None = None
+    plan: Any = None  # what the graph was cut by: a recorded pass reads its tensors
 
     def step(self, losses: Tensor, val_loss: Tensor) -> Step:
         update = "assembled" if self.assembled else "backward"

@@ -18,13 +18,23 @@ from torch import Tensor, nn
 from fastrw.engine import cut as cutting
 from fastrw.engine import guards, owners, per_example, rounding
 from fastrw.engine.cache import Cache, Family
-from fastrw.engine.later import AllFinite
+from fastrw.engine.later import AllFinite, every
 from fastrw.engine.ordinary import free, gradient, weighted_gradient
 from fastrw.engine.plan import Plan, plan_of
 from fastrw.engine.request import Mark, Request, Result
 from fastrw.engine.side import Side
 from fastrw.engine.step import Pass, ZeroGradientsChanged, account
-from fastrw.errors import CoupledExamples, Failed, ForThisBatch, NestedTensors, Refused, UntracedUse, ours, reason
+from fastrw.errors import (
+    CoupledExamples,
+    Failed,
+    ForThisBatch,
+    NestedTensors,
+    Refused,
+    Unlearned,
+    UntracedUse,
+    ours,
+    reason,
+)
 from fastrw.graph import hooks, nested
 from fastrw.graph.hooks import Moment
 from fastrw.graph.recomputed import is_checkpointed, reads
@@ -41,6 +51,10 @@ def run(request: Request, mark: Mark = lambda phase: None) -> Result:
     """
     method = request.options.method
     guards.one_process(request.prefix)
+    if request.options.deferred:
+        if method in per_example.METHODS:
+            raise Refused(f"{request.prefix}numbers must be read where nothing is cut, got method={method!r}")
+        return _at_a_cut(request, method, mark)
     if method in per_example.METHODS:
         return _by_autograd(request, method, {})
     try:
@@ -72,8 +86,11 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
     selected = _selected(request, leaves)
     guards.leaves(leaves.values(), request.prefix)
     cache = Cache(graph, selected, len(losses), (joint, at_losses), request.model)
-    plan, family = cache.plan(), cache.family()
+    deferred, family = request.options.deferred, cache.family()
+    plan, same = cache.plan(deferred)
     learned, first = plan is None, not family.calls
+    if deferred and (learned or first or not family.knows_all_hooks_of(graph)):
+        raise Unlearned("fastrw.engine: numbers must be read where a graph is new, got one")
     if learned:
         _refuse_early(request, graph, selected)
         graph.check_shapes()
@@ -88,7 +105,7 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
     later = lean or request.options.update == "backward"
     assembles = request.options.update is not None and not later
     calls = family.calls + 1
-    due = first or (request.options.recheck and calls & (calls - 1) == 0)
+    due = first or (request.options.recheck and not deferred and calls & (calls - 1) == 0)
     needed = request.retain or learned or later  # is the graph needed after the pass?
     V = None
     if not joint or at_losses or lean:
@@ -106,7 +123,7 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
             learned = needed = True
         except Exception as error:
             cache.drop()
-            if retained or ours(error):
+            if retained or deferred or ours(error):
                 raise
             raise ForThisBatch(f"fastrw.engine: an operation must be as at first, got {reason(error)}") from error
     trusted = True
@@ -124,8 +141,11 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
             cache.put(plan)
     # leaves that only the validation loss reaches get no gradient: nodes are numbered from the losses
     gradients = [(leaves[i], g) for i, g in found.gradients.items() if i < size]
+    sound = same if found.sound is None else [*same, found.sound]
     if later:
         gradients = _weighted_gradient(request, found.scores, found.weights)
+        if deferred:  # 0 * nan
+            sound.append(found.scores.isfinite().all())
     if request.free and (due or plan.calls_nodes or needed):
         free(losses, val)
     name = "tangent" if at_losses or plan.scores_mixed_by is not None else "layerwise"
@@ -134,7 +154,7 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
         refused = {"layerwise": f"{plan.scores_mixed_by} mixes the batch dimension"}
     assembled = assembles and plan.mixed_by is None and not at_losses
     return Result(found.scores, found.weights, gradients, name, assembled, refused, partial(account, found.account),
-                  due, learned, trusted)  # fmt: skip
+                  due, learned, trusted, every(sound), plan)  # fmt: skip
 
 
 def _walked(request: Request) -> tuple[Graph, int, bool, bool]:
@@ -237,10 +257,9 @@ def _by_autograd(request: Request, method: str, refused: dict[str, str]) -> Resu
 
 
 def _weighted_gradient(request: Request, scores: Tensor, w: Tensor) -> list[tuple[Tensor, Tensor]]:
-    finite = AllFinite(scores)  # under way while gradients are computed
+    finite = request.options.deferred or AllFinite(scores)  # under way while gradients are computed
     found = weighted_gradient(request.losses, w, request.options.scaling, request.options.scale, request.retain)
-    capturing = scores.is_cuda and torch.cuda.is_current_stream_capturing()
-    if not capturing and not finite:
+    if not finite:
         if not bool(w.any()):
             return [(leaf, torch.zeros_like(leaf)) for leaf, _ in found]
         if not all(bool((g.to_dense() if g.is_sparse else g).isfinite().all()) for _, g in found):  # 0 * nan

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from fastrw.engine.later import AllFinite, Later
+from fastrw.engine.later import AllFinite, Later, every
 from fastrw.engine.plan import Plan, Site, Source
 from fastrw.engine.report import UseReport
 from fastrw.engine.request import Mark, Request
@@ -49,6 +49,7 @@ class PassResult:
     gradients: dict[int, Tensor]
     account: tuple[tuple, ...]  # (site, form, backend, why) of each use
     called_nodes: bool  # was a node called directly that the backward had passed?
+    sound: Tensor | None = None  # see `Result.sound`
 
 
 class ZeroGradientsChanged(Refused):
@@ -92,10 +93,10 @@ class Pass:
             while self._parts:
                 self._update(*self._parts.pop())
             self._push(self._derived, self._gradients, retain)
-            self._judge()
+            sound = self._sound() if self._request.options.deferred else self._judge()
             mark("update")
         called = any(not site.lowest for site, _ in self._callers)
-        return PassResult(self.scores, self.weights, self._gradients, tuple(self._account), called)
+        return PassResult(self.scores, self.weights, self._gradients, tuple(self._account), called, sound)
 
     # the backward
 
@@ -213,7 +214,7 @@ class Pass:
         w, scale = self.weights.to(losses.dtype), self._request.options.scale
         self._w = w if scale == 1.0 else w * scale
         if self._updates and (self._plan.under or not all(part.masks for _, part in self._parts)):
-            self._finite = AllFinite(self.scores)  # under way while gradients are computed
+            self._ask()  # under way while gradients are computed
 
     def _gather(self) -> None:
         """V for all parts that wait: summed over every use of a parameter, also through parameters derived from it."""
@@ -266,18 +267,25 @@ class Pass:
         targets = [GradientEdge(nodes[leaf], 0) for leaf in leaves]
         grads = torch.autograd.grad(edges, targets, cotangents, retain_graph=retain, allow_unused=True)
         found = {leaf: g for leaf, g in zip(leaves, grads, strict=True) if g is not None}
-        capturing = self.scores is not None and self.scores.is_cuda and torch.cuda.is_current_stream_capturing()
-        if self.scores is not None and not capturing:
+        if self.scores is not None:
             self._doubt([("what parameters are derived by", g) for g in found.values()])
         for leaf, g in found.items():
             _accumulate(into, leaf, g)
 
     # what is decided by numbers: read when all has been launched
 
-    def _doubt(self, found: list[tuple[str, Tensor]]) -> None:
-        if self._finite is None:
+    def _ask(self) -> None:
+        if self._finite is None and not self._request.options.deferred:
             self._finite = AllFinite(self.scores)
+
+    def _doubt(self, found: list[tuple[str, Tensor]]) -> None:
+        self._ask()
         self._doubtful += found
+
+    def _sound(self) -> Tensor | None:
+        """In the place of `_judge`: does nothing stand in the way of this result, nor has to be looked at closer?"""
+        finite = [self.scores.isfinite().all()] if self._doubtful else []
+        return every([*(~changed for _, changed in self._zeros), *finite])
 
     def _judge(self) -> None:
         if self._zeros and Later(torch.stack([changed for _, changed in self._zeros]).any()).value():
