@@ -82,9 +82,15 @@ def test_every_way_of_compiling_through_every_call(way, norm):
     assert relative(report.scores, truth(f, g, last)[0]) <= 1e-10
     for name in ("tangent", "double_backward", "per_example"):
         assert relative(fastrw.gradient_dots(model, batch, val_batch, method=name), s) <= 1e-10
+    whole = way in ("compile(model)", "model.compile()")
     for update in ("auto", "backward"):
-        out = fastrw.Reweighter(model, update=update).backward(batch, val_batch)
-        assert relative(out.scores, s) <= 1e-10 and out.method == method
+        step = fastrw.Reweighter(model, update=update)
+        for _ in range(2):
+            out = step.backward(batch, val_batch)
+            assert relative(out.scores, s) <= 1e-10 and out.method == method
+        assert (out.compilation is not None and out.compilation.used) == whole
+    assert backend.graphs == compiled + 2 * whole  # those of our steps, by the user's own backend
+    compiled = backend.graphs
     model.zero_grad()
     data = [(batch[0][i], int(batch[1][i])) for i in range(7)]
     for params in ("last", "all"):

@@ -55,7 +55,7 @@ def evaluate(
     _require(problem, options)
     V = validation_gradient(problem, state, options.scaling) if V is None else V
     losses = problem.losses(problem.batch)
-    request = _request(problem, replace(options, update=None), losses, None, V, keep_graph)
+    request = request_of(problem, replace(options, update=None), losses, None, V, keep_graph)
     answer = engine.run(request)
     if options.method == "auto" and answer.method == "per_example":
         _warn_of_cost(problem.model, len(losses), answer.refused)
@@ -123,9 +123,31 @@ class _Pause:
 
 def _pause(problem: Problem) -> _Pause:
     """That of calls like this one."""
-    modes = tuple(module.training for module in problem.modules.values())
-    key, pauses = (_functions(problem), modes), learned.table(problem.model, "pauses")
+    key, pauses = _pause_key(problem), learned.table(problem.model, "pauses")
     return pauses.get(key) or pauses.put(key, _Pause())
+
+
+def _pause_key(problem: Problem) -> tuple:
+    return _functions(problem), tuple([module.training for module in problem.modules.values()])
+
+
+def known_batch(problem: Problem, options: Options) -> tuple[bool, Any]:
+    """How `assemble` makes a step like this one: is that known from calls before? The joined batch; None: apart."""
+    if options.update == "backward" or options.method not in ("auto", "layerwise"):
+        return True, None
+    n, m = examples(problem.batch) or 0, examples(problem.val_batch) or 0
+    pause = learned.table(problem.model, "pauses").get(_pause_key(problem))
+    if pause is None:
+        return False, None
+    alike = learned.table(problem.model, "batches that are alike").get(_kind(problem, n, m)) or set()
+    if pause.length:  # a single batch may not have been like the others
+        return not alike or pause.length > 3, None
+    joined = join(problem.batch, problem.val_batch, n, m) if n and m else None
+    return joined is None or (n, m) in alike or len(alike) >= SIZES, joined
+
+
+def _kind(problem: Problem, n: int, m: int) -> tuple:
+    return _functions(problem), n == m, sizes(problem.batch, n), sizes(problem.val_batch, m)
 
 
 def _functions(problem: Problem) -> tuple:
@@ -150,14 +172,14 @@ def _joined(problem: Problem, state: State, options: Options, mark: Mark, batch:
     f = losses.detach()
     try:
         layerwise = replace(options, method="layerwise")
-        request = _request(problem, layerwise, losses[:n], losses[n:].mean())
+        request = request_of(problem, layerwise, losses[:n], losses[n:].mean())
         answer = engine.run(replace(request, free=True), mark)
     except (ForThisBatch, UntracedUse):
         raise
     except Refused as reason:
         raise _NotJoinable(str(reason)) from None
     alike = learned.table(problem.model, "batches that are alike")
-    kind = _functions(problem), n == m, sizes(problem.batch, n), sizes(problem.val_batch, m)
+    kind = _kind(problem, n, m)
     known = alike.get(kind) or set()  # (n, m) of such batches; what a place in the batch decides shows in a few of them
     if answer.checked or answer.learned or ((n, m) not in known and len(known) < SIZES):
         _check_joined(problem, state, f, losses)
@@ -197,10 +219,10 @@ def _separate(problem: Problem, state: State, options: Options, mark: Mark) -> A
     losses = problem.losses(problem.batch)
     mark("forward")
     f, val_loss = losses.detach(), problem.val_loss
-    return Assembled(engine.run(_request(problem, options, losses, None, V), mark), f, val_loss)
+    return Assembled(engine.run(request_of(problem, options, losses, None, V), mark), f, val_loss)
 
 
-def _request(problem: Problem, options: Options, losses: Tensor, val_loss: Tensor | None,
+def request_of(problem: Problem, options: Options, losses: Tensor, val_loss: Tensor | None,
               V: dict[int, Tensor] | None = None, retain: bool = False) -> Request:  # fmt: skip
     selected = {id(p) for p in problem.params.values()}
     return Request(losses, val_loss, selected, options, V, retain, names=problem.names, model=problem.model,

@@ -70,7 +70,7 @@ class Problem:
         """f_i for i in the batch: [n], with a graph if `graph`. (It is recorded nevertheless: with it, a forward may
         take another path, and register hooks.)"""
         with torch.enable_grad(), uncompiled():
-            losses = self._losses(batch)
+            losses = self.function(batch)(self.model, batch)
         name = "val_batch" if batch is self.val_batch else "batch"
         if batch is self.val_batch and isinstance(losses, Tensor):
             self.val_losses = losses.detach()
@@ -91,12 +91,13 @@ class Problem:
             raise ValueError(f"{self.prefix}the losses of {name} must depend on a parameter, got none with a graph")
         return losses if graph else losses.detach()
 
-    def _losses(self, batch: Any) -> Any:
+    def function(self, batch: Any) -> Callable[[Any, Any], Any]:
+        """(model, batch) -> losses, for batches like this one."""
         if self.losses_fn is not None:
-            return self.losses_fn(self.model, batch)
+            return self.losses_fn
         reading = self._reading(batch) if isinstance(batch, Mapping) else Reading()
         loss_fn = self.loss_fn or reading.loss or partial(cross_entropy, self.prefix)
-        return losses_of(loss_fn, reading, self.model, batch)
+        return partial(losses_of, loss_fn, reading)
 
     def _reading(self, batch: Mapping) -> Reading:
         """How the model itself reads this kind of labels."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from fastrw.api.backward import untraced
 from fastrw.api.capture import Graphs
+from fastrw.api.compiled import backend_of
 from fastrw.api.evaluate import Assembled, assemble, evaluate, validation_gradient
 from fastrw.api.nonfinite import finite_gradient
 from fastrw.api.options import Options, check, scaling_of
@@ -77,6 +78,8 @@ class Reweighter:
         params: Any = None, method: str = "auto", backend: str = "auto", normalize: str | None = "rectify",
         score_dtype: torch.dtype | None = None, update: str = "auto", every: int = 1, scaler: Any = None,
         recheck: bool = True, timeline: bool = False, capture: bool = False,
+        compile: bool | str | Callable = "auto", mode: str | None = None, dynamic: bool | None = None,
+        options: dict[str, Any] | None = None,
     ):  # fmt: skip
         check("Reweighter", method=method, backend=backend, score_dtype=score_dtype, normalize=normalize, update=update)
         if capture and (timeline or update == "backward" or method not in ("auto", "layerwise")):
@@ -88,6 +91,14 @@ class Reweighter:
             raise ValueError(f"fastrw.Reweighter: every must be an integer of 1 or more, got {every!r}")
         if not isinstance(model, nn.Module):
             raise TypeError(f"fastrw.Reweighter: model must be a torch.nn.Module, got {type(model).__name__}")
+        if compile == "auto":
+            whole = not (capture or timeline or method in ("double_backward", "per_example"))
+            compile = (backend_of(model) if whole else None) or False
+        elif compile and (capture or timeline or method in ("double_backward", "per_example")):
+            raise ValueError(
+                f"fastrw.Reweighter: a compiled step is one graph, got compile={compile!r}, capture={capture}, "
+                f"timeline={timeline}, method={method!r}"
+            )
         self.model = model
         self.steps = 0  # calls of `backward` that succeeded
         losses = {"loss_fn": loss_fn, "losses_fn": losses_fn}
@@ -96,6 +107,11 @@ class Reweighter:
         self._options = Options(method, Products(backend, score_dtype), NORMALIZERS[normalize], update,
                                 recheck=recheck and not capture)  # fmt: skip
         self._every, self._scaler, self._timed = every, scaler, timeline
+        self._compiled = None
+        if compile:
+            from fastrw.api.compile import CompiledSteps, Compiler  # imports much of torch
+
+            self._compiled = CompiledSteps(Compiler("inductor" if compile is True else compile, mode, options), dynamic)
 
     @untraced
     def backward(self, batch: Any, val_batch: Any, *, scale: float = 1.0) -> Step:
@@ -151,7 +167,11 @@ class Reweighter:
         state = problem.state()
         try:
             args = problem, state, options, timeline.mark if timeline else lambda phase: None
-            out = self._assembled(*args) or self._backward(*args)
+
+            def eager() -> Step:
+                return self._assembled(*args) or self._backward(*args)
+
+            out = self._compiled.step(problem, state, options, eager) if self._compiled else eager()
         except BaseException:
             state.undo()
             raise
@@ -197,12 +217,19 @@ class Reweighter:
 
     def _plain(self, problem: Problem, options: Options) -> Step:
         state = problem.state()
+
+        def eager() -> Step:
+            return self._averaged(problem, options)
+
         try:
-            losses = problem.losses(problem.batch)
-            self._accumulate(losses.mean(), options)
+            return self._compiled.plain(problem, state, options, eager) if self._compiled else eager()
         except BaseException:
             state.undo()
             raise
+
+    def _averaged(self, problem: Problem, options: Options) -> Step:
+        losses = problem.losses(problem.batch)
+        self._accumulate(losses.mean(), options)
         w = torch.full_like(losses, 1 / len(losses), dtype=torch.promote_types(losses.dtype, torch.float32))
         return Step(w.detach(), losses.detach(), None, None, "plain", "backward")
 

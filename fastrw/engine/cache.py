@@ -54,10 +54,13 @@ class Cache:
         found = self._families.get(self._family_key, self._parameters)
         return found or self._families.put(self._family_key, Family(), self._parameters)
 
-    def plan(self, deferred: bool = False) -> tuple[Plan | None, list[Tensor]]:
+    def plan(self, deferred: bool = False, given: Plan | None = None) -> tuple[Plan | None, list[Tensor]]:
         """That of this graph, or None. deferred: where tensors decide which it is, the one that served last; and a flag
-        for each of these tensors: is it as it was?"""
+        for each of these tensors: is it as it was? given: one of a graph that the same functions made, whose nodes may
+        have other types nevertheless: those of custom functions may be made anew."""
         plans = self._plans.get(self._key, self._parameters) or []
+        if given is not None and not plans and given.cut.reusable and given.names == names(self._graph):
+            plans = [given]
         for plan in plans:
             if not plan.cut.content:
                 return plan, []
@@ -73,7 +76,7 @@ class Cache:
         return None, []
 
     def put(self, plan: Plan) -> None:
-        plan.content = _cloned(_content(self._graph, plan.cut))
+        plan.content, plan.names = _cloned(_content(self._graph, plan.cut)), names(self._graph)
         plans = (self._plans.get(self._key, self._parameters) or [])[: CONTENTS - 1]
         # most specific first: a plan that compares less content would match more graphs; of these, latest first
         self._plans.put(self._key, sorted([plan, *plans], key=lambda plan: -len(plan.content)), self._parameters)
@@ -81,6 +84,10 @@ class Cache:
     def drop(self) -> None:
         self._plans.drop(self._key)
         self._families.drop(self._family_key)
+
+
+def names(graph: Graph) -> tuple:
+    return tuple([node.name() for node in graph.nodes]), *graph.skeleton()[1:]
 
 
 def _content(graph: Graph, cut: Cut) -> tuple:

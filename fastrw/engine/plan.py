@@ -44,6 +44,7 @@ class Plan:
     under: dict[int, set[Edge]]  # leaf -> the edges of sources that it lies below
     wanted: frozenset[Edge]  # the edges whose tangents scores need
     content: tuple = ()
+    names: tuple = ()  # of the nodes of the graph, its edges and shapes
     calls_nodes: bool = True  # nodes are called directly: the backward must not free what they saved
     checkpointed: bool = False  # see graph.recomputed
     mixed_by: str | None = None  # the operation below the cut that mixes the batch dimension

@@ -52,6 +52,21 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
+@dataclass(frozen=True)
+class Compilation:
+    """What torch.compile did for a `Reweighter` so far."""
+
+    used: bool  # did compiled code compute this step?
+    graphs: int = 0  # steps that were compiled: of another kind, or of other shapes
+    seconds: float = 0.0  # that took
+    why: str = ""  # this step was not compiled
+
+    @property
+    def recompilations(self) -> int:
+        """After the first."""
+        return max(self.graphs - 1, 0)
+
+
 @dataclass
 class Step:
     """The result of `Reweighter.backward` or `fastrw.backward`. Tensors stay on their device; nothing here waits for a
@@ -66,6 +81,7 @@ class Step:
     refused: dict[str, str] = field(default_factory=dict)  # method -> reason, in the order tried
     account: Callable[[], tuple[UseReport, ...]] = tuple
     timeline: list[tuple[str, float]] | None = None  # (phase, seconds), on request
+    compilation: Compilation | None = None  # of a `Reweighter` that compiles
 
     @cached_property
     def uses(self) -> tuple[UseReport, ...]:

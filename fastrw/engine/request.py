@@ -27,8 +27,9 @@ class Options:
     update: str | None = "auto"
     # the factor of a GradScaler on losses in a backward, so that float16 gradients do not underflow
     scaling: Tensor | None = None
-    scale: float = 1.0  # the factor on the weighted gradient
+    scale: float | Tensor = 1.0  # the factor on the weighted gradient; 0-d
     recheck: bool = True  # check again in the 2nd, 4th, 8th ... call
+    check: bool = False  # check in this call
     # What numbers decide is not read, but returned, as `Result.sound`: for a pass that is recorded or traced, and so
     # cannot wait for them. Raises Unlearned where a pass that may wait has to come first.
     deferred: bool = False
@@ -52,6 +53,7 @@ class Request:
     must_reach: bool = False  # refuse a validation loss that depends on nothing selected
     names: Mapping[int, str] = field(default_factory=dict)  # id of a leaf -> its name in reports
     model: Any = None  # the owner of the graph, if known
+    plan: Any = None  # of a pass over a graph that the same functions made, for one whose numbers are not read
     prefix: str = "fastrw.backward: "  # of error texts
 
 

@@ -87,15 +87,18 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
     guards.leaves(leaves.values(), request.prefix)
     cache = Cache(graph, selected, len(losses), (joint, at_losses), request.model)
     deferred, family = request.options.deferred, cache.family()
-    plan, same = cache.plan(deferred)
+    plan, same = cache.plan(deferred, request.plan)
     learned, first = plan is None, not family.calls
-    if deferred and (learned or first or not family.knows_all_hooks_of(graph)):
-        raise Unlearned("fastrw.engine: numbers must be read where a graph is new, got one")
+    if deferred and (learned or (request.plan is None and (first or not family.knows_all_hooks_of(graph)))):
+        raise Unlearned(
+            "fastrw.engine: numbers must be read where a graph is new, or where they decide which row belongs to which "
+            "example, got one"
+        )
     if learned:
         _refuse_early(request, graph, selected)
         graph.check_shapes()
         plan = _learn(request, graph, outputs, selected, family)
-    elif not family.knows_all_hooks_of(graph):
+    elif not deferred and not family.knows_all_hooks_of(graph):
         _look_for_hooks(graph, outputs, request.options.scaling, family, plan.checkpointed)
     mixed_by = plan.scores_mixed_by if request.options.update is None else plan.mixed_by
     if method == "layerwise" and mixed_by is not None:
@@ -105,7 +108,8 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
     later = lean or request.options.update == "backward"
     assembles = request.options.update is not None and not later
     calls = family.calls + 1
-    due = first or (request.options.recheck and not deferred and calls & (calls - 1) == 0)
+    due = first or request.options.check or (request.options.recheck and calls & (calls - 1) == 0)
+    due = due and not deferred
     needed = request.retain or learned or later  # is the graph needed after the pass?
     V = None
     if not joint or at_losses or lean:

@@ -212,7 +212,7 @@ class Pass:
         self.scores = torch.where(losses.isfinite(), self._request.options.unscaled(total), torch.nan)
         self.weights = self._request.options.normalize(self.scores)
         w, scale = self.weights.to(losses.dtype), self._request.options.scale
-        self._w = w if scale == 1.0 else w * scale
+        self._w = w if isinstance(scale, float) and scale == 1 else w * scale
         if self._updates and (self._plan.under or not all(part.masks for _, part in self._parts)):
             self._ask()  # under way while gradients are computed
 

@@ -23,9 +23,9 @@ def saved(node: Node, name: str) -> Any:
     """
     found = _read(node, name)
     if isinstance(found, Tensor):
-        return found.detach()
+        return found.detach() if found.requires_grad else found
     if type(found) is list or type(found) is tuple:
-        return [t.detach() if isinstance(t, Tensor) else t for t in found]
+        return [t.detach() if isinstance(t, Tensor) and t.requires_grad else t for t in found]
     return found
 
 

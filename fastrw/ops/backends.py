@@ -9,7 +9,8 @@ A backend other than the reference proves itself on a tiny input before it first
 self_test.py. Nothing falls back in silence: a backend asked for by name serves or raises with its reason.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from inspect import signature
@@ -26,6 +27,7 @@ from .op import Backend, Op, leading
 
 Reason = Callable[..., str | None]
 _ops: dict[str, Op] = {}
+_recording: list[bool] = []  # not empty: in the context of `fused`
 
 
 def register(
@@ -85,6 +87,17 @@ def names() -> tuple[str, ...]:
     return tuple(_ops)
 
 
+@contextmanager
+def fused() -> Iterator[None]:
+    """In this context, calls are recorded for a compiler: "auto" is the reference where that, fused with what is around
+    it, is faster than a kernel that is called."""
+    _recording.append(True)
+    try:
+        yield
+    finally:
+        _recording.pop()
+
+
 def choose(op: str, backend: str, *args) -> Backend:
     """The backend of that name; for "auto", the first in the op's order for these arguments that can serve.
 
@@ -94,6 +107,8 @@ def choose(op: str, backend: str, *args) -> Backend:
     """
     entry, lead, auto = _ops[op], leading(args), backend == "auto"
     reference_wins = auto and entry.reference_wins is not None and entry.reference_wins(*args)
+    if _recording and auto and lead.device.type in entry.fuses:
+        reference_wins = True
     key = (backend, reference_wins, lead.device, lead.dtype, lead.ndim)
     found = entry.chosen.get(key)
     if found is not None:

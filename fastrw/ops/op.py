@@ -30,6 +30,7 @@ class Op:
     function that draws all arguments.
     order: device type -> what "auto" tries, fastest first. reference_wins: for which arguments it tries nothing, as the
     reference is the fastest; cheap, for it runs at every call.
+    fuses: device types on which "auto" is the reference where torch.compile compiles it with what is around it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Op:
     index: Collection[str] = ()
     rules: Callable[..., None] | None = None
     reference_wins: Callable[..., bool] | None = None
+    fuses: Collection[str] = ()
     backends: dict[str, Backend] = field(default_factory=dict)
     chosen: dict[tuple, Backend] = field(default_factory=dict)
 

@@ -1,0 +1,158 @@
+"""Which steps are compiled, and what happens to the others: they run eagerly, and say why.
+
+The first step of a kind runs eagerly: it tells whether the batches can be joined. From the second on it is compiled
+(`api/compiled_step.py`). In the 2nd, 4th, 8th ... compiled step of a kind, the step is made eagerly too, checked
+against an example's own gradient, and compared."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch._dynamo.exc import FailOnRecompileLimitHit
+
+from fastrw.api.compiled_step import CompiledStep, Found, Work, agree
+from fastrw.api.dynamo import Capture, Forward
+from fastrw.api.evaluate import assemble, known_batch
+from fastrw.api.options import Options
+from fastrw.api.problem import Problem
+from fastrw.engine.ordinary import accumulate
+from fastrw.engine.report import Compilation, Step
+from fastrw.errors import ForThisBatch, Refused, reason
+from fastrw.state.batches import examples
+from fastrw.state.snapshot import State
+
+UNKNOWN = "fastrw.compile: a first step of its kind tells if the batches can be joined, got one"
+KINDS = 8  # the most compiled steps: as many as torch.compile compiles of one function
+
+
+class Compiler:
+    """torch.compile with these arguments, for graphs of aten operations."""
+
+    def __init__(self, backend: Any = "inductor", mode: str | None = None, options: dict | None = None):
+        self._arguments = {"backend": backend, "mode": mode, "options": options}
+        chosen = options or getattr(backend, "config", None) or {}
+        self.replays = mode in ("reduce-overhead", "max-autotune") or bool(chosen.get("triton.cudagraphs"))
+
+    def __call__(self, graph: torch.fx.GraphModule) -> Callable:
+        return torch.compile(graph, fullgraph=True, dynamic=False, **self._arguments)
+
+
+class CompiledSteps:
+    """The compiled steps of a `Reweighter`."""
+
+    def __init__(self, compiler: Compiler, dynamic: bool | None):
+        self._compiler, self._capture = compiler, Capture(dynamic)
+        self._steps: dict[Hashable, CompiledStep] = {}
+        self._not: dict[Hashable, str] = {}  # kind of call -> why it is not compiled
+        self._functions: dict[Hashable, Callable] = {}
+        self._seconds = 0.0
+
+    def step(self, problem: Problem, state: State, options: Options, eager: Callable[[], Step]) -> Step:
+        """Adds to `.grad`. eager: makes the step in another way."""
+        return self._made(problem, state, options, eager, *known_batch(problem, options))
+
+    def plain(self, problem: Problem, state: State, options: Options, eager: Callable[[], Step]) -> Step:
+        """The same, with w_i = 1/n."""
+        return self._made(problem, state, options, eager, True, None, plain=True)
+
+    def _made(self, problem: Problem, state: State, options: Options, eager: Callable[[], Step], known: bool,
+              joined: Any, plain: bool = False) -> Step:  # fmt: skip
+        kind = plain, joined is None, options.update, tuple([m.training for m in problem.modules.values()])
+        why = self._not.get(kind) or _hooked(problem) or ("" if known else UNKNOWN)
+        lasting, found = False, None
+        if not why:
+            try:
+                found, step = self._computed(problem, state, options, joined, plain)
+                if options.recheck and not plain and step.calls > 1 and step.calls & (step.calls - 1) == 0:
+                    found, why = self._compared(found, step, problem, state, options)
+                    lasting = bool(why)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # of Dynamo, of the compiler, of the model where it is traced
+                state.rewind()
+                found, why = None, reason(error)
+                lasting = not isinstance(error, ForThisBatch | FailOnRecompileLimitHit)
+        if found is None:
+            out = eager()
+        else:
+            accumulate(dict(found.answer.gradients))
+            out = _step(found)
+        if lasting:  # by now it is known that an eager step does not raise, too
+            self._not[kind] = why
+        out.compilation = Compilation(not why, len(self._steps), self._seconds, why)
+        return out
+
+    def _compared(self, found: Found, step: CompiledStep, problem: Problem, state: State, options: Options
+                  ) -> tuple[Found, str]:  # fmt: skip
+        """The step made eagerly, too, and checked: the compiled one, if it is the same; else why it is not used."""
+        state.rewind()
+        eager = assemble(problem, state, replace(options, check=True))
+        expected = Found(eager.answer, eager.losses, eager.val_loss, ())
+        if step.random or agree(found, expected, step.rounds_as):
+            return expected if step.random else found, ""
+        return expected, "fastrw.compile: a compiled step must give the numbers of an eager one, got others"
+
+    def _computed(self, problem: Problem, state: State, options: Options, joined: Any, plain: bool
+                  ) -> tuple[Found, CompiledStep]:  # fmt: skip
+        if joined is not None or options.update == "assembled":
+            options = replace(options, method="layerwise")
+        n = None if joined is None else examples(problem.batch)
+        forwards: list[Forward] = []
+        done: list[tuple[Found, CompiledStep]] = []
+
+        def only_captured(forward: Forward) -> tuple:
+            forwards.append(forward)
+            return forward.blanks()
+
+        def computed(forward: Forward) -> tuple:
+            done.append(self._by_a_graph(Work(problem, options, (*forwards, forward), n, plain), state))
+            return done[0][0].outputs
+
+        if joined is None and not plain:
+            self._captured(only_captured, problem, problem.val_batch)
+        self._captured(computed, problem, problem.batch if joined is None else joined)
+        if not done:
+            raise ForThisBatch("fastrw.compile: torch.compile must compile, got one that is switched off")
+        if joined is not None and done[0][1].calls == 1 and state.moved():
+            raise Refused("fastrw.compile: a joined batch must change nothing, got a forward that changes attributes")
+        return done[0]
+
+    def _captured(self, run: Callable[[Forward], tuple], problem: Problem, batch: Any) -> None:
+        function = problem.function(batch)
+        if isinstance(function, partial):  # made anew in each call: Dynamo would take it for another
+            function = self._functions.setdefault(function.args[1:], function)
+            batch = dict(batch) if isinstance(batch, Mapping) else batch
+        self._capture(run, function, problem.model, batch)
+
+    def _by_a_graph(self, work: Work, state: State) -> tuple[Found, CompiledStep]:
+        key = work.key()
+        step = self._steps.get(key)
+        if step is None:
+            if len(self._steps) >= KINDS:
+                raise ForThisBatch(f"fastrw.compile: steps must be of few kinds and shapes, got a {KINDS + 1}th")
+            if state.moved():
+                raise Refused("fastrw.compile: a forward must leave attributes as they are, got one that changes some")
+            started = time.perf_counter()
+            step = self._steps[key] = CompiledStep(work, state, self._compiler)
+            self._seconds += time.perf_counter() - started
+        step.calls += 1
+        found = step.run(work)
+        return (found.copied() if self._compiler.replays else found), step
+
+
+def _hooked(problem: Problem) -> str:
+    for p in problem.model.parameters():
+        if p._backward_hooks or p._post_accumulate_grad_hooks:
+            return f"fastrw.compile: parameters must have no hooks, got one on {problem.names[id(p)]}"
+    return ""
+
+
+def _step(found: Found) -> Step:
+    if found.val_loss is None:
+        return Step(found.answer.weights, found.losses, None, None, "plain", "backward")
+    return found.answer.step(found.losses, found.val_loss)

@@ -1,0 +1,37 @@
+"""Any computation with tensors as one graph: it runs once, below autograd, and every operation is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from fastrw.errors import Refused
+from fastrw.ops import backends
+
+
+def traced(function: Callable[..., list], tensors: Sequence[Tensor]) -> fx.GraphModule:
+    """`function(*tensors)` as a graph of torch's operations and those of `torch.ops.fastrw`, the backwards in it
+    included. It runs for real: what it changes is changed. Raises torch's RuntimeError where it reads a number."""
+    torch.clear_autocast_cache()  # a cast of a weight that is cached would be a constant
+    with torch.no_grad(), backends.fused():
+        graph = make_fx(function)(*tensors)
+    constants = (getattr(graph, str(node.target)) for node in graph.graph.nodes if node.op == "get_attr")
+    for t in constants:  # what was learned is of integers: an owner of each row
+        if isinstance(t, Tensor) and t.is_floating_point() and t.numel() > 1:
+            raise Refused(f"fastrw.compile: numbers must be inputs of a step, got a constant {tuple(t.shape)}")
+    return graph
+
+
+def same_autocast(device: str) -> AbstractContextManager:
+    """Autocast as it is, without its cache: that would connect this graph with what ran before it."""
+    on, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    return torch.autocast(device, dtype, enabled=on, cache_enabled=False)
+
+
+def draws_random_numbers(graph: fx.GraphModule) -> bool:
+    tags = (getattr(node.target, "tags", ()) for node in graph.graph.nodes)
+    return any(torch.Tag.nondeterministic_seeded in some for some in tags)
