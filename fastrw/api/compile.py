@@ -22,30 +22,39 @@ from fastrw.api.options import Options
 from fastrw.api.problem import Problem
 from fastrw.engine.ordinary import accumulate
 from fastrw.engine.report import Compilation, Step
+from fastrw.engine.traced import Compiler
 from fastrw.errors import ForThisBatch, Refused, reason
 from fastrw.state.batches import examples
 from fastrw.state.snapshot import State
 
 UNKNOWN = "fastrw.compile: a first step of its kind tells if the batches can be joined, got one"
 KINDS = 8  # the most compiled steps: as many as torch.compile compiles of one function
+MANY = f"fastrw.compile: steps must be of few kinds and shapes, got more than {KINDS} (pad the batches)"
 
 
-class Compiler:
-    """torch.compile with these arguments, for graphs of aten operations."""
-
-    def __init__(self, backend: Any = "inductor", mode: str | None = None, options: dict | None = None):
-        self._arguments = {"backend": backend, "mode": mode, "options": options}
-        chosen = options or getattr(backend, "config", None) or {}
-        self.replays = mode in ("reduce-overhead", "max-autotune") or bool(chosen.get("triton.cudagraphs"))
-
-    def __call__(self, graph: torch.fx.GraphModule) -> Callable:
-        return torch.compile(graph, fullgraph=True, dynamic=False, **self._arguments)
+def compiled_steps(compile: Any, mode: Any, dynamic: Any, options: Any) -> CompiledSteps:
+    """Raises TypeError or ValueError where an argument is not one of torch.compile."""
+    rule = 'fastrw.Reweighter: compile must be True, False, "auto" or a backend of torch.compile'
+    backend = "inductor" if compile is True else compile
+    if not (isinstance(backend, str) or callable(backend)):
+        raise TypeError(f"{rule}, got {backend!r}")
+    if isinstance(backend, str) and backend not in (known := torch.compiler.list_backends(exclude_tags=())):
+        raise ValueError(f"{rule} ({', '.join(known)}), got {backend!r}")
+    if mode is not None and mode not in (modes := torch._inductor.list_mode_options()):
+        raise ValueError(f"fastrw.Reweighter: mode must be one of {', '.join(modes)}, got {mode!r}")
+    if not isinstance(dynamic, bool | None):
+        raise TypeError(f"fastrw.Reweighter: dynamic must be None, True or False, got {dynamic!r}")
+    if not isinstance(options, dict | None):
+        raise TypeError(f"fastrw.Reweighter: options must be None or a dict, got {type(options).__name__}")
+    if mode is not None and options is not None:
+        raise ValueError(f"fastrw.Reweighter: give mode or options, not both, got {mode!r} and {options!r}")
+    return CompiledSteps(Compiler(backend, mode, options), bool(dynamic))
 
 
 class CompiledSteps:
     """The compiled steps of a `Reweighter`."""
 
-    def __init__(self, compiler: Compiler, dynamic: bool | None):
+    def __init__(self, compiler: Compiler, dynamic: bool):
         self._compiler, self._capture = compiler, Capture(dynamic)
         self._steps: dict[Hashable, CompiledStep] = {}
         self._not: dict[Hashable, str] = {}  # kind of call -> why it is not compiled
@@ -73,10 +82,12 @@ class CompiledSteps:
                     lasting = bool(why)
             except torch.OutOfMemoryError:
                 raise
+            except (ForThisBatch, FailOnRecompileLimitHit) as error:
+                state.rewind()
+                found, why = None, str(error) if isinstance(error, ForThisBatch) else MANY
             except Exception as error:  # of Dynamo, of the compiler, of the model where it is traced
                 state.rewind()
-                found, why = None, reason(error)
-                lasting = not isinstance(error, ForThisBatch | FailOnRecompileLimitHit)
+                found, why, lasting = None, reason(error), True
         if found is None:
             out = eager()
         else:
@@ -134,7 +145,7 @@ class CompiledSteps:
         step = self._steps.get(key)
         if step is None:
             if len(self._steps) >= KINDS:
-                raise ForThisBatch(f"fastrw.compile: steps must be of few kinds and shapes, got a {KINDS + 1}th")
+                raise ForThisBatch(MANY)
             if state.moved():
                 raise Refused("fastrw.compile: a forward must leave attributes as they are, got one that changes some")
             started = time.perf_counter()

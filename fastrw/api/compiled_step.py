@@ -23,7 +23,7 @@ from fastrw.engine import run as engine
 from fastrw.engine.later import Later
 from fastrw.engine.ordinary import weighted_gradient
 from fastrw.engine.request import Result
-from fastrw.engine.traced import draws_random_numbers, same_autocast, traced
+from fastrw.engine.traced import Compiler, draws_random_numbers, same_autocast, traced
 from fastrw.errors import ForThisBatch, Refused
 from fastrw.nodes.precision import told
 from fastrw.state.snapshot import State
@@ -73,11 +73,12 @@ class Work:
     def run(self, plan: Any = None) -> Found:
         """By the engine. plan: that of a run before, for one in which no number is read."""
         with torch.enable_grad(), same_autocast(self.device.type):
-            if len(self.forwards) == 2:
-                val, _ = self._unwritten(self.forwards[0]).losses()
-            losses, outputs = self.forwards[-1].losses()
+            apart = self._unwritten(self.forwards[0]) if len(self.forwards) == 2 else None
+            losses, outputs = self.forwards[-1].losses()  # first: its random draws are those of an ordinary step
             if self.n is not None:
                 losses, val = losses[: self.n], losses[self.n :]
+            elif apart is not None:
+                val, _ = apart.losses()
             if self.plain:
                 return Found(_averaged(losses, self.options), losses.detach(), None, outputs)
             val_loss = val.mean()
@@ -87,7 +88,7 @@ class Work:
             return Found(answer, losses.detach(), val_loss.detach(), outputs, kind)
 
     def _unwritten(self, forward: Forward) -> Forward:
-        """The forward with copies of its buffers, which it may write to."""
+        """The forward with copies of the buffers, as they are now, for it to write to."""
         buffers = _buffers(self.problem)
         copies = (t.clone() if id(t) in buffers else t for t in forward.inputs)
         return forward._replace(inputs=tuple(copies))
@@ -154,7 +155,7 @@ class CompiledStep:
     state: the snapshot that the work starts from, and is left at. Raises Refused, or any error of torch, where the step
     cannot be recorded, or where what was compiled gives other numbers."""
 
-    def __init__(self, work: Work, state: State, compiler: Callable[[Any], Callable]):
+    def __init__(self, work: Work, state: State, compiler: Compiler):
         self.calls = 0
         self._inputs = _Inputs(work)
         tensors = self._inputs.of(work)
@@ -170,6 +171,11 @@ class CompiledStep:
         graph = traced(self._recorded(work), _distinct(tensors))
         state.rewind()
         self.random = draws_random_numbers(graph)
+        if compiler.replays:  # what lasts is read where it lies; all else is copied for a replay
+            buffers = _buffers(work.problem)
+            for t in tensors:
+                if isinstance(t, nn.Parameter) or id(t) in buffers:
+                    torch._dynamo.mark_static_address(t, guard=False)
         self._function = compiler(graph)
         found = self.run(work)
         state.rewind()

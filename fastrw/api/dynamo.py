@@ -55,9 +55,10 @@ class Forward(NamedTuple):
 
 class Capture:
     """`capture(run, function, model, batch)` calls `run(forward)` for the forward that computes
-    function(model, batch) = losses, and then does what else the user's Python does. dynamic: as of torch.compile."""
+    function(model, batch) = losses, and then does what else the user's Python does. dynamic: one capture for all
+    sizes."""
 
-    def __init__(self, dynamic: bool | None):
+    def __init__(self, dynamic: bool):
         # torch keeps what it compiled, and counts it, by code: a code of its own for each
         own = FunctionType(_losses.__code__.replace(), globals(), _losses.__name__)
         self._function = torch.compile(own, backend=self._stop, fullgraph=True, dynamic=dynamic)

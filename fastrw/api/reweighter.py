@@ -60,6 +60,17 @@ class Reweighter:
             The first steps of each shape run eagerly; a graph holds the memory of a step. The batches may be on the
             device or in pinned memory.
 
+        compile: True: the whole step (forward, scores, weights, weighted gradient) is one graph, compiled by
+            torch.compile's "inductor"; or the name of another of its backends, or one itself. False: it runs eagerly.
+            "auto": it is compiled as the model is, by `torch.compile(model)` or `model.compile()`, else not. The first
+            step of a kind runs eagerly; in the 2nd, 4th, 8th ... compiled one, unless `recheck` is False, the eager
+            step is made too, checked and compared. What torch.compile cannot trace as a whole, and every step that is
+            unlike those before it, runs eagerly: `Step.compilation` says if, and why. At most 8 kinds and shapes of
+            batches are compiled. Where a model draws random numbers (dropout), the training forward draws first, the
+            validation forward after it.
+        mode, dynamic, options: of torch.compile, with `compile`. mode="reduce-overhead" repeats CUDA graphs. Each shape
+            is compiled by itself; `dynamic` only makes that quicker.
+
     An example whose loss or gradient is not finite gets weight 0 and adds nothing. If a validation example is not
     finite, all weights are 0 and nothing is added (see `val_loss`).
 
@@ -91,14 +102,12 @@ class Reweighter:
             raise ValueError(f"fastrw.Reweighter: every must be an integer of 1 or more, got {every!r}")
         if not isinstance(model, nn.Module):
             raise TypeError(f"fastrw.Reweighter: model must be a torch.nn.Module, got {type(model).__name__}")
-        if compile == "auto":
-            whole = not (capture or timeline or method in ("double_backward", "per_example"))
-            compile = (backend_of(model) if whole else None) or False
-        elif compile and (capture or timeline or method in ("double_backward", "per_example")):
-            raise ValueError(
-                f"fastrw.Reweighter: a compiled step is one graph, got compile={compile!r}, capture={capture}, "
-                f"timeline={timeline}, method={method!r}"
-            )
+        chosen = _chosen(model, compile, capture or timeline or method in ("double_backward", "per_example"))
+        if chosen is False and not (mode is dynamic is options is None):
+            rule = "fastrw.Reweighter: mode, dynamic and options are for compile=True"
+            raise ValueError(f"{rule}, got {mode!r}, {dynamic!r} and {options!r}")
+        if compile == "auto" and not (mode is options is None):
+            chosen = True  # in place of those that the model is compiled with
         self.model = model
         self.steps = 0  # calls of `backward` that succeeded
         losses = {"loss_fn": loss_fn, "losses_fn": losses_fn}
@@ -108,10 +117,10 @@ class Reweighter:
                                 recheck=recheck and not capture)  # fmt: skip
         self._every, self._scaler, self._timed = every, scaler, timeline
         self._compiled = None
-        if compile:
-            from fastrw.api.compile import CompiledSteps, Compiler  # imports much of torch
+        if chosen is not False:
+            from fastrw.api.compile import compiled_steps  # imports much of torch
 
-            self._compiled = CompiledSteps(Compiler("inductor" if compile is True else compile, mode, options), dynamic)
+            self._compiled = compiled_steps(chosen, mode, dynamic, options)
 
     @untraced
     def backward(self, batch: Any, val_batch: Any, *, scale: float = 1.0) -> Step:
@@ -237,3 +246,16 @@ class Reweighter:
         """An ordinary backward."""
         total = total * options.scale if options.scale != 1 else total
         return backward(total if self._scaler is None else self._scaler.scale(total), wanted)
+
+
+def _chosen(model: nn.Module, compile: Any, impossible: bool) -> Any:
+    """How steps are compiled; False: not. "auto": as the model is."""
+    if isinstance(compile, str) and compile == "auto":
+        found = None if impossible else backend_of(model)
+        return False if found is None else found
+    if compile is not False and impossible:
+        raise ValueError(
+            "fastrw.Reweighter: a compiled step is one graph, without capture, timeline or one backward per example, "
+            f"got compile={compile!r} with one of them"
+        )
+    return compile

@@ -1,9 +1,11 @@
-"""Any computation with tensors as one graph: it runs once, below autograd, and every operation is recorded."""
+"""Any computation with tensors as one graph: it runs once, below autograd, and every operation is recorded; and what
+compiles such graphs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -35,3 +37,16 @@ def same_autocast(device: str) -> AbstractContextManager:
 def draws_random_numbers(graph: fx.GraphModule) -> bool:
     tags = (getattr(node.target, "tags", ()) for node in graph.graph.nodes)
     return any(torch.Tag.nondeterministic_seeded in some for some in tags)
+
+
+class Compiler:
+    """torch.compile with these arguments, for graphs of aten operations."""
+
+    def __init__(self, backend: Any = "inductor", mode: str | None = None, options: dict | None = None):
+        self._arguments = {"backend": backend, "mode": mode, "options": options}
+        chosen = options or getattr(backend, "config", None)  # of a compiled model: with its mode in it
+        replays = isinstance(chosen, dict) and chosen.get("triton.cudagraphs")
+        self.replays = mode in ("reduce-overhead", "max-autotune") or bool(replays)
+
+    def __call__(self, graph: fx.GraphModule) -> Callable:
+        return torch.compile(graph, fullgraph=True, dynamic=False, **self._arguments)
