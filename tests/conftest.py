@@ -82,3 +82,13 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs a GPU: none is visible to torch"))
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    """Captured steps are recorded without a GPU."""
+    from fastrw.api.capture import Graphs
+    from tests.tape import Tape
+
+    monkeypatch.setattr(Graphs.__init__, "__defaults__", (Tape,))
+    Tape.made = 0

@@ -55,6 +55,15 @@ class Autocast(torch.autocast):
         super().__init__("cpu", *args, **options)
 
 
+def moved(module: nn.Module, *args, move=nn.Module.to) -> nn.Module:
+    """`module.to(*args)`: parameters say of themselves that they are on the GPU."""
+    if args != ("cuda",):
+        return move(module, *args)
+    for buffer in module.buffers():
+        buffer.on_host = False
+    return module
+
+
 def install() -> None:
     """The mocked GPU, and what of torch.cuda the stages ask beside it."""
     mocked_gpu.install()
@@ -75,8 +84,7 @@ def install() -> None:
         "minor": 0,
     }
     torch.cuda.get_device_properties = lambda device=None: SimpleNamespace(**said)
-    move = nn.Module.to
-    nn.Module.to = lambda module, *args: module if args == ("cuda",) else move(module, *args)
+    nn.Module.to = moved
     torch.autocast, torch.Generator = Autocast, Generator
     torch.compile = lambda model, **options: model  # Dynamo asks the driver
 

@@ -6,12 +6,14 @@ python -m tests.gpu_steps steps network.way ...     one JSON object a line, for 
 import json
 import sys
 from functools import partial
+from unittest.mock import patch
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 import fastrw
+from fastrw.api.capture import Graphs
 from fastrw.testing.models import Transformer, resnet
 from tests.mocked_gpu import counted, install
 
@@ -101,6 +103,25 @@ def reweighted(model, batch, val_batch, clears=True, **options):
     return run
 
 
+class Recorded:
+    """A graph that is recorded by running, and gives the same again."""
+
+    def __init__(self, device):
+        pass
+
+    def record(self, run):
+        with patch("torch.cuda.is_current_stream_capturing", lambda: True):
+            return run()
+
+    def replay(self):
+        pass
+
+
+def captured(model, batch, val_batch, **options):
+    with patch.object(Graphs.__init__, "__defaults__", (Recorded,)):
+        return reweighted(model, batch, val_batch, capture=True, **options)
+
+
 def accumulated(model, batch, val_batch):
     return reweighted(model, batch, val_batch, clears=False)
 
@@ -178,6 +199,8 @@ WAYS = {
     "every": partial(reweighted, every=2),
     "shift": partial(reweighted, normalize="shift"),
     "accumulated": accumulated,
+    "captured": captured,
+    "captured_backward": partial(captured, **BACKWARD),
     "scaled": scaled,
     "hooked": hooked,
     "meta_weights": scored,

@@ -239,8 +239,8 @@ def test_what_stages_do_on_a_gpu_alone_runs_on_one_that_is_not_here(tmp_path):
     assert all(row["passed"] for row in of(rows, "self_test", "self-test"))
     prepared = {(row["model"], row["variant"]) for row in of(rows, "steps", "prepared")}
     refused = {(row["model"], row["variant"]) for row in of(rows, "steps", "refused")}
-    assert refused == {("resnet32_bn", "capture")}
-    assert prepared | refused == {(name, form) for name in ("resnet32_bn", "gpt2_small") for form in FORMS}
+    assert not refused
+    assert prepared == {(name, form) for name in ("resnet32_bn", "gpt2_small") for form in FORMS}
     timed = {row["variant"] for row in of(rows, "op_times", "time")}
     assert {"cuda", "triton", "reference"} <= timed
     for name in ("machine", "self_test", "steps", "op_times"):

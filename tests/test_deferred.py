@@ -51,9 +51,34 @@ class Checkpointed(nn.Module):
         return checkpoint(lambda h: self.mix(h).relu(), self.enter(x), use_reentrant=False)
 
 
+class Scaled(nn.Module):
+    def forward(self, x):
+        return 2 * x / 3.5
+
+
+class Cube(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, g):
+        return 3 * ctx.saved_tensors[0] ** 2 * g
+
+
+class Custom(nn.Module):
+    """A backward in Python: is its derivative that of the operation?"""
+
+    def forward(self, x):
+        return Cube.apply(x)
+
+
 MODELS = {
     "plain": lambda: nn.Sequential(nn.Linear(4, 5), nn.ReLU()),
     "batch_norm": lambda: nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 5)),
+    "scaled": lambda: nn.Sequential(nn.Linear(4, 5), Scaled(), nn.BatchNorm1d(5), nn.Linear(5, 5)),
+    "custom": lambda: nn.Sequential(nn.Linear(4, 5), Custom(), nn.BatchNorm1d(5), nn.Linear(5, 5)),
     "weight_norm": lambda: nn.Sequential(weight_norm(nn.Linear(4, 5)), nn.Tanh()),
     "gated": Gated,
     "routed": Routed,
@@ -148,6 +173,40 @@ def test_what_numbers_decide_is_told(name, update):
         taken(name, model, *here, False, update=update)
     spoil(name, model, here)
     assert taken(name, model, *here, True, update=update).sound.item() is False
+
+
+class Detached(torch.autograd.Function):
+    """x w; torch sees no derivative of its backward, or a wrong one."""
+
+    @staticmethod
+    def forward(ctx, x, w, wrong):
+        ctx.save_for_backward(x, w)
+        ctx.wrong = wrong
+        return x * w
+
+    @staticmethod
+    def backward(ctx, g):
+        x, w = ctx.saved_tensors
+        return g * w, ((g + g.detach() if ctx.wrong else 2 * g.detach()) * x).sum(0) / 2, None
+
+
+class Derived(nn.Module):
+    def __init__(self, wrong):
+        super().__init__()
+        self.enter, self.weight, self.wrong = nn.Linear(4, 5), nn.Parameter(torch.ones(5)), wrong
+
+    def forward(self, x):
+        return Detached.apply(self.enter(x), self.weight, self.wrong)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_backward_without_its_derivative_is_told(wrong):
+    torch.manual_seed(0)
+    model, here = Derived(wrong).double(), batches()
+    for _ in range(2):
+        truth = taken("plain", model, *here, False)
+        assert "once per example" in [use.form for use in truth.account()]
+    assert taken("plain", model, *here, True).sound.item() is False
 
 
 def test_of_several_patterns_it_is_the_last():

@@ -16,18 +16,27 @@ BOUNDS = {  # network -> launches, other kernels, dispatches of a step. Plain st
 # Where the weighted gradient may be spoilt by an example that is not finite, the scores are asked, once.
 DEFERRED = ["Event.synchronize"]
 REFUSED = {"_local_scalar_dense", "item", "nonzero", "equal"}  # by then, in checked steps too
-ASKING_WAYS = {"update_backward", "last_backward", "hooked", "by_hand_backward", "joined_backward"}
+ASKING_WAYS = {"update_backward", "last_backward", "hooked", "by_hand_backward", "joined_backward", "captured_backward"}
 ASKING_NETWORKS = {"batch_norm", "derived", "gated", "noting"}
 SCORES_ALONE = {"meta_weights", "weights", "plain"}
 CASES = {
     "linear": ["*"],
     "convolution": ["reweighter", "update_backward", "not_finite"],
-    "batch_norm": ["reweighter", "update_backward", "last", "hooked", "meta_weights", "by_hand"],
-    "derived": ["reweighter", "joined", "not_finite"],
+    "batch_norm": [
+        "reweighter",
+        "update_backward",
+        "last",
+        "hooked",
+        "meta_weights",
+        "by_hand",
+        "captured",
+        "captured_backward",
+    ],
+    "derived": ["reweighter", "joined", "not_finite", "captured"],
     "dropout": ["reweighter", "meta_weights"],
     "noting": ["reweighter", "update_backward", "meta_weights"],
-    "gated": ["reweighter"],
-    "picking": ["reweighter"],
+    "gated": ["reweighter", "captured"],
+    "picking": ["reweighter", "captured"],
 }
 
 

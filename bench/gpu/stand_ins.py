@@ -59,9 +59,9 @@ def capture(device: str) -> None:
     """Let Reweighter(capture=True) run on this device."""
     if device == "cpu":
         from fastrw.api.capture import Graphs
-        from tests.test_capture import Rerun as Step
+        from tests.tape import Tape
 
-        Graphs.__init__.__defaults__ = (Step,)
+        Graphs.__init__.__defaults__ = (Tape,)
 
 
 def models(tiny: bool) -> dict[str, Model]:

@@ -1,27 +1,89 @@
-"""A whole step as one CUDA graph: Python runs once, then the GPU repeats the step without it."""
+"""A whole step as one CUDA graph: Python runs once, then the GPU repeats the step without it.
+
+What numbers decide, a graph cannot ask for: it says whether they are such that its result is right (`Result.sound`).
+Where they are not, the step is undone, and run eagerly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from functools import partial
-from types import CellType, FunctionType
+import copy
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, replace
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from fastrw.api.evaluate import Assembled
+from fastrw.api.evaluate import Pause, assemble, evaluate, validation_gradient
+from fastrw.api.kinds import device_of, given_to, kind_of
 from fastrw.api.problem import Problem
-from fastrw.errors import ForThisBatch, Refused
-from fastrw.nodes.precision import told
-from fastrw.state.snapshot import RandomState, State
-
-Run = Callable[[Problem, State], Assembled]
+from fastrw.api.repeated import Reads, beyond_kernels
+from fastrw.engine.later import Later, every
+from fastrw.engine.ordinary import accumulate, weighted_gradient
+from fastrw.engine.per_example import METHODS
+from fastrw.engine.report import Step
+from fastrw.engine.request import Options
+from fastrw.errors import ForThisBatch, Refused, Unlearned
+from fastrw.graph.saved import address
+from fastrw.state.copies import copies, put_back
+from fastrw.state.held import PLAIN
+from fastrw.state.snapshot import State
 
 WARMUP_STEPS = 2  # of one kind, run eagerly: the first measures and compiles, the second finds the plan cached
 KINDS = 8  # the most graphs; each holds the memory of a step
+SEEN = 64  # the most kinds of which anything is known
+Gradients = list[tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Recorded:
+    """What a step gives, in the memory of its graph."""
+
+    out: Step
+    gradients: Gradients
+    sound: Tensor | None = None  # 0-d: is it right? None: whatever the numbers are
+    before: Gradients = field(default_factory=list)  # (tensor that it may write, its value before)
+    reads: Any = None  # holds tensors that the graph reads
+
+
+Run = Callable[[Problem, State, Options], Recorded]
+
+
+def plain(problem: Problem, state: State, options: Options) -> Recorded:
+    """An ordinary step."""
+    losses = problem.losses(problem.batch)
+    mean = losses.mean()
+    gradients = weighted_gradient(mean, torch.ones_like(mean), options.scaling, options.scale, retain=False)
+    return Recorded(Step.plain(losses.detach()), gradients)
+
+
+def reweighted(problem: Problem, state: State, options: Options) -> Recorded:
+    """A step of Algorithm 1, without reading numbers if `options.deferred`."""
+    if options.update == "backward":
+        V = validation_gradient(problem, state, options.scaling)
+        answer, losses = evaluate(problem, state, options, keep_graph=True, V=V)
+        gradients = weighted_gradient(losses, answer.weights, options.scaling, options.scale, retain=False)
+        flags = [answer.scores.isfinite().all(), *([] if answer.sound is None else [answer.sound])]  # 0 * nan
+        return Recorded(answer.step(losses.detach(), problem.val_loss), gradients, every(flags), reads=answer.plan)
+    found = assemble(problem, state, options)
+    answer = found.answer
+    return Recorded(answer.step(found.losses, found.val_loss), answer.gradients, answer.sound, reads=answer.plan)
+
+
+def repeatable(state: State, problem: Problem, method: str, read: Collection[int | None] | None = ()) -> None:
+    """Raises Refused where a step that began with this state cannot be repeated without Python. read: the memory that
+    it read, as far as that is known; None: what it changed is not compared (by the first, much is made to last)."""
+    rule = "fastrw.capture: a captured step must"
+    if state.drawn():
+        raise Refused(f"{rule} draw no random numbers, got a model that does")
+    if method in METHODS:
+        raise Refused(f"{rule} be one backward, got a model that is scored by method={method!r}")
+    name = None if read is None else beyond_kernels(state, device_of(problem), read)
+    if name is not None:
+        raise Refused(
+            f"{rule} change nothing but tensors, in place and on the GPU, got a forward that changes {name!r}"
+        )
 
 
 class CudaGraph:
@@ -32,7 +94,7 @@ class CudaGraph:
             raise ValueError(f"fastrw.Reweighter: capture=True needs the model on a CUDA device, got {device}")
         self._device, self._graph = device, torch.cuda.CUDAGraph()
 
-    def record(self, run: Callable[[], Assembled]) -> Assembled:
+    def record(self, run: Callable[[], Recorded]) -> Recorded:
         """Computes nothing yet. Raises RuntimeError if the function waits for the GPU."""
         # thread_local: data loaders may pin memory in other threads meanwhile
         with torch.cuda.device(self._device), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
@@ -41,39 +103,96 @@ class CudaGraph:
     def replay(self) -> None:
         self._graph.replay()
 
+    def wait(self) -> None:
+        """Until the last replay has read what is on the host."""
+        torch.cuda.current_stream(self._device).synchronize()
+
 
 class Captured:
-    """One kind of step: static copies of both batches, and the graph that reads them."""
+    """One kind of step: static copies of what it is given (both batches, a scaler's factor), and the graph that reads
+    them."""
 
-    def __init__(self, problem: Problem, run: Run, graph: CudaGraph):
-        self._inputs, trees = zip(*map(tree_flatten, (problem.batch, problem.val_batch)), strict=True)
-        self._inputs = [[t.clone() if isinstance(t, Tensor) else t for t in leaves] for leaves in self._inputs]
-        problem.batch, problem.val_batch = map(tree_unflatten, self._inputs, trees)
-        buffers = [id(b) for module in problem.modules.values() for b in module._buffers.values()]
+    def __init__(self, problem: Problem, options: Options, run: Run, graph: CudaGraph):
+        leaves, tree = tree_flatten(given_to(problem, options))
+        self._inputs = [_own(t) if isinstance(t, Tensor) else t for t in leaves]
+        device = device_of(problem)
+        host = {address(t) for t in self._inputs if isinstance(t, Tensor) and t.device.type != device.type}
+        self._on_host = bool(host)
+        # what it holds keeps the ids and addresses that its kind is known by
+        self._problem = problem = copy.copy(problem)
+        problem.batch, problem.val_batch, scaling = tree_unflatten(self._inputs, tree)
+        options = replace(options, scaling=scaling, scale=1.0, deferred=True)
+
+        def once() -> Recorded:
+            state = problem.state(whole=False)
+            with Reads(host) as reads:
+                found = run(problem, state, options)
+            if reads.from_host:
+                raise Refused(
+                    "fastrw.capture: a captured step must read its batch on the GPU, got a tensor on the host"
+                )
+            repeatable(state, problem, found.out.method, reads.places)
+            found.before = state.copied()
+            return found
+
+        buffers = _buffers(problem)
         autocast = torch.autocast(
             "cuda", torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda"), cache_enabled=False
         )
         try:
             with autocast:  # a cached cast of a weight would lie in the graph's memory
-                self._found = graph.record(lambda: run(problem, problem.state()))
+                self._found = graph.record(once)
         except RuntimeError as error:
             raise Refused(
                 "fastrw.capture: a captured step must not wait for the GPU, got " + str(error).partition("\n")[0]
             ) from error
-        if buffers != [id(b) for module in problem.modules.values() for b in module._buffers.values()]:
+        if [*map(id, buffers)] != [*map(id, _buffers(problem))]:
             raise Refused("fastrw.capture: a captured forward must keep its buffers, got one that was replaced")
         self._graph = graph
+        self._attributes = [(vars(module), [*vars(module).values()]) for module in problem.modules.values()]
 
-    def step(self, problem: Problem) -> Assembled:
-        for inputs, batch in zip(self._inputs, (problem.batch, problem.val_batch), strict=True):
-            for own, given in zip(inputs, tree_flatten(batch)[0], strict=True):
+    def as_recorded(self) -> bool:
+        """Are the attributes of all modules what they were? A graph does not read them again."""
+        return all(
+            len(now) == len(before) and (all(map(is_, now.values(), before)) or all(map(_equal, now.values(), before)))
+            for now, before in self._attributes
+        )
+
+    def step(self, problem: Problem, options: Options) -> Step | None:
+        """None if it is not right for this batch: it is undone."""
+        if self._on_host:
+            self._graph.wait()
+        with torch.no_grad():
+            for own, given in zip(self._inputs, tree_flatten(given_to(problem, options))[0], strict=True):
                 if isinstance(own, Tensor):
                     own.copy_(given, non_blocking=True)
         self._graph.replay()
-        found, answer = self._found, self._found.answer
-        gradients = [(p, g.clone()) for p, g in answer.gradients]
-        answer = replace(answer, scores=answer.scores.clone(), weights=answer.weights.clone(), gradients=gradients)
-        return Assembled(answer, found.losses.clone(), found.val_loss.clone())
+        found, out = self._found, self._found.out
+        try:
+            sound = None if found.sound is None else Later(found.sound)
+            names = [name for name in ("weights", "losses", "scores", "val_loss") if getattr(out, name) is not None]
+            values = copies([*(getattr(out, name) for name in names), *(g for _, g in found.gradients)])
+            gradients = values[len(names) :]
+            if options.scale != 1:
+                gradients = [g * options.scale for g in gradients]
+            if sound is not None and not sound.value():
+                put_back(found.before)
+                return None
+            accumulate({leaf: g for (leaf, _), g in zip(found.gradients, gradients, strict=True)})
+        except BaseException:
+            put_back(found.before)
+            raise
+        kept: dict[str, Any] = dict(zip(names, values, strict=False))
+        return replace(out, **kept)
+
+
+@dataclass
+class _Kind:
+    """Steps that one graph repeats."""
+
+    steps: int = 0
+    captured: Captured | None = None
+    pause: Pause = field(default_factory=Pause)  # eager steps after one that could not be repeated
 
 
 class Graphs:
@@ -81,60 +200,57 @@ class Graphs:
 
     def __init__(self, make: Callable[[torch.device], Any] = CudaGraph):
         self._make = make
-        self._runs: dict[tuple, int] = {}
-        self._captured: dict[tuple, Captured] = {}
+        self._kinds: dict[tuple, _Kind] = {}
 
-    def step(self, problem: Problem, state: State, run: Run) -> Assembled:
-        """The result of `run(problem, state)`. Raises Refused if such a step cannot be repeated without Python."""
-        device = next(iter(problem.params.values())).device
-        kind = kind_of(problem)
-        if kind not in self._captured:
-            graph = self._make(device)
-            if (runs := self._runs.get(kind, 0)) < WARMUP_STEPS:
-                before = RandomState(device)
-                found = run(problem, state)
-                if before.moved():
-                    raise Refused("fastrw.capture: a captured step must draw no random numbers, got a model that does")
-                if found.answer.trusted:
-                    self._runs[kind] = runs + 1
-                return found
-            if len(self._captured) >= KINDS:
-                raise ForThisBatch(
-                    f"fastrw.capture: batches must have few shapes, got a {KINDS + 1}th kind of step (pad them, or "
-                    "use capture=False)"
-                )
-            self._captured[kind] = Captured(problem, run, graph)
-        return self._captured[kind].step(problem)
+    def step(self, problem: Problem, options: Options, run: Run) -> Step | None:
+        """Does what `run` does, and adds its gradients to `.grad`. None: this step has to run eagerly. Raises Refused
+        if such a step cannot be repeated without Python."""
+        if len(self._kinds) > SEEN:
+            self._kinds = {key: kind for key, kind in self._kinds.items() if kind.captured is not None}
+        kind = self._kinds.setdefault((run, *kind_of(problem, options)), _Kind())
+        kind.steps += 1
+        graph: Any = self._make(device_of(problem)) if kind.captured is None else None
+        if kind.steps <= WARMUP_STEPS or not kind.pause.is_over():
+            return None
+        if kind.captured is None:
+            try:
+                kind.captured = self._record(problem, options, run, graph)
+            except Unlearned:
+                kind.pause.begin()
+                return None
+            return kind.captured.step(problem, options)
+        changed = not kind.captured.as_recorded()
+        out = None if changed else kind.captured.step(problem, options)
+        if out is not None:
+            kind.pause.length = 0
+            return out
+        if changed or kind.pause.length:  # or not the first in a row: things are no longer as they were
+            kind.captured = None
+        kind.pause.begin()
+        return None
 
-
-def kind_of(problem: Problem) -> tuple:
-    """What a graph depends on: shapes of both batches, modes of the model, addresses of its tensors, and settings of
-    precision."""
-    batches = []
-    for batch in (problem.batch, problem.val_batch):
-        leaves, tree = tree_flatten(batch)
-        batches.append((str(tree), tuple(_shape(leaf) for leaf in leaves)))
-    modules = problem.modules.values()
-    tensors = [t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None]
-    places = tuple((t.data_ptr(), t.dtype, t.requires_grad) for t in tensors)
-    cast = torch.is_autocast_enabled("cuda"), torch.get_autocast_dtype("cuda"), told(torch.device("cuda"))
-    losses = fingerprint(problem.loss_fn), fingerprint(problem.losses_fn)
-    return losses, tuple(map(id, problem.params.values())), *batches, tuple(m.training for m in modules), places, cast
-
-
-def _shape(leaf: Any) -> Any:
-    return (leaf.shape, leaf.stride(), leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else repr(leaf)
+    def _record(self, problem: Problem, options: Options, run: Run, graph: CudaGraph) -> Captured:
+        if sum(kind.captured is not None for kind in self._kinds.values()) >= KINDS:
+            raise ForThisBatch(
+                f"fastrw.capture: batches must have few shapes, got a {KINDS + 1}th kind of step (pad them, or "
+                "use capture=False)"
+            )
+        state = problem.state()
+        try:
+            return Captured(problem, options, run, graph)
+        except BaseException:
+            state.undo()
+            raise
 
 
-def fingerprint(value: Any, outer: tuple = ()) -> Any:
-    """What a graph depends on in a loss function: its code, and the plain values bound to it."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, partial):
-        bound = [value.func, *value.args, *value.keywords.values()]
-        return tuple(fingerprint(one, outer) for one in bound)
-    if isinstance(value, FunctionType) and value not in outer:  # it may be bound to itself
-        held = [cell.cell_contents for cell in value.__closure__ or () if cell != CellType()]
-        bound = [*held, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()]
-        return (value.__code__, *(fingerprint(one, (*outer, value)) for one in bound))
-    return (type(value), id(value))
+def _buffers(problem: Problem) -> list[Tensor | None]:
+    return [b for module in problem.modules.values() for b in module._buffers.values()]
+
+
+def _own(t: Tensor) -> Tensor:
+    """A copy, in pinned memory too."""
+    return t.detach().clone().pin_memory() if t.device.type == "cpu" and t.is_pinned() else t.detach().clone()
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return a is b or (type(a) is type(b) and type(a) in PLAIN and a == b)

@@ -165,5 +165,5 @@ def _hooked(problem: Problem) -> str:
 
 def _step(found: Found) -> Step:
     if found.val_loss is None:
-        return Step(found.answer.weights, found.losses, None, None, "plain", "backward")
+        return Step.plain(found.losses)
     return found.answer.step(found.losses, found.val_loss)

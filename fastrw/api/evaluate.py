@@ -19,7 +19,7 @@ from fastrw.engine import run as engine
 from fastrw.engine.later import Later
 from fastrw.engine.ordinary import gradient
 from fastrw.engine.request import Mark, Request, Result
-from fastrw.errors import ForThisBatch, Refused, UntracedUse
+from fastrw.errors import ForThisBatch, Refused, Unlearned, UntracedUse
 from fastrw.ops import backends
 from fastrw.state.batches import examples, join, sizes
 from fastrw.state.snapshot import RandomState, State
@@ -94,7 +94,8 @@ def assemble(problem: Problem, state: State, options: Options, mark: Mark = lamb
     if options.method in ("auto", "layerwise"):
         n, m = examples(problem.batch) or 0, examples(problem.val_batch) or 0
         pause = _pause(problem)
-        if n and m and pause.is_over() and (batch := join(problem.batch, problem.val_batch, n, m)) is not None:
+        joins = not pause.length if options.deferred else pause.is_over()
+        if n and m and joins and (batch := join(problem.batch, problem.val_batch, n, m)) is not None:
             try:
                 found = _joined(problem, state, options, mark, batch, n, m)
                 pause.length = 0
@@ -106,9 +107,9 @@ def assemble(problem: Problem, state: State, options: Options, mark: Mark = lamb
 
 
 @dataclass
-class _Pause:
-    """The calls in which the batches are not joined, because they could not be: 3, then 7, 15, ..., so that a single
-    batch that is unlike the others costs little, and a model that cannot join them as little."""
+class Pause:
+    """The calls in which something is not tried, because it failed: 3, then 7, 15, ..., so that a single batch that is
+    unlike the others costs little, and a model that never can as little. Here: joining the batches."""
 
     length: int = 0
     left: int = 0
@@ -121,10 +122,10 @@ class _Pause:
         return self.left < 0
 
 
-def _pause(problem: Problem) -> _Pause:
+def _pause(problem: Problem) -> Pause:
     """That of calls like this one."""
     key, pauses = _pause_key(problem), learned.table(problem.model, "pauses")
-    return pauses.get(key) or pauses.put(key, _Pause())
+    return pauses.get(key) or pauses.put(key, Pause())
 
 
 def _pause_key(problem: Problem) -> tuple:
@@ -174,7 +175,7 @@ def _joined(problem: Problem, state: State, options: Options, mark: Mark, batch:
         layerwise = replace(options, method="layerwise")
         request = request_of(problem, layerwise, losses[:n], losses[n:].mean())
         answer = engine.run(replace(request, free=True), mark)
-    except (ForThisBatch, UntracedUse):
+    except (ForThisBatch, Unlearned, UntracedUse):
         raise
     except Refused as reason:
         raise _NotJoinable(str(reason)) from None
@@ -182,6 +183,8 @@ def _joined(problem: Problem, state: State, options: Options, mark: Mark, batch:
     kind = _kind(problem, n, m)
     known = alike.get(kind) or set()  # (n, m) of such batches; what a place in the batch decides shows in a few of them
     if answer.checked or answer.learned or ((n, m) not in known and len(known) < SIZES):
+        if options.deferred:
+            raise Unlearned(f"{problem.prefix}numbers must be read where batches have a new size, got {n} and {m}")
         _check_joined(problem, state, f, losses)
         alike.put(kind, known | {(n, m)})
     return Assembled(answer, f[:n], f[n:].mean())

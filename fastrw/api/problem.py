@@ -62,9 +62,9 @@ class Problem:
         """Id of a parameter -> its name."""
         return {id(p): name for name, p in _named_parameters(self.modules).items()}
 
-    def state(self, within: State | None = None) -> State:
-        """A snapshot of all that the forwards of this problem may change. within: an earlier one of the same call."""
-        return State(self.modules, self._functions, within)
+    def state(self, within: State | None = None, whole: bool | None = None) -> State:
+        """A snapshot of all that the forwards of this problem may change; within, whole: see `State`."""
+        return State(self.modules, self._functions, within, whole)
 
     def losses(self, batch: Any, graph: bool = True) -> Tensor:
         """f_i for i in the batch: [n], with a graph if `graph`. (It is recorded nevertheless: with it, a forward may

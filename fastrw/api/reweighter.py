@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from fastrw.api.backward import untraced
-from fastrw.api.capture import Graphs
+from fastrw.api.capture import Graphs, plain, repeatable, reweighted
 from fastrw.api.compiled import backend_of
-from fastrw.api.evaluate import Assembled, assemble, evaluate, validation_gradient
+from fastrw.api.evaluate import assemble, evaluate, validation_gradient
 from fastrw.api.nonfinite import finite_gradient
 from fastrw.api.options import Options, check, scaling_of
 from fastrw.api.problem import Problem, selection
 from fastrw.api.timeline import Timeline
 from fastrw.engine.later import AllFinite
 from fastrw.engine.ordinary import accumulate, backward, leaves_of, pass_on
+from fastrw.engine.per_example import METHODS
 from fastrw.engine.report import Step
 from fastrw.engine.request import Mark
 from fastrw.engine.weights import NORMALIZERS
@@ -55,10 +56,12 @@ class Reweighter:
         recheck: compare one score with the gradient of its example in the 1st, 2nd, 4th, 8th ... step with a graph of
             the same structure; False: in the first only.
         timeline: also measure the time of each phase (waits for the GPU after each).
-        capture: on a GPU, repeat the whole step as one CUDA graph. For batches of fixed shapes and models that are
-            assembled, draw no random numbers, and whose Python code does the same in every call: it is not run again.
-            The first steps of each shape run eagerly; a graph holds the memory of a step. The batches may be on the
-            device or in pinned memory.
+        capture: on a GPU, repeat the whole step as one CUDA graph, with any `update` and, by cut, any `method`. For
+            batches of fixed shapes and models that draw no random numbers, change nothing but tensors in place, and
+            whose Python code does the same in every call: it is not run again. The first steps of each shape run
+            eagerly, and so does one whose numbers the graph cannot serve (below: where a step waits for a number, so
+            does a captured one, and is undone where that says no). A graph holds the memory of a step. The batches may
+            be on the device or in pinned memory.
 
         compile: True: the whole step (forward, scores, weights, weighted gradient) is one graph, compiled by
             torch.compile's "inductor"; or the name of another of its backends, or one itself. False: it runs eagerly.
@@ -93,10 +96,10 @@ class Reweighter:
         options: dict[str, Any] | None = None,
     ):  # fmt: skip
         check("Reweighter", method=method, backend=backend, score_dtype=score_dtype, normalize=normalize, update=update)
-        if capture and (timeline or update == "backward" or method not in ("auto", "layerwise")):
+        if capture and (timeline or method in METHODS):
             raise ValueError(
-                "fastrw.Reweighter: capture=True repeats an assembled step, got "
-                f"update={update!r}, method={method!r}, timeline={timeline!r}"
+                "fastrw.Reweighter: capture=True repeats a step of one backward, whole, got "
+                f"method={method!r}, timeline={timeline!r}"
             )
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise ValueError(f"fastrw.Reweighter: every must be an integer of 1 or more, got {every!r}")
@@ -114,7 +117,7 @@ class Reweighter:
         self._arguments = {**losses, "params": selection(params), "caller": "Reweighter"}
         self._graphs = Graphs() if capture else None
         self._options = Options(method, Products(backend, score_dtype), NORMALIZERS[normalize], update,
-                                recheck=recheck and not capture)  # fmt: skip
+                                recheck=recheck)  # fmt: skip
         self._every, self._scaler, self._timed = every, scaler, timeline
         self._compiled = None
         if chosen is not False:
@@ -136,14 +139,14 @@ class Reweighter:
             TypeError, ValueError, Refused: as `meta_weights`.
         """
         check("Reweighter", method="auto", backend="auto", score_dtype=None, scale=scale)
-        if self._graphs and scale != 1:
-            raise ValueError(f"fastrw.Reweighter: a captured step has scale=1, got {scale}")
-        plain = self.steps % self._every != 0
-        problem = Problem(self.model, batch, batch if plain else val_batch, **self._arguments)
+        is_plain = self.steps % self._every != 0
+        problem = Problem(self.model, batch, batch if is_plain else val_batch, **self._arguments)
         scaling = scaling_of(self._scaler, next(iter(problem.params.values())).device)
         options = replace(self._options, scaling=scaling, scale=float(scale))
         with torch.enable_grad():
-            out = self._plain(problem, options) if plain else self._step(problem, options)
+            out = self._repeated(problem, options, is_plain)
+            if out is None:
+                out = self._plain(problem, options) if is_plain else self._step(problem, options)
         self.steps += 1
         return out
 
@@ -171,6 +174,26 @@ class Reweighter:
             raise ValueError(f"fastrw.Reweighter: a state must hold its number of steps, got {state!r}")
         self.steps = steps
 
+    def _repeated(self, problem: Problem, options: Options, is_plain: bool) -> Step | None:
+        """The step by its CUDA graph; None if it has to run eagerly."""
+        if self._graphs is None:
+            return None
+        if self._by_backward(problem, options):
+            options = replace(options, update="backward")
+        elif options.update == "assembled":
+            options = replace(options, method="layerwise")
+        return self._graphs.step(problem, options, plain if is_plain else reweighted)
+
+    def _by_backward(self, problem: Problem, options: Options) -> bool:
+        parameters = (p for module in problem.modules.values() for p in module._parameters.values())
+        hooked = any(p is not None and p._post_accumulate_grad_hooks for p in parameters)
+        return options.update == "backward" or (hooked and options.update != "assembled")
+
+    def _allow(self, state: State, problem: Problem, method: str) -> None:
+        """Raises Refused, before anything is added, where such a step cannot be captured."""
+        if self._graphs:
+            repeatable(state, problem, method, () if self.steps else None)
+
     def _step(self, problem: Problem, options: Options) -> Step:
         timeline = Timeline(problem) if self._timed else None
         state = problem.state()
@@ -189,22 +212,18 @@ class Reweighter:
 
     def _assembled(self, problem: Problem, state: State, options: Options, mark: Mark) -> Step | None:
         """None if the weighted gradient has to come from an ordinary backward."""
-        hooked = any(p._post_accumulate_grad_hooks for p in self.model.parameters())
-        if options.update == "backward" or (hooked and options.update != "assembled"):
+        if self._by_backward(problem, options):
             return None
-        if options.update == "assembled" or self._graphs:
+        if options.update == "assembled":
             options = replace(options, method="layerwise")
-
-        def run(problem: Problem, state: State) -> Assembled:
-            return assemble(problem, state, options, mark)
-
         try:
-            found = self._graphs.step(problem, state, run) if self._graphs else run(problem, state)
+            found = assemble(problem, state, options, mark)
         except (ForThisBatch, UntracedUse):
-            if options.update == "assembled" or self._graphs:
+            if options.update == "assembled":
                 raise
             state.rewind()
             return None
+        self._allow(state, problem, found.answer.method)
         accumulate(dict(found.answer.gradients))
         return found.answer.step(found.losses, found.val_loss)
 
@@ -212,6 +231,7 @@ class Reweighter:
         V = validation_gradient(problem, state, options.scaling)
         answer, losses = evaluate(problem, state, options, keep_graph=True, V=V)
         out = answer.step(losses.detach(), problem.val_loss)
+        self._allow(state, problem, out.method)
         mark("scores")
         w, finite = out.weights, AllFinite(answer.scores)
         total = torch.where(w == 0, 0, w.to(losses.dtype) * losses).sum()
@@ -228,7 +248,7 @@ class Reweighter:
         state = problem.state()
 
         def eager() -> Step:
-            return self._averaged(problem, options)
+            return self._averaged(problem, state, options)
 
         try:
             return self._compiled.plain(problem, state, options, eager) if self._compiled else eager()
@@ -236,11 +256,11 @@ class Reweighter:
             state.undo()
             raise
 
-    def _averaged(self, problem: Problem, options: Options) -> Step:
+    def _averaged(self, problem: Problem, state: State, options: Options) -> Step:
         losses = problem.losses(problem.batch)
+        self._allow(state, problem, "plain")
         self._accumulate(losses.mean(), options)
-        w = torch.full_like(losses, 1 / len(losses), dtype=torch.promote_types(losses.dtype, torch.float32))
-        return Step(w.detach(), losses.detach(), None, None, "plain", "backward")
+        return Step.plain(losses.detach())
 
     def _accumulate(self, total: Tensor, options: Options, wanted: Callable[[], bool] = lambda: True) -> bool:
         """An ordinary backward."""

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -82,6 +83,12 @@ class Step:
     account: Callable[[], tuple[UseReport, ...]] = tuple
     timeline: list[tuple[str, float]] | None = None  # (phase, seconds), on request
     compilation: Compilation | None = None  # of a `Reweighter` that compiles
+
+    @classmethod
+    def plain(cls, losses: Tensor) -> Self:
+        """Of equal weights."""
+        w = torch.full_like(losses, 1 / len(losses), dtype=torch.promote_types(losses.dtype, torch.float32))
+        return cls(w, losses, None, None, "plain", "backward")
 
     @cached_property
     def uses(self) -> tuple[UseReport, ...]:

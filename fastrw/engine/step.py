@@ -19,6 +19,7 @@ formed. What happens to a use of parameters, and when:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,6 +39,7 @@ from fastrw.graph.sending import copied
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import registry
 from fastrw.nodes.base import Part
+from fastrw.nodes.numbers import noted
 
 
 @dataclass
@@ -77,6 +79,7 @@ class Pass:
         self._unscored = sum(bool(site.scored) for site in plan.sites)
         self._zeros: list[tuple[str, Tensor]] = []  # is any element of these gradients not 0, as all have to be?
         self._doubtful: list[tuple[str, Tensor]] = []  # may hold what an example that is not finite adds
+        self._asked: list[Tensor] = []  # what formulas asked of numbers, where these are not read
         self._finite: AllFinite | None = None  # the scores; asked for where something is doubtful
         self._reads = reads(plan.checkpointed)
         self.scores: Tensor | None = None
@@ -84,7 +87,7 @@ class Pass:
 
     def run(self, retain: bool, mark: Mark = lambda phase: None) -> PassResult:
         """retain: is the graph needed afterwards?"""
-        with torch.no_grad(), torch.autocast(self._outputs[0].device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(self._outputs[0].device.type, enabled=False), self._asking():
             if self._V is not None:
                 self._sweep()
             self._backward(retain or self._plan.calls_nodes)
@@ -106,7 +109,8 @@ class Pass:
         if scaling is not None:
             seeds = [s * scaling.to(s.dtype) for s in seeds]
         lowest = [site for site in self._plan.sites if site.lowest]
-        taken = [(nodes[site.use.node], partial(self._take, site)) for site in self._plan.sites if not site.lowest]
+        take = self._asking()(self._take) if self._request.options.deferred else self._take
+        taken = [(nodes[site.use.node], partial(take, site)) for site in self._plan.sites if not site.lowest]
         taken += [(nodes[i], copied) for i in self._plan.cut.overwriting]
         edges = [(site.use.node, k) for site in lowest for k in site.use.owned]
         targets = [GradientEdge(nodes[i], k) for i, k in (*edges, *self._plan.cut.zeros)]
@@ -274,6 +278,10 @@ class Pass:
 
     # what is decided by numbers: read when all has been launched
 
+    def _asking(self) -> AbstractContextManager:
+        """(For each thread: hooks run in one of the device.)"""
+        return noted(self._asked) if self._request.options.deferred else nullcontext()
+
     def _ask(self) -> None:
         if self._finite is None and not self._request.options.deferred:
             self._finite = AllFinite(self.scores)
@@ -285,7 +293,7 @@ class Pass:
     def _sound(self) -> Tensor | None:
         """In the place of `_judge`: does nothing stand in the way of this result, nor has to be looked at closer?"""
         finite = [self.scores.isfinite().all()] if self._doubtful else []
-        return every([*(~changed for _, changed in self._zeros), *finite])
+        return every([*(~changed for _, changed in self._zeros), *self._asked, *finite])
 
     def _judge(self) -> None:
         if self._zeros and Later(torch.stack([changed for _, changed in self._zeros]).any()).value():

@@ -23,10 +23,15 @@ def saved(node: Node, name: str) -> Any:
     """
     found = _read(node, name)
     if isinstance(found, Tensor):
-        return found.detach() if found.requires_grad else found
+        return _detached(found)
     if type(found) is list or type(found) is tuple:
-        return [t.detach() if isinstance(t, Tensor) and t.requires_grad else t for t in found]
+        return [_detached(t) if isinstance(t, Tensor) else t for t in found]
     return found
+
+
+def _detached(t: Tensor) -> Tensor:
+    """(A number that stands for a tensor stays as it is: a mode that watches dispatches sees no tensor in it.)"""
+    return t.detach() if t.requires_grad or type(t) is not Tensor else t
 
 
 def _read(node: Node, name: str) -> Any:

@@ -15,6 +15,7 @@ from fastrw.graph.saved import is_custom
 from fastrw.graph.sending import send
 from fastrw.nodes.base import ByInput, Part, Use, total, wide
 from fastrw.nodes.lazy import formed
+from fastrw.nodes.numbers import holds
 from fastrw.nodes.owned import Owned
 
 
@@ -106,25 +107,25 @@ def transposed(node: Node, ts: ByInput) -> dict[int, Tensor]:
             dots = {j: product(g, ts[j]).sum() for j, g in send(node, us) if j in ts}
         if bare := {j for j, dot in dots.items() if not dot.requires_grad}:
             ones = [torch.ones_like(u) for u in us]
-            if any(j in bare and bool((g != 0).any()) for j, g in send(node, ones)):
+            if not all(holds((g == 0).all()) for j, g in send(node, ones) if j in bare):
                 raise NoDerivative(f"{rule}, got none")
         dots = [dot for j, dot in dots.items() if j not in bare]
         if not dots:
             return {}
         found = torch.autograd.grad(dots, us, allow_unused=True)
         # a detached or once_differentiable backward raises nothing
-        if is_custom(node) and not _is_transpose(node, ts, us, found):
+        if is_custom(node) and not holds(_is_transpose(node, ts, us, found)):
             raise NoDerivative(f"{rule}, got a wrong one")
     return {k: t for k, t in enumerate(found) if t is not None}
 
 
-def _is_transpose(node: Node, ts: ByInput, us: list[Tensor], found: tuple[Tensor | None, ...]) -> bool:
-    """Is <what the node sends for r, ts> = <r, found>, for one fixed r?"""
+def _is_transpose(node: Node, ts: ByInput, us: list[Tensor], found: tuple[Tensor | None, ...]) -> Tensor:
+    """Is <what the node sends for r, ts> = <r, found>, for one fixed r? 0-d."""
     wave = [
         torch.arange(1, u.numel() + 1, device=u.device, dtype=torch.float64).sin().view(u.shape).to(u.dtype) for u in us
     ]
-    sent = total(*(product(g, ts[j]).sum() for j, g in send(node, wave) if j in ts))
+    none = wide(us[0]).new_zeros(())
+    sent = total(none, *(product(g, ts[j]).sum() for j, g in send(node, wave) if j in ts))
     terms = [product(r, t) for r, t in zip(wave, found, strict=True) if t is not None]
-    ours, scale = total(*(t.sum() for t in terms)), sum(float(t.abs().sum()) for t in terms)
-    sent, ours = (0.0 if x is None else float(x) for x in (sent, ours))
-    return abs(sent - ours) <= (1e-6 if us[0].dtype == torch.float64 else 1e-2) * max(scale, abs(sent))
+    ours, scale = total(none, *(t.sum() for t in terms)), total(none, *(t.abs().sum() for t in terms))
+    return (sent - ours).abs() <= (1e-6 if us[0].dtype == torch.float64 else 1e-2) * torch.maximum(scale, sent.abs())

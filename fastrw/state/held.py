@@ -46,8 +46,10 @@ class Held:
 
     def moved(self, exact: bool = True) -> bool:
         """exact: see `same`."""
-        read = self.kind.size if self.watched else self.kind.read
-        return not same(read(self.thing), self.saved, exact)
+        return not same(self.now(), self.saved, exact)
+
+    def now(self) -> Any:
+        return (self.kind.size if self.watched else self.kind.read)(self.thing)
 
     def put(self) -> bool:
         """Returns whether the content is now as it was."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import random
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any
@@ -65,16 +65,20 @@ class State:
 
     Copies of everything are made around the 1st, 2nd, 4th, ... call (`whole`). Around the others, only of what is cheap
     (buffers, attributes) or was found to change. Where something else changes nevertheless, `rewind` raises Refused,
-    and the next call is exact. within: a snapshot that this one is taken within the same call as.
+    and the next call is exact. within: a snapshot that this one is taken within the same call as; whole: False where
+    the call must not be one of those.
 
     Tensors are restored through `.data`: batch_norm updates its running statistics without a version bump, and so must
     this, or the backward of a live graph would raise.
     """
 
-    def __init__(self, named_modules: dict[str, nn.Module], functions: Iterable[Any] = (), within: State | None = None):
+    def __init__(self, named_modules: dict[str, nn.Module], functions: Iterable[Any] = (), within: State | None = None,
+                 whole: bool | None = None):  # fmt: skip
         table = learned.table(named_modules[""], "what forwards change")
         self._seen = seen = table.get("") or table.put("", _Seen())
-        self.whole = whole = within.whole if within is not None else seen.next_is_whole()
+        if whole is None:
+            whole = within.whole if within is not None else seen.next_is_whole()
+        self.whole = whole
         self._registers = _Dicts()  # the buffers, parameters, modules and hooks of each module
         self._unhooked = [
             own for m in named_modules.values() if not ((own := vars(m))["_forward_hooks"] or own["_forward_pre_hooks"])
@@ -85,7 +89,7 @@ class State:
             own, known = vars(module), not whole and at not in seen.names and _has_no_state(module)
             things = [] if known else [(f"{at}.{k}" if at else k, own[k]) for k in _names(own)
                                        if type(own[k]) not in PLAIN]  # fmt: skip
-            self._attributes.add(at, own, any(isinstance(t, Tensor) and t.is_cuda for _, t in things))
+            self._attributes.add(at, own, bool(things))
             for name in REGISTERS:
                 if isinstance(own[name], dict) and (own[name] or whole):  # not those of a scripted module
                     self._registers.add(at, own[name], name == "_buffers" and not known)
@@ -137,6 +141,32 @@ class State:
             or any(held.moved() for held in self._held)
             or bool(self._parameters.written())
         )
+
+    def drawn(self) -> bool:
+        """Have the generators of torch, Python or numpy been drawn from since?"""
+        if self._random.moved() or random.getstate() != self._python:
+            return True
+        return self._numpy is not None and not same(sys.modules["numpy"].random.get_state(), self._numpy)
+
+    def changes(self) -> Iterator[tuple[str, Any, Any]]:
+        """(name, content before, content now) of what modules and functions hold, where these differ."""
+        for at, now, before in self._attributes.changed():
+            yield from ((f"{at}.{k}" if at else k, before.get(k), now.get(k)) for k in {**before, **now})
+        yield from ((held.path[-1], held.saved, held.now()) for held in self._held if held.moved())
+
+    def changed_tensor(self, device: torch.device) -> str | None:
+        """The name of a buffer or module that was replaced since, or of a tensor that was written to and is not on that
+        device, or of which there is no copy."""
+        others = [t for t in self._tensors if t.tensor.device != device or t.value is None]
+        found = [f"{at}.{k}" if at else k for at, now, before in self._registers.changed()
+                 for k in {**before, **now} if before.get(k) is not now.get(k)]  # fmt: skip
+        found += [t.path[-1] if t.path else "a buffer" for t in others if t.written()]
+        return next(iter([*found, *self._parameters.lost()]), None)
+
+    def copied(self) -> list[tuple[Tensor, Tensor]]:
+        """(tensor, its copy) of all that is put back."""
+        found = [(t.tensor, t.value) for t in self._tensors if t.value is not None]
+        return found + self._parameters.copied()
 
     def undo(self) -> None:
         """Restores everything, as far as possible, after an error, which is the one to report."""
@@ -212,7 +242,7 @@ class _Dicts:
         self._names: list[str] = []  # of the modules
         self._now: list[dict[str, Any]] = []
         self._before: list[dict[str, Any]] = []
-        self._slow: list[tuple[str, dict, dict]] = []  # those in which a tensor may be on a GPU: == may wait for it
+        self._slow: list[tuple[str, dict, dict]] = []  # that may hold a tensor, however deep: == may wait for a GPU
 
     def add(self, at: str, now: dict[str, Any], slow: bool = False) -> None:
         if slow:
@@ -282,6 +312,14 @@ class _Parameters:
         if self._before is None or equal(torch.cat([*self._views.values()]), self._before):
             return found
         return found | {name for name, (now, before) in self._compared().items() if not equal(now, before)}
+
+    def copied(self) -> list[tuple[Tensor, Tensor]]:
+        return [(p, kept) for _, p, _, _, kept in self._all if kept is not None]
+
+    def lost(self) -> list[str]:
+        """The names of those that were written and not copied."""
+        return [name for name, p, version, place, kept in self._all
+                if kept is None and (p._version, p.data_ptr()) != (version, place)]  # fmt: skip
 
     def put(self) -> list[str]:
         """Restores those that the forward wrote (a momentum encoder, a clamp). Returns the names of the others."""
