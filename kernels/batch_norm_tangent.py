@@ -9,13 +9,16 @@ Widths arrive in units of UNIT elements, 16 bytes where every row allows it: thi
 16 bytes at a time, whatever the width.
 """
 
+from collections.abc import Callable
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import config_type, launch, sm_count, unit
+from fastrw.kernels.common import cdiv, config_type, sm_count, unit
 from fastrw.kernels.dense import channels_last, dense, laid_out_as
+from fastrw.kernels.plans import Launch, parts, planned, total
 
 Config = config_type("BLOCK_R", "BLOCK_K")
 CONFIGS = tuple(Config(2048 // columns, columns, 8, 1) for columns in (512, 128, 32, 8))  # widest first
@@ -24,16 +27,16 @@ CONFIGS = tuple(Config(2048 // columns, columns, 8, 1) for columns in (512, 128,
 def choose_config(columns: int) -> Config:
     """The widest tile of which at most a quarter is past the last column, else the narrowest."""
     for config in CONFIGS:
-        if 4 * columns >= 3 * triton.cdiv(columns, config.BLOCK_K) * config.BLOCK_K:
+        if 4 * columns >= 3 * cdiv(columns, config.BLOCK_K) * config.BLOCK_K:
             return config
     return CONFIGS[-1]
 
 
 def choose_chunk(rows: int, groups: int, config: Config, sm_count: int) -> int:
     """Rows that a program sums: whole tiles, few enough for four programs per SM."""
-    tiles = max(triton.cdiv(rows, config.BLOCK_R), 1)
-    splits = min(tiles, triton.cdiv(4 * sm_count, groups))
-    return triton.cdiv(tiles, splits) * config.BLOCK_R
+    tiles = max(cdiv(rows, config.BLOCK_R), 1)
+    splits = min(tiles, cdiv(4 * sm_count, groups))
+    return cdiv(tiles, splits) * config.BLOCK_R
 
 
 # Nothing is specialised on a size: what the tests compile ahead of time is what runs.
@@ -146,15 +149,34 @@ def _batch_norm_tangent_kernel(
     tl.store(out_ptr + at, out.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-def run_batch_norm_sums(x: Tensor, t: Tensor, mean: Tensor, partial: Tensor, chunk: int, config: Config) -> None:
-    """Fill partial [splits, 2, C], one row per `chunk` rows. x and t are dense, with the same strides."""
+def _sums_launch(x: Tensor, t: Tensor, splits: int, chunk: int, config: Config) -> Launch:
+    """For x, t, mean and partial [splits, 2, C], which is written, one row per `chunk` rows. x and t are dense, with
+    the same strides."""
     columns, planes = _columns(x)
     C, size = x.shape[1], _unit(x, t)
-    launch(
-        *(_batch_norm_sums_kernel, (C if planes else triton.cdiv(C, config.BLOCK_K), len(partial)), config),
-        *(x, t, mean, partial),
+    return Launch(
+        *(_batch_norm_sums_kernel, (C if planes else cdiv(C, config.BLOCK_K), splits), config),
         *(x.shape[0] if planes else x.numel() // C, columns // size, C, chunk),
         *(size, planes),
+    )
+
+
+def run_batch_norm_sums(x: Tensor, t: Tensor, mean: Tensor, partial: Tensor, chunk: int, config: Config) -> None:
+    """Fill partial [splits, 2, C]."""
+    _sums_launch(x, t, len(partial), chunk, config)(x, t, mean, partial)
+
+
+def _launch(
+    x: Tensor, t: Tensor | None, residual: Tensor | None, output: Tensor | None, out: Tensor, centred: bool, config
+) -> Launch:
+    """For x, t; mean, rstd, weight, d_weight, d_bias [C]; residual, output; sums [2, C]: where `centred`, of t and
+    t (x - mean); and out, which is written. Tensors of the shape of x are dense, with its strides."""
+    columns, planes = _columns(x)
+    C, size, rows = x.shape[1], _unit(x, t, residual, output, out), x.numel() // columns
+    return Launch(
+        *(_batch_norm_tangent_kernel, (cdiv(rows, config.BLOCK_R) * cdiv(columns, config.BLOCK_K),), config),
+        *(rows, columns // size, C, x.numel() // C),
+        *(size, planes, centred),
     )
 
 
@@ -164,22 +186,16 @@ def run_batch_norm_tangent(
     channels: tuple[Tensor | None, ...],  # mean, rstd, weight, d_weight, d_bias
     residual: Tensor | None,
     output: Tensor | None,
-    sums: Tensor | None,  # [2, C]: where `centred`, of t and t (x - mean)
-    out: Tensor,  # written
+    sums: Tensor | None,
+    out: Tensor,
     centred: bool,
     config: Config,
 ) -> None:
-    """Tensors of the shape of x are dense, with its strides."""
-    columns, planes = _columns(x)
-    C, size, rows = x.shape[1], _unit(x, t, residual, output, out), x.numel() // columns
-    launch(
-        *(_batch_norm_tangent_kernel, (triton.cdiv(rows, config.BLOCK_R) * triton.cdiv(columns, config.BLOCK_K),)),
-        *(config, x, t, *channels, residual, output, sums, out),
-        *(rows, columns // size, C, x.numel() // C),
-        *(size, planes, centred),
-    )
+    """Fill out."""
+    _launch(x, t, residual, output, out, centred, config)(x, t, *channels, residual, output, sums, out)
 
 
+@planned()
 def launch_batch_norm_tangent(
     x: Tensor,
     t: Tensor | None,
@@ -191,28 +207,49 @@ def launch_batch_norm_tangent(
     residual: Tensor | None,
     output: Tensor | None,
     sums: Tensor | None,
-) -> Tensor:
+) -> Callable[..., Tensor]:
     """The tangent like x, of float32, bfloat16 or float16 tensors; sums are kept in float32."""
+    given = (x, t, residual, output)
     x = dense(x)
+    t, residual, output = (laid_out_as(x, a) for a in given[1:])
+    lie = [a is b for a, b in zip(given, (x, t, residual, output), strict=True)]
+    plain = x.is_contiguous()
     out = torch.empty_like(x)
     if x.numel() == 0:
-        return out
-    t, residual, output = (laid_out_as(x, a) for a in (t, residual, output))
+        return lambda x, *rest: torch.empty_like(dense(x))
     columns, planes = _columns(x)
     config = choose_config(columns)
-    mean, rstd, weight, d_weight, d_bias, sums = (
-        None if a is None else a.contiguous() for a in (mean, rstd, weight, d_weight, d_bias, sums)
-    )
     centred = t is not None and sums is None
+    count, add = 0, None
     if centred:
         C = x.shape[1]
-        rows, groups = (x.shape[0], C) if planes else (x.numel() // C, triton.cdiv(C, config.BLOCK_K))
+        rows, groups = (x.shape[0], C) if planes else (x.numel() // C, cdiv(C, config.BLOCK_K))
         chunk = choose_chunk(rows, groups, config, sm_count(x.device))
-        partial = x.new_empty(triton.cdiv(rows, chunk), 2, C, dtype=torch.float32)
-        run_batch_norm_sums(x, t, mean, partial, chunk, config)
-        sums = partial.sum(0)
-    run_batch_norm_tangent(x, t, (mean, rstd, weight, d_weight, d_bias), residual, output, sums, out, centred, config)
-    return out
+        count = cdiv(rows, chunk)
+        add = _sums_launch(x, t, count, chunk, config)
+    fill = _launch(x, t, residual, output, out, centred, config)
+    vectors_lie = all(a is None or a.is_contiguous() for a in (mean, rstd, weight, d_weight, d_bias, sums))
+    all_lie = all(lie) and vectors_lie
+
+    def serve(x, t, mean, rstd, weight, d_weight, d_bias, residual, output, sums) -> Tensor:
+        if not all_lie:
+            x = x if lie[0] else x.contiguous()
+            t, residual, output = (
+                a if lies else a.contiguous() if plain else torch.empty_like(x).copy_(a)
+                for a, lies in zip((t, residual, output), lie[1:], strict=True)
+            )
+            mean, rstd, weight, d_weight, d_bias, sums = (
+                None if a is None else a.contiguous() for a in (mean, rstd, weight, d_weight, d_bias, sums)
+            )
+        if add is not None:
+            partial = parts(x, count, 2, x.shape[1])
+            add(x, t, mean, partial)
+            sums = total(partial, count)
+        out = torch.empty_like(x)
+        fill(x, t, mean, rstd, weight, d_weight, d_bias, residual, output, sums, out)
+        return out
+
+    return serve
 
 
 def _columns(x: Tensor) -> tuple[int, bool]:

@@ -4,6 +4,7 @@ G is read in place where an example is dense, whatever the order of its dimensio
 program owns BLOCK_E elements and a chunk of the examples; chunks are added in a second pass, in a fixed order.
 """
 
+from collections.abc import Callable
 from math import prod
 
 import torch
@@ -11,7 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import config_type, launch, sm_count, steps_per_program, unit
+from fastrw.kernels.common import cdiv, config_type, sm_count, steps_per_program, unit
+from fastrw.kernels.plans import Launch, parts, planned, total
 
 Config = config_type("BLOCK_N", "BLOCK_E")
 CONFIG = Config(8, 512, 4, 3)
@@ -48,33 +50,44 @@ def _combine_kernel(
     tl.store(partial_ptr + e_here, tl.sum(total, axis=0), mask=mask_e)
 
 
-def run_combine(
-    G: Tensor,  # [n, size]
-    w: Tensor,  # [n]
-    partial: Tensor,  # [chunks, size] float32, written
-    chunk: int,
-    config: Config = CONFIG,
-) -> None:
-    """Fill partial: its row i holds the sum over examples [i * chunk, (i + 1) * chunk)."""
+def _launch(G: Tensor, parts: int, chunk: int, config: Config) -> Launch:
+    """For G [n, size], w [n] and partial [parts, size] float32, which is written: its row i holds the sum over examples
+    [i * chunk, (i + 1) * chunk)."""
     (n, size), u = G.shape, unit(G)
-    grid = (triton.cdiv(size, config.BLOCK_E), partial.shape[0])
-    launch(_combine_kernel, grid, config, G, w, partial, n, size // u, G.stride(0) // u, chunk, u)
+    grid = (cdiv(size, config.BLOCK_E), parts)
+    return Launch(_combine_kernel, grid, config, n, size // u, G.stride(0) // u, chunk, u)
 
 
-def launch_combine(G: Tensor, w: Tensor) -> Tensor:
+def run_combine(G: Tensor, w: Tensor, partial: Tensor, chunk: int, config: Config = CONFIG) -> None:
+    """Fill partial [chunks, size]."""
+    _launch(G, partial.shape[0], chunk, config)(G, w, partial)
+
+
+@planned()
+def launch_combine(G: Tensor, w: Tensor) -> Callable[..., Tensor]:
     """[...] float32 of float32, bfloat16 or float16 G [n, ...]."""
     n, *shape = G.shape
     order = sorted(range(1, G.ndim), key=lambda dim: G.stride(dim), reverse=True)
-    rows = G.permute(0, *order).reshape(n, prod(shape))  # copied only where an example is not dense
+    rows = G.permute(0, *order).reshape(n, prod(shape))
     size = rows.shape[1]
     if rows.numel() == 0:
-        return G.new_zeros(shape, dtype=torch.float32)
-    if rows.stride(1) != 1:
-        rows = rows.contiguous()
-    steps = triton.cdiv(n, CONFIG.BLOCK_N)
-    chunk = steps_per_program(steps, triton.cdiv(size, CONFIG.BLOCK_E), sm_count(G.device)) * CONFIG.BLOCK_N
-    partial = G.new_empty(triton.cdiv(n, chunk), size, dtype=torch.float32)
-    run_combine(rows, w.contiguous(), partial, chunk)
-    total = partial.sum(0) if len(partial) > 1 else partial[0]
-    back = sorted(range(len(order)), key=lambda k: order[k])
-    return total.view([G.shape[dim] for dim in order]).permute(back).contiguous()
+        return lambda G, w: G.new_zeros(shape, dtype=torch.float32)
+    rows = rows if rows.stride(1) == 1 else rows.contiguous()
+    lies = rows.data_ptr() == G.data_ptr()
+    steps = cdiv(n, CONFIG.BLOCK_N)
+    chunk = steps_per_program(steps, cdiv(size, CONFIG.BLOCK_E), sm_count(G.device)) * CONFIG.BLOCK_N
+    count = cdiv(n, chunk)
+    fill = _launch(rows, count, chunk, CONFIG)
+    back = tuple(sorted(range(len(order)), key=lambda k: order[k]))
+    ordered = [G.shape[dim] for dim in order]
+    turned = back != tuple(range(len(back)))
+
+    def serve(G: Tensor, w: Tensor) -> Tensor:
+        if not lies:  # an example is not dense
+            G = G.permute(0, *order).reshape(n, size).contiguous()
+        partial = parts(G, count, *ordered)
+        fill(G, w.contiguous(), partial)
+        found = total(partial, count)
+        return found.permute(back).contiguous() if turned else found
+
+    return serve

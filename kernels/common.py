@@ -6,7 +6,7 @@ tiles spill there.
 """
 
 from collections import namedtuple
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import torch
@@ -19,12 +19,6 @@ def config_type(*blocks: str) -> type:
     """The type of a kernel's configs, a tile and how it runs. Tests compile every config and check its registers,
     spills and matrix instructions."""
     return namedtuple("Config", (*blocks, "num_warps", "num_stages"))
-
-
-def launch(kernel: Callable, grid: tuple[int, ...], config: tuple, *args, **constants) -> None:
-    """Run the kernel on the device of its first argument; it names its blocks as the config does."""
-    with torch.cuda.device_of(args[0]):
-        kernel[grid](*args, **constants, **config._asdict())
 
 
 def rows(x: Tensor) -> Tensor:

@@ -8,12 +8,14 @@ examples: a tile is full whatever the size of the output.
 Addressing as in gram_dot.py: one 64-bit base a tile, that of its first row's example.
 """
 
+from collections.abc import Callable
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, config_type, family, launch, sm_count
+from fastrw.kernels.common import cdiv, choose, config_type, family, sm_count
 from fastrw.kernels.convolution import (
     INTEGERS,
     Convolution,
@@ -21,12 +23,14 @@ from fastrw.kernels.convolution import (
     along_channels,
     block_of_channels,
     convolution,
+    copied_as,
     corner,
     inside,
     step_of,
     to_channels_last,
 )
 from fastrw.kernels.dense import channels_last
+from fastrw.kernels.plans import Launch, planned
 from fastrw.kernels.precision import of_convolutions
 from fastrw.kernels.products import dot
 
@@ -145,41 +149,49 @@ def _conv_dot_kernel(
     tl.store(partial_ptr + tile.to(tl.int64) * rows + row_start + row_here, s, mask=row_here < rows - row_start)
 
 
-def run_conv_dot(
-    it: Convolution,
-    V: Tensor,  # [O, C / groups, taps]
-    v_b: Tensor | None,  # [O]
-    partial: Tensor,  # [tiles of O over all groups, n S] float32, written
-    precision: str,
-    config: Config,
-) -> None:
-    """Fill partial: its row i holds the sums over the output channels of tile i."""
-    rows, u = partial.shape[1], it.unit
+def _launch(it: Convolution, V: Tensor, bias: bool, tiles: int, precision: str, config: Config) -> Launch:
+    """For x, g, V [O, C / groups, taps], v_b [O] or None, and partial [tiles, n S] float32, which is written: its row i
+    holds the sums over the output channels of tile i of all groups'."""
+    rows, u = it.g.shape[0] * it.g.shape[2], it.unit
     V_o, V_c, V_tap = V.stride()
-    launch(
-        *(_conv_dot_kernel, (triton.cdiv(rows, config.BLOCK_M) * partial.shape[0],), config),
-        *(it.x, it.g, V, v_b, partial),
+    return Launch(
+        *(_conv_dot_kernel, (cdiv(rows, config.BLOCK_M) * tiles,), config),
         *(rows, it.groups, block_of_channels(it.channels[0], config.BLOCK_K) // u, *it.arguments()),
         *(V_o // u, V_c, V_tap // u),
-        *(u, v_b is not None),
+        *(u, bias),
         PRECISION=precision,
     )
 
 
+def run_conv_dot(it: Convolution, V: Tensor, v_b: Tensor | None, partial: Tensor, *how) -> None:
+    """Fill partial [tiles of O over all groups, n S]. how: precision and config."""
+    _launch(it, V, v_b is not None, partial.shape[0], *how)(it.x, it.g, V, v_b, partial)
+
+
+@planned(of_convolutions)
 def launch_conv_dot(
     x: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None, stride: Ints, padding: Ints, dilation: Ints, groups: int
-) -> Tensor:
+) -> Callable[..., Tensor]:
     """s [n] float32 of float32, bfloat16 or float16 x and g; V and v_b of the same dtype or float32."""
     n, available, precision = x.shape[0], sm_count(x.device), of_convolutions(x.dtype)
     if g.numel() == 0:
-        return x.new_zeros(n, dtype=torch.float32)
+        return lambda x, *rest: x.new_zeros(n, dtype=torch.float32)
     it = along_channels(convolution(x, g, V.shape[2:], stride, padding, dilation, groups))
-    V = V.flatten(2)
-    if it.unit > 1 and not channels_last(V):
-        V = to_channels_last(V)
-    v_b = None if v_b is None else v_b.contiguous()
+    flat = V.flatten(2)
+    if it.unit > 1 and not channels_last(flat):
+        flat = to_channels_last(flat)
+    copy_x, copy_g, copy_V = copied_as(x, it.x), copied_as(g, it.g), copied_as(V, flat)
     S, O = it.g.shape[2], it.channels[1]
     config = choose_config(n * S, O, family(x, V, precision=precision, aligned=it.unit > 1), available)
-    partial = x.new_empty(groups * triton.cdiv(O, config.BLOCK_O), n * S, dtype=torch.float32)
-    run_conv_dot(it, V, v_b, partial, precision, config)
-    return partial.view(-1, n, S).sum((0, 2))
+    tiles = groups * cdiv(O, config.BLOCK_O)
+    fill = _launch(it, flat, v_b is not None, tiles, precision, config)
+
+    def serve(x: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None, *options) -> Tensor:
+        partial = x.new_empty(tiles, n, S, dtype=torch.float32)
+        x = x if copy_x is None else copy_x(x)
+        g = g if copy_g is None else copy_g(g)
+        V = V if copy_V is None else copy_V(V)
+        fill(x, g, V, None if v_b is None else v_b.contiguous(), partial)
+        return partial.sum((0, 2))
+
+    return serve

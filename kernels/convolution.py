@@ -5,7 +5,7 @@ and two dimensions are three with leading ones. "Last" is a layout whose channel
 there a tile is loaded along channels. Else it is loaded along positions, whatever the strides.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import unit
+from fastrw.kernels.common import cdiv, unit
 
 Ints = Sequence[int]
 COPY_FROM = 8  # reads of an element of x
@@ -86,7 +86,7 @@ def along_channels(it: Convolution) -> Convolution:
     every tap and every 32 output channels; along channels that is a fourth or an eighth of the work. A copy reads and
     writes once: it pays from COPY_FROM of these reads on, however many the channels.
     """
-    reads = it.g.shape[2] * it.taps * triton.cdiv(it.channels[1], 32)
+    reads = it.g.shape[2] * it.taps * cdiv(it.channels[1], 32)
     if it.unit > 1 or not _units_of_channels(it) or reads < COPY_FROM * prod(it.x.shape[2:]):
         return it
     x, g = (t if _last(t) else to_channels_last(t) for t in (it.x, it.g))
@@ -113,6 +113,13 @@ def _near(x: Tensor, S: int) -> Tensor:
 def to_channels_last(x: Tensor) -> Tensor:
     """A copy of x [n, C, ...] in channels-last memory."""
     return x.movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)
+
+
+def copied_as(x: Tensor, used: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """How `used`, which holds x [n, C, ...], is copied from it; None where it is x."""
+    if used.data_ptr() == x.data_ptr():
+        return None
+    return torch.Tensor.contiguous if used.is_contiguous() else to_channels_last
 
 
 def block_of_channels(channels: int, block: int) -> int:

@@ -4,12 +4,15 @@ A program owns BLOCK_R rows and walks their columns. Rows of V are found by 64-b
 index outside the table reads nothing and gives nan. Widths and strides in units of 16 bytes as in gram_dot.py.
 """
 
+from collections.abc import Callable
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import config_type, launch, rows, unit
+from fastrw.kernels.common import cdiv, config_type, rows, unit
+from fastrw.kernels.plans import Launch, planned
 
 Config = config_type("BLOCK_R", "BLOCK_C")  # BLOCK_C: columns a step
 # widest first
@@ -18,7 +21,7 @@ CONFIGS = (Config(2, 1024, 4, 3), Config(4, 256, 4, 3), Config(32, 64, 4, 3))
 
 def choose_config(q: int) -> Config:
     """The widest tile that covers q with at most a quarter more columns than the closest cover has."""
-    covered = [triton.cdiv(q, c.BLOCK_C) * c.BLOCK_C for c in CONFIGS]
+    covered = [cdiv(q, c.BLOCK_C) * c.BLOCK_C for c in CONFIGS]
     return next(c for c, columns in zip(CONFIGS, covered, strict=True) if 4 * columns <= 5 * min(covered))
 
 
@@ -65,29 +68,37 @@ def _embedding_dot_kernel(
     tl.store(s_ptr + start + here, s, mask=mask_r)
 
 
-def run_embedding_dot(
-    idx: Tensor,  # [r]
-    g: Tensor,  # [r, q]
-    V: Tensor,  # [v, q]
-    padding_idx: int,
-    s: Tensor,  # [r] float32, written
-    config: Config,
-) -> None:
-    """Fill s."""
+def _launch(idx: Tensor, g: Tensor, V: Tensor, padding_idx: int, config: Config) -> Launch:
+    """For idx [r], g [r, q], V [v, q] and s [r] float32, which is written."""
     (r, q), unit_g, unit_V = g.shape, unit(g), unit(V)
-    launch(
-        *(_embedding_dot_kernel, (triton.cdiv(r, config.BLOCK_R),), config),
-        *(idx, g, V, s),
+    return Launch(
+        *(_embedding_dot_kernel, (cdiv(r, config.BLOCK_R),), config),
         *(r, q // max(unit_g, unit_V), V.shape[0], idx.stride(0), g.stride(0) // unit_g, V.stride(0) // unit_V),
         *(padding_idx, max(unit_g, unit_V), unit_g, unit_V),
     )
 
 
-def launch_embedding_dot(idx: Tensor, g: Tensor, V: Tensor, padding_idx: int) -> Tensor:
+def run_embedding_dot(idx: Tensor, g: Tensor, V: Tensor, padding_idx: int, s: Tensor, config: Config) -> None:
+    """Fill s [r]."""
+    _launch(idx, g, V, padding_idx, config)(idx, g, V, s)
+
+
+@planned()
+def launch_embedding_dot(idx: Tensor, g: Tensor, V: Tensor, padding_idx: int) -> Callable[..., Tensor]:
     """s [r] float32 of float32, bfloat16 or float16 rows; V of the same dtype or float32."""
     r, q = g.shape
     if r == 0 or q == 0:
-        return g.new_zeros(r, dtype=torch.float32)
-    s = g.new_empty(r, dtype=torch.float32)
-    run_embedding_dot(idx, rows(g), V if V.stride(1) == 1 else V.contiguous(), padding_idx, s, choose_config(q))
-    return s
+        return lambda idx, g, *rest: g.new_zeros(r, dtype=torch.float32)
+    fill = _launch(idx, rows(g), _adjacent(V), padding_idx, choose_config(q))
+
+    def serve(idx: Tensor, g: Tensor, V: Tensor, padding_idx: int) -> Tensor:
+        s = g.new_empty(r, dtype=torch.float32)
+        fill(idx, rows(g), _adjacent(V), s)
+        return s
+
+    return serve
+
+
+def _adjacent(V: Tensor) -> Tensor:
+    """Rows of adjacent elements, which 64-bit offsets find."""
+    return V if V.stride(1) == 1 else V.contiguous()

@@ -10,21 +10,24 @@ once, in the product. Widths and strides arrive in units of UNIT elements, 16 by
 tells the compiler that it may load 16 bytes at a time, whatever the width.
 """
 
+from collections.abc import Callable
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from fastrw.kernels.common import (
+    cdiv,
     choose,
     config_type,
     family,
-    launch,
     rows,
     sm_count,
     steps_per_program,
     unit,
 )
+from fastrw.kernels.plans import Launch, parts, planned, total
 from fastrw.kernels.precision import of_products
 
 Config = config_type("BLOCK_R", "BLOCK_K", "BLOCK_C")  # BLOCK_C: columns of p or q a step
@@ -44,7 +47,7 @@ def choose_config(r: int, k: int, family: str, sm_count: int) -> Config:
 
 def choose_chunk(r: int, k: int, config: Config, sm_count: int) -> int:
     """Validation rows a program walks: whole tiles, few enough for two programs per SM."""
-    return steps_per_program(triton.cdiv(k, config.BLOCK_K), triton.cdiv(r, config.BLOCK_R), sm_count) * config.BLOCK_K
+    return steps_per_program(cdiv(k, config.BLOCK_K), cdiv(r, config.BLOCK_R), sm_count) * config.BLOCK_K
 
 
 @triton.jit
@@ -125,39 +128,53 @@ def _gram_dot_kernel(
     tl.store(partial_ptr + tl.program_id(1).to(tl.int64) * r + r_start + rows, s, mask=mask_r)
 
 
-def run_gram_dot(
+def _launch(
     a: Tensor,  # [r, p]
     g: Tensor,  # [r, q]
     a_val: Tensor,  # [k, p]
     g_val: Tensor,  # [k, q]
-    partial: Tensor,  # [splits, r] float32, written
+    splits: int,
     bias: float,
     chunk: int,
     precision: str,
     config: Config,
-) -> None:
-    """Fill partial: its row i holds the sums over validation rows [i * chunk, (i + 1) * chunk)."""
+) -> Launch:
+    """For a, g, a_val, g_val and partial [splits, r] float32, which is written: its row i holds the sums over
+    validation rows [i * chunk, (i + 1) * chunk)."""
     (r, p), (k, q) = a.shape, g_val.shape
     unit_p, unit_q = unit(a, a_val), unit(g, g_val)
-    launch(
-        *(_gram_dot_kernel, (triton.cdiv(r, config.BLOCK_R), partial.shape[0]), config),
-        *(a, g, a_val, g_val, partial),
+    return Launch(
+        *(_gram_dot_kernel, (cdiv(r, config.BLOCK_R), splits), config),
         *(r, k, p // unit_p, q // unit_q),
         *(a.stride(0) // unit_p, g.stride(0) // unit_q, a_val.stride(0) // unit_p, g_val.stride(0) // unit_q),
-        *(chunk, bias, unit_p, unit_q),
+        *(chunk, float(bias), unit_p, unit_q),
         PRECISION=precision,
     )
 
 
-def launch_gram_dot(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float) -> Tensor:
+def run_gram_dot(
+    a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, partial: Tensor, bias: float, chunk: int, *how
+) -> None:
+    """Fill partial [splits, r]. how: precision and config."""
+    _launch(a, g, a_val, g_val, partial.shape[0], bias, chunk, *how)(a, g, a_val, g_val, partial)
+
+
+@planned(of_products)
+def launch_gram_dot(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float) -> Callable[..., Tensor]:
     """s [r] float32 of float32, bfloat16 or float16 matrices; float32 products as precision.py says."""
     (r, k), available, precision = (a.shape[0], a_val.shape[0]), sm_count(a.device), of_products(a.dtype)
     if r == 0:
-        return a.new_empty(0, dtype=torch.float32)
+        return lambda a, *rest: a.new_empty(0, dtype=torch.float32)
     a, g, a_val, g_val = rows(a), rows(g), rows(a_val), rows(g_val)
     tiles = family(a, g, precision=precision, aligned=unit(a, a_val) > 1 < unit(g, g_val))
     config = choose_config(r, k, tiles, available)
     chunk = choose_chunk(r, k, config, available)
-    partial = a.new_empty(max(triton.cdiv(k, chunk), 1), r, dtype=torch.float32)
-    run_gram_dot(a, g, a_val, g_val, partial, bias, chunk, precision, config)
-    return partial.sum(0)
+    splits = max(cdiv(k, chunk), 1)
+    fill = _launch(a, g, a_val, g_val, splits, bias, chunk, precision, config)
+
+    def serve(a: Tensor, g: Tensor, a_val: Tensor, g_val: Tensor, bias: float) -> Tensor:
+        partial = parts(a, splits, r)
+        fill(rows(a), rows(g), rows(a_val), rows(g_val), partial)
+        return total(partial, splits)
+
+    return serve

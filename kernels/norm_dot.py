@@ -9,6 +9,7 @@ Along which of a and b statistics and V vary is known when the kernel is compile
 64-bit base a tile, widths and strides in units of 16 bytes where every row allows it.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import config_type, launch, rows, sm_count, steps_per_program, unit
+from fastrw.kernels.common import cdiv, config_type, rows, sm_count, steps_per_program, unit
+from fastrw.kernels.plans import Launch, parts, planned, total
 
 Config = config_type("BLOCK_A", "BLOCK_B")
 # Widest first. "half" is bfloat16 and float16 in rows aligned to 16 bytes; "other" is float32, and rows that are not:
@@ -30,7 +32,7 @@ CONFIGS = {
 def choose_config(a: int, b: int, family: str) -> Config:
     """The widest tile that covers a x b with at most a quarter more elements than the closest cover has."""
     configs = CONFIGS[family]
-    covered = [triton.cdiv(a, c.BLOCK_A) * c.BLOCK_A * triton.cdiv(b, c.BLOCK_B) * c.BLOCK_B for c in configs]
+    covered = [cdiv(a, c.BLOCK_A) * c.BLOCK_A * cdiv(b, c.BLOCK_B) * c.BLOCK_B for c in configs]
     return next(c for c, elements in zip(configs, covered, strict=True) if 4 * elements <= 5 * min(covered))
 
 
@@ -152,52 +154,80 @@ class Statistics(NamedTuple):
         return any(self.strides(x)[dim] != 0 for x in (self.mean, self.rstd))
 
 
-def run_norm_dot(
+def _launch(
     x: Tensor,  # [e, a, b], not read where V_gamma is None
     g: Tensor,  # [e, a, b]
     statistics: Statistics,
-    V_gamma: Tensor | None,  # [a] or [b]
-    V_beta: Tensor | None,  # the same
-    along_a: bool,  # which of the two
-    partial: Tensor,  # [splits, e] float32, or [a] where each; written
+    gamma: bool,
+    beta: bool,
+    along_a: bool,  # do V_gamma and V_beta lie along a, or along b?
     chunk: int,  # of a, for each program: whole tiles
     each: bool,
     config: Config,
-) -> None:
-    """Fill partial: its row i holds the sums over a in [i * chunk, (i + 1) * chunk); or one sum for each a."""
+) -> Launch:
+    """For x, g, mean, rstd, V_gamma, V_beta and partial [splits, e] float32, or [a] where each, which is written: its
+    row i holds the sums over a in [i * chunk, (i + 1) * chunk); or one sum for each a."""
     (e, a, b), size = g.shape, unit(x, g)
-    splits = triton.cdiv(a, chunk)
-    launch(
+    splits = cdiv(a, chunk)
+    return Launch(
         *(_norm_dot_kernel, (e * splits,), config),
-        *(x, g, statistics.mean, statistics.rstd, V_gamma, V_beta, partial),
         *(a, b // size, statistics.width, chunk, splits),
         *(stride // size for t in (x, g) for stride in t.stride()[:2]),
         *(*statistics.strides(statistics.mean), *statistics.strides(statistics.rstd)),
-        *(statistics.mean is not None, V_gamma is not None, V_beta is not None),
+        *(statistics.mean is not None, gamma, beta),
         *(statistics.along(1), statistics.along(2), along_a, each, size),
     )
 
 
+def run_norm_dot(
+    x: Tensor,
+    g: Tensor,
+    statistics: Statistics,
+    V_gamma: Tensor | None,
+    V_beta: Tensor | None,
+    along_a: bool,
+    partial: Tensor,
+    *how,
+) -> None:
+    """Fill partial. how: chunk, each and config."""
+    fill = _launch(x, g, statistics, V_gamma is not None, V_beta is not None, along_a, *how)
+    fill(x, g, statistics.mean, statistics.rstd, V_gamma, V_beta, partial)
+
+
+@planned()
 def launch_norm_dot(
     x: Tensor, g: Tensor, mean: Tensor | None, rstd: Tensor, V_gamma: Tensor | None, V_beta: Tensor | None
-) -> Tensor:
+) -> Callable[..., Tensor]:
     """s [n] float32 of float32, bfloat16 or float16 x and g [n, S, C]; the others of the same dtype or float32."""
     (n, S, C), G = x.shape, rstd.shape[2]
     if x.numel() == 0:
-        return x.new_zeros(n, dtype=torch.float32)
+        return lambda x, *rest: x.new_zeros(n, dtype=torch.float32)
     lead = g if V_gamma is None else x
     dims = (0, 1) if S == 1 else (1, 2) if lead.stride(2) != 1 and lead.stride(1) == 1 else (0, 0)
-    mean = None if mean is None else mean.transpose(*dims)
-    g = rows(g.transpose(*dims))
-    x = g if V_gamma is None else rows(x.transpose(*dims))
-    V_gamma, V_beta = (None if V is None else V.contiguous() for V in (V_gamma, V_beta))
-    e, a, b = g.shape
-    half = g.dtype != torch.float32 and unit(x, g) > 1
+
+    def turned(x: Tensor) -> Tensor:
+        return rows(x.transpose(*dims))
+
+    turned_x, turned_g = turned(g if V_gamma is None else x), turned(g)
+    x_lies, g_lies = (t.data_ptr() == of.data_ptr() for t, of in ((turned_x, lead), (turned_g, g)))
+    e, a, b = turned_g.shape
+    half = g.dtype != torch.float32 and unit(turned_x, turned_g) > 1
     config = choose_config(a, b, "half" if half else "other")
-    tiles = steps_per_program(triton.cdiv(a, config.BLOCK_A), e, sm_count(g.device))
-    chunk = tiles * config.BLOCK_A
+    chunk = steps_per_program(cdiv(a, config.BLOCK_A), e, sm_count(g.device)) * config.BLOCK_A
     each = S == 1
-    partial = g.new_empty(n if each else (triton.cdiv(a, chunk), n), dtype=torch.float32)
-    statistics = Statistics(mean, rstd.transpose(*dims), C // G)
-    run_norm_dot(x, g, statistics, V_gamma, V_beta, dims == (1, 2), partial, chunk, each, config)
-    return partial if each else partial.sum(0)
+    count = 1 if each else cdiv(a, chunk)
+    statistics = Statistics(None if mean is None else mean.transpose(*dims), rstd.transpose(*dims), C // G)
+    directions = V_gamma is not None, V_beta is not None
+    fill = _launch(turned_x, turned_g, statistics, *directions, dims == (1, 2), chunk, each, config)
+
+    def serve(
+        x: Tensor, g: Tensor, mean: Tensor | None, rstd: Tensor, V_gamma: Tensor | None, V_beta: Tensor | None
+    ) -> Tensor:
+        g = g if g_lies else turned(g)
+        x = g if V_gamma is None else x if x_lies else turned(x)
+        V_gamma, V_beta = (None if V is None else V.contiguous() for V in (V_gamma, V_beta))
+        partial = parts(g, count, n)
+        fill(x, g, mean, rstd, V_gamma, V_beta, partial)
+        return total(partial, count)
+
+    return serve

@@ -12,13 +12,24 @@ def to_tf32(x):
 
 @triton.jit
 def dot(x, y, product, PRECISION: tl.constexpr):
-    """product + x . y, where x may be bfloat16 or float16 and y float32.
+    """product + x . y, where one may be bfloat16 or float16 and the other float32.
 
-    Rounding y to the dtype of x would lose 16 bits of it. It is split into terms, each of which a tensor core takes
-    whole: three of bfloat16, or two of TF32, which holds every float16.
+    Rounding that to the dtype of the narrow one would lose 16 bits of it. It is split into terms, each of which a
+    tensor core takes whole: three of bfloat16, or two of TF32, which holds every float16.
     """
     if x.dtype == y.dtype:
         product = tl.dot(x, y, product, input_precision=PRECISION)
+    elif y.dtype == tl.bfloat16:
+        for _ in tl.static_range(3):
+            term = x.to(tl.bfloat16)
+            product = tl.dot(term, y, product)
+            x -= term.to(tl.float32)
+    elif y.dtype == tl.float16:
+        y = y.to(tl.float32)
+        for _ in tl.static_range(2):
+            term = to_tf32(x)
+            product = tl.dot(term, y, product, input_precision="tf32")
+            x -= term
     elif x.dtype == tl.bfloat16:
         for _ in tl.static_range(3):
             term = y.to(tl.bfloat16)

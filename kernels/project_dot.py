@@ -7,12 +7,15 @@ are adjacent: a is read from memory once, V stays in L2. A loop over tiles insid
 Addressing as in gram_dot.py. Columns past q repeat the last one of V and v_b, and are multiplied by a g of 0.
 """
 
+from collections.abc import Callable
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastrw.kernels.common import choose, config_type, family, hopper, launch, rows, sm_count, unit
+from fastrw.kernels.common import cdiv, choose, config_type, family, hopper, rows, sm_count, unit
+from fastrw.kernels.plans import Launch, parts, planned, total
 from fastrw.kernels.precision import of_products
 from fastrw.kernels.products import dot
 
@@ -97,39 +100,50 @@ def _project_dot_kernel(
     tl.store(partial_ptr + tile.to(tl.int64) * r + r_start + rows, s, mask=rows < r - r_start)
 
 
-def run_project_dot(
+def _launch(
     a: Tensor,  # [r, p]
     g: Tensor,  # [r, q]
     V: Tensor,  # [q, p]
-    v_b: Tensor | None,  # [q]
-    partial: Tensor,  # [tiles of q, r] float32, written
+    bias: bool,
+    tiles: int,  # of q
     precision: str,
     config: Config,
-) -> None:
-    """Fill partial: its row i holds the sums over the columns of tile i."""
+) -> Launch:
+    """For a, g, V, v_b [q] or None, and partial [tiles, r] float32, which is written: its row i holds the sums over
+    the columns of tile i."""
     (r, p), q = a.shape, g.shape[1]
     unit_p, unit_q = unit(a, V), unit(g)
-    launch(
-        *(_project_dot_kernel, (triton.cdiv(r, config.BLOCK_R) * partial.shape[0],), config),
-        *(a, g, V, v_b, partial),
+    return Launch(
+        *(_project_dot_kernel, (cdiv(r, config.BLOCK_R) * tiles,), config),
         *(r, p // unit_p, q // unit_q),
         *(a.stride(0) // unit_p, g.stride(0) // unit_q, V.stride(0) // unit_p),
-        *(unit_p, unit_q, v_b is not None),
+        *(unit_p, unit_q, bias),
         PRECISION=precision,
     )
 
 
-def launch_project_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None) -> Tensor:
+def run_project_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None, partial: Tensor, *how) -> None:
+    """Fill partial [tiles of q, r]. how: precision and config."""
+    _launch(a, g, V, v_b is not None, partial.shape[0], *how)(a, g, V, v_b, partial)
+
+
+@planned(of_products)
+def launch_project_dot(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None) -> Callable[..., Tensor]:
     """s [r] float32 of float32, bfloat16 or float16 rows; V and v_b of the same dtype or float32."""
     (r, q), available, precision = g.shape, sm_count(a.device), of_products(a.dtype)
     if r == 0 or q == 0:
-        return a.new_zeros(r, dtype=torch.float32)
+        return lambda a, *rest: a.new_zeros(r, dtype=torch.float32)
     a, g, V = rows(a), rows(g), rows(V)
-    v_b = None if v_b is None else v_b.contiguous()
-    tiles = family(a, V, precision=precision, aligned=unit(a, V) > 1)
-    if tiles == "half" and unit(g) > 1 and hopper(a.device):
-        tiles = "hopper"
-    config = choose_config(r, q, tiles, available)
-    partial = a.new_empty(triton.cdiv(q, config.BLOCK_Q), r, dtype=torch.float32)
-    run_project_dot(a, g, V, v_b, partial, precision, config)
-    return partial.sum(0)
+    family_of = family(a, V, precision=precision, aligned=unit(a, V) > 1)
+    if family_of == "half" and unit(g) > 1 and hopper(a.device):
+        family_of = "hopper"
+    config = choose_config(r, q, family_of, available)
+    tiles = cdiv(q, config.BLOCK_Q)
+    fill = _launch(a, g, V, v_b is not None, tiles, precision, config)
+
+    def serve(a: Tensor, g: Tensor, V: Tensor, v_b: Tensor | None = None) -> Tensor:
+        partial = parts(a, tiles, r)
+        fill(rows(a), rows(g), rows(V), None if v_b is None else v_b.contiguous(), partial)
+        return total(partial, tiles)
+
+    return serve

@@ -10,21 +10,24 @@ their offsets have 64 bits; else addressing is as in gram_dot.py. A list shorter
 with an a of 0; a's columns past p are 0.
 """
 
+from collections.abc import Callable
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from fastrw.kernels.common import (
+    cdiv,
     choose,
     config_type,
     family,
-    launch,
     rows,
     sm_count,
     steps_per_program,
     unit,
 )
+from fastrw.kernels.plans import Launch, parts, planned, total
 from fastrw.kernels.precision import of_products
 from fastrw.kernels.products import dot
 
@@ -38,6 +41,7 @@ CONFIGS = {
     "narrow": (Config(32, 32, 32, 8, 2),),
 }
 LIST_BLOCK = 4096
+NOT_LISTED = (None, None, None)
 
 
 def choose_config(p: int, q: int, family: str, sm_count: int) -> Config:
@@ -47,9 +51,9 @@ def choose_config(p: int, q: int, family: str, sm_count: int) -> Config:
 
 def choose_splits(r: int, p: int, q: int, config: Config, sm_count: int) -> int:
     """Splits of the rows: few enough for two programs per SM, none without a whole step."""
-    steps = triton.cdiv(r, config.BLOCK_R)
-    tiles = triton.cdiv(p, config.BLOCK_P) * triton.cdiv(q, config.BLOCK_Q)
-    return triton.cdiv(steps, steps_per_program(steps, tiles, sm_count))
+    steps = cdiv(r, config.BLOCK_R)
+    tiles = cdiv(p, config.BLOCK_P) * cdiv(q, config.BLOCK_Q)
+    return cdiv(steps, steps_per_program(steps, tiles, sm_count))
 
 
 @triton.jit(do_not_specialize=["r"], do_not_specialize_on_alignment=["w_ptr"])
@@ -132,51 +136,70 @@ def _weighted_outer_kernel(
         tl.store(b_ptr + part.to(tl.int64) * q + q_start + q_here, tl.sum(b, axis=0), mask=q_here < q - q_start)
 
 
-def run_weighted_outer(
+def _launch(
     a: Tensor,  # [r, p]
     g: Tensor,  # [r, q]
-    listed: tuple[Tensor, Tensor, Tensor] | None,  # rows [r] int32, their weights [r] float32, their number [1] int32
-    W: Tensor,  # [splits, q, p] float32, written
-    b: Tensor,  # [splits, q] float32, written
+    weighted: bool,
+    splits: int,
     precision: str,
     config: Config,
-) -> None:
-    """Fill W and b: split i of the rows in row i."""
-    (r, p), q, splits = a.shape, g.shape[1], W.shape[0]
+) -> Launch:
+    """For a, g; rows [r] int32, their weights [r] float32 and their number [1] int32, or three of None; and, written, W
+    [splits, q, p] and b [splits, q] float32: split i of the rows in row i."""
+    (r, p), q = a.shape, g.shape[1]
     unit_p, unit_q = unit(a), unit(g)
-    tiles = max(triton.cdiv(p, config.BLOCK_P), 1) * triton.cdiv(q, config.BLOCK_Q)
-    launch(
+    tiles = max(cdiv(p, config.BLOCK_P), 1) * cdiv(q, config.BLOCK_Q)
+    return Launch(
         *(_weighted_outer_kernel, (tiles, splits), config),
-        *(a, g, *(listed or (None, None, None)), W, b),
         *(r, p // unit_p, q // unit_q, a.stride(0) // unit_p, g.stride(0) // unit_q, splits),
-        *(unit_p, unit_q, listed is not None),
+        *(unit_p, unit_q, weighted),
         PRECISION=precision,
     )
 
 
-def list_rows(w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def run_weighted_outer(
+    a: Tensor, g: Tensor, listed: tuple[Tensor, Tensor, Tensor] | None, W: Tensor, b: Tensor, *how
+) -> None:
+    """Fill W [splits, q, p] and b [splits, q]. listed: of `list_rows`. how: precision and config."""
+    _launch(a, g, listed is not None, W.shape[0], *how)(a, g, *(listed or NOT_LISTED), W, b)
+
+
+def list_rows(w: Tensor, fill: Launch | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """The rows whose weight is not 0 [r], their weights [r] and their number [1], without waiting for the device."""
     r, w = w.shape[0], w.contiguous()
     listed, weights = w.new_empty(r, dtype=torch.int32), w.new_empty(r, dtype=torch.float32)
     count = w.new_empty(1, dtype=torch.int32)
-    with torch.cuda.device_of(w):
-        _list_kernel[(1,)](w, listed, weights, count, r, LIST_BLOCK, num_warps=8)
+    (fill or _listing(r))(w, listed, weights, count)
     return listed, weights, count
 
 
-def launch_weighted_outer(a: Tensor, g: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def _listing(r: int) -> Launch:
+    return Launch(_list_kernel, (1,), None, r, LIST_BLOCK, num_warps=8)
+
+
+@planned(of_products)
+def launch_weighted_outer(a: Tensor, g: Tensor, w: Tensor | None = None) -> Callable[..., tuple[Tensor, Tensor]]:
     """W [q, p] and b [q], float32, of float32, bfloat16 or float16 rows."""
     (r, p), q, available, precision = a.shape, g.shape[1], sm_count(a.device), of_products(a.dtype)
     if r == 0 or q == 0:
-        return a.new_zeros(q, p, dtype=torch.float32), a.new_zeros(q, dtype=torch.float32)
+        return lambda a, *rest: (a.new_zeros(q, p, dtype=torch.float32), a.new_zeros(q, dtype=torch.float32))
     if p == 0:  # no tile of W: the sums of g come with one
-        W, b = launch_weighted_outer(a.new_zeros(r, 1), g, w)
-        return W[:, :0].clone(), b
+        return _without_columns
     a, g = rows(a), rows(g)
     scaled = [] if w is None else [w.new_empty(0, dtype=torch.float32)]
     tiles = family(a, *scaled, precision=precision, aligned=unit(a) > 1 < unit(g))
     config = choose_config(p, q, tiles, available)
     splits = choose_splits(r, p, q, config, available)
-    W, b = (a.new_empty(splits, *shape, dtype=torch.float32) for shape in ((q, p), (q,)))
-    run_weighted_outer(a, g, None if w is None else list_rows(w), W, b, precision, config)
-    return (W[0], b[0]) if splits == 1 else (W.sum(0), b.sum(0))
+    fill, listing = _launch(a, g, w is not None, splits, precision, config), _listing(r)
+
+    def serve(a: Tensor, g: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        W, b = parts(a, splits, q, p), parts(a, splits, q)
+        fill(rows(a), rows(g), *(NOT_LISTED if w is None else list_rows(w, listing)), W, b)
+        return total(W, splits), total(b, splits)
+
+    return serve
+
+
+def _without_columns(a: Tensor, g: Tensor, w: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    W, b = launch_weighted_outer(a.new_zeros(len(a), 1), g, w)
+    return W[:, :0].clone(), b

@@ -209,7 +209,7 @@ class Kernel:
             _on[-1].launches += 1
 
 
-def _compiled(self, key, signature, device, *rest):
+def compiled(self, key, signature, device, *rest):
     kernel = self.device_caches[device][0][key] = Kernel()
     return kernel
 
@@ -245,7 +245,7 @@ def _random_state(*_):
 def install() -> None:
     """From now on, this process has a GPU, which holds all tensors that exist."""
     driver.set_active(Driver())
-    triton.runtime.jit.JITFunction._do_compile = _compiled
+    triton.runtime.jit.JITFunction._do_compile = compiled
     for op in backends.names():
         if (Path(kernels.__file__).parent / f"{op}.py").exists():
             module = import_module(f"fastrw.kernels.{op}")

@@ -73,6 +73,8 @@ def test_every_config_serves(listed):
         configs = getattr(module, "CONFIGS", None) or [module.CONFIG]
         families = configs if isinstance(configs, dict) else {"only": configs}
         assert {(op, family, *config) for family in families for config in families[family]} <= served
+    of_weighted_sums = import_module("fastrw.kernels.conv_instance").WIDE
+    assert {("conv_outer", "only", *config) for config in of_weighted_sums} <= served
 
 
 def test_a_kernel_is_not_compiled_anew_for_a_size_or_for_what_does_not_concern_it(listed):

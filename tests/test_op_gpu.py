@@ -20,7 +20,7 @@ each = pytest.mark.parametrize(("op", "backend"), [(op, backend) for op in CASES
 
 MULTIPLY = {  # op -> the setting that its float32 products follow
     **dict.fromkeys(("gram_dot", "grouped_gram_dot", "project_dot", "weighted_outer"), torch.backends.cuda.matmul),
-    **dict.fromkeys(("conv_dot", "conv_instance"), torch.backends.cudnn.conv),
+    **dict.fromkeys(("conv_dot", "conv_instance", "conv_outer"), torch.backends.cudnn.conv),
 }
 
 

@@ -234,7 +234,7 @@ class Reweighter:
         self._allow(state, problem, out.method)
         mark("scores")
         w, finite = out.weights, AllFinite(answer.scores)
-        total = torch.where(w == 0, 0, w.to(losses.dtype) * losses).sum()
+        total = (w.to(losses.dtype) * losses).masked_fill_(w == 0, 0).sum()
         if not self._accumulate(total, options, wanted=finite.__bool__):
             if bool(w.any()):
                 losses = losses.detach()  # its graph is not needed any more

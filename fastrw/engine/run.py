@@ -252,7 +252,7 @@ def _by_autograd(request: Request, method: str, refused: dict[str, str]) -> Resu
                 per_example.check_scores(losses, directions, scores, rounding.of(losses, graph=graph))
     if request.options.scaling is not None:
         scores = scores / request.options.scaling
-    scores = torch.where(losses.detach().isfinite(), scores, torch.nan)
+    scores = scores.masked_fill(~losses.detach().isfinite(), torch.nan)
     w = request.options.normalize(scores)
     gradients = [] if request.options.update is None else _weighted_gradient(request, scores, w)
     if request.free:

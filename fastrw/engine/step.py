@@ -213,7 +213,7 @@ class Pass:
         for s in registry.gram_scores([part for _, part in self._parts], len(losses), self._backend):
             self._add(s)
         total = torch.stack(self._dots).sum(0) if self._dots else torch.zeros_like(losses, dtype=self._dtype)
-        self.scores = torch.where(losses.isfinite(), self._request.options.unscaled(total), torch.nan)
+        self.scores = self._request.options.unscaled(total).masked_fill_(~losses.isfinite(), torch.nan)
         self.weights = self._request.options.normalize(self.scores)
         w, scale = self.weights.to(losses.dtype), self._request.options.scale
         self._w = w if isinstance(scale, float) and scale == 1 else w * scale

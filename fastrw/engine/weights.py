@@ -31,10 +31,10 @@ def shift(s: Tensor) -> Tensor:
         [n] weights of the same dtype and device, summing to 1 (all 0 where no score is finite).
     Source: Zhang & Pfister 2021, section 4 (their long-tail experiments).
     """
-    finite = torch.isfinite(s)
-    w = torch.where(finite, s - torch.where(finite, s, torch.inf).min() + 1 / len(s), 0)
+    gone = ~torch.isfinite(s)
+    w = (s - s.masked_fill(gone, torch.inf).min() + 1 / len(s)).masked_fill_(gone, 0)
     total = w.sum()
-    return w / torch.where(total > 0, total, 1)
+    return w / total.masked_fill(total <= 0, 1)
 
 
 NORMALIZERS = {"rectify": rectify, "shift": shift, None: lambda s: s}

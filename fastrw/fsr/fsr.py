@@ -248,7 +248,7 @@ class FSR:
             raise ValueError(f"fastrw.FSR.step: losses must be finite, got {bad} of {len(f)} that are not")
         s = outputs.scores
         w = torch.full_like(f, 1 / len(f)) if s is None else weights(s, self.alpha, self.normalize, self.variant)
-        total = torch.where(w == 0, 0, w.to(f.dtype) * f).sum()
+        total = (w.to(f.dtype) * f).masked_fill_(w == 0, 0).sum()
         if relabels:
             total = total + self.relabel.loss(index, self._relabelled(outputs))
         total = total * scale if scale != 1 else total

@@ -20,12 +20,12 @@ def weights(s: Tensor, alpha: float, normalize: str, variant: str) -> Tensor:
         [b] weights of the same dtype and device.
     Source: Zhang & Pfister 2021, Algorithm 1, Eq. 3, section 5.2.
     """
-    finite, start = s.isfinite(), 1 / len(s)
-    moved = alpha * torch.where(finite, s, 0)
+    gone, start = ~s.isfinite(), 1 / len(s)
+    moved = alpha * s.masked_fill(gone, 0)
     if normalize == "rectify":
         w = (moved + (start if variant == "paper" else 0)).clamp(min=0)
     else:
-        w = moved - torch.where(finite, moved, torch.inf).min() + start
-    w = torch.where(finite, w, 0)
+        w = moved - moved.masked_fill(gone, torch.inf).min() + start
+    w = w.masked_fill(gone, 0)
     total = w.sum()
-    return w / (total + 1e-5 if variant == "code" else torch.where(total > 0, total, 1))
+    return w / (total + 1e-5 if variant == "code" else total.masked_fill(total <= 0, 1))

@@ -166,7 +166,7 @@ def by_example(x: Tensor, owned: Owned) -> tuple[Tensor, Tensor | None]:
         mine = mine if each == 1 else mine.reshape(n, each, *x.shape[1:]).sum(1)
         return mine, rest.sum(0) if len(rest) else None
     into = x.new_zeros(n + 2, *x.shape[1:])
-    into.index_add_(0, torch.where(owned.of < 0, n + 1, owned.of), x)
+    into.index_add_(0, owned.of.masked_fill(owned.of < 0, n + 1), x)
     return into[:n], into[n]
 
 

@@ -86,9 +86,8 @@ def _on(formula):
 
 def _between(x: Tensor, t: Tensor, low, high) -> Tensor:
     """t where x was not clamped."""
-    kept = torch.ones_like(x, dtype=torch.bool)
-    kept = kept if low is None else kept & (x >= low)
-    return torch.where(kept if high is None else kept & (x <= high), t, 0)
+    kept = x >= low if high is None else x <= high if low is None else (x >= low) & (x <= high)
+    return aten.threshold_backward(t, kept, 0)  # one kernel, in the layout of t; torch.where fills a scalar first
 
 
 # name -> (what is read, t f'(x))

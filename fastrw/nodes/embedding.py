@@ -32,12 +32,12 @@ class Lookup(Part):
         if self._rows.of is None:
             r = self._rows.training
             return self._scatter(self._idx[r:], self._g[r:])
-        return self._scatter(self._idx, torch.where(self._rows.of[:, None] == self._rows.n, self._g, 0))
+        return self._scatter(self._idx, self._g.masked_fill(self._rows.of[:, None] != self._rows.n, 0))
 
     def update(self, w: Tensor) -> ByInput:
         w = self._rows.weights(w.to(self._g.dtype))[:, None]
         idx, g = self._idx[: len(w)], self._g[: len(w)]
-        return self._scatter(idx, torch.where(w == 0, 0, g * w), self._sparse)
+        return self._scatter(idx, (g * w).masked_fill_(w == 0, 0), self._sparse)
 
     def score(self, V: ByInput) -> Tensor | None:
         if TABLE not in V:
@@ -52,9 +52,9 @@ class Lookup(Part):
         n, size = self._rows.n, self._size
         each = self._rows.weights(torch.arange(1, n + 1, device=self._g.device)) - 1  # the owner of a row; -1: none
         idx, g = self._idx[: len(each)], self._g[: len(each)]
-        here = (each >= 0) & (idx != self._padding)
+        gone = (each < 0) | (idx == self._padding)
         into = g.new_zeros(n * size, g.shape[1])
-        into.index_add_(0, each.clamp(min=0) * size + idx, torch.where(here[:, None], g, 0))
+        into.index_add_(0, each.clamp(min=0) * size + idx, g.masked_fill(gone[:, None], 0))
         return {TABLE: into.view(n, *self._shape)}
 
     def _scatter(self, idx: Tensor, g: Tensor, sparse: bool = False) -> ByInput:
@@ -94,8 +94,8 @@ def _bags(s) -> tuple[Tensor, Tensor | None]:
     if s.mode == MEAN:
         factor = 1 / sizes.clamp(min=1).to(s.output.dtype)[bag]
     if padding >= 0:
-        here = idx != padding
-        factor = here.to(s.output.dtype) if factor is None else torch.where(here, factor, 0)
+        gone = idx == padding
+        factor = (~gone).to(s.output.dtype) if factor is None else factor.masked_fill(gone, 0)
     return bag, factor
 
 

@@ -102,7 +102,7 @@ class Owned:
 
     def _times(self, g: Tensor, w: Tensor) -> Tensor:
         w = w.view(g.shape) if self.dim is None else along(w, self.dim, g.ndim)
-        return torch.where(w == 0, 0, g * w)
+        return (g * w).masked_fill_(w == 0, 0)
 
 
 def along(x: Tensor, dim: int, ndim: int) -> Tensor:
@@ -113,10 +113,10 @@ def along(x: Tensor, dim: int, ndim: int) -> Tensor:
 def _spread(w: Tensor, of: Tensor) -> Tensor:
     """The weight of each entry: w of a training example, 0 of all others."""
     n = len(w)
-    return torch.cat([w, w.new_zeros(1)])[torch.where((of < 0) | (of > n), n, of)]
+    return torch.cat([w, w.new_zeros(1)])[of.masked_fill((of < 0) | (of > n), n)]
 
 
 def _sums(x: Tensor, of: Tensor, n: int) -> Tensor:
     """[n, ...]: the sums of the rows of each training example."""
     into = x.new_zeros(n + 1, *x.shape[1:])
-    return into.index_add_(0, torch.where(of < 0, n, of), x)[:n]
+    return into.index_add_(0, of.masked_fill(of < 0, n), x)[:n]

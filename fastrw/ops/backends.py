@@ -70,10 +70,12 @@ def register(
 
 def launcher(op: str) -> Callable:
     """What launches the Triton kernel of the op; Triton is imported at the first launch."""
+    module = cache(lambda: import_module(f"fastrw.kernels.{op}"))
 
     def launch(*args):
-        return getattr(import_module(f"fastrw.kernels.{op}"), f"launch_{op}")(*args)
+        return getattr(module(), name)(*args)
 
+    name = f"launch_{op}"
     return launch
 
 

@@ -24,8 +24,12 @@ def conv_outer(
     """sum_i w_i G_i, G_i the gradient of the weight from example i alone
 
     The weight's part of sum_i w_i grad f_i, the step that Eq. 8-9 of Ren et al. 2018 weight; with w = None and
-    validation examples it is V. An example of weight 0 adds nothing, whatever it holds: the C++ kernel does not read
-    it. On the CPU the result has the same bits in every run with as many threads.
+    validation examples it is V. An example of weight 0 adds nothing, whatever it holds: kernels do not read it. On the
+    CPU the result has the same bits in every run with as many threads.
+
+    On a GPU cuDNN takes the sum in the dtype of x and g, but where summing chunks of examples moves less memory. Of
+    bfloat16 or float16 it then rounds w_i g_i and the sum, kept in float32 on the way, to that dtype, as it does in a
+    plain step; the result is float32 all the same.
     """
     return call("conv_outer", backend, x, g, w, kernel, stride, padding, dilation, groups)
 
@@ -39,6 +43,11 @@ def _sample(whole: Whole) -> tuple:
     return x, g, whole(len(x)), *options
 
 
+def _sample_of_large_weights(whole: Whole) -> tuple:
+    """Two examples, whose gradients are larger than they are."""
+    return whole(2, 16, 3, 4), whole(2, 8, 2, 2), whole(2), [2, 3], [1, 1], [0, 0], [1, 1], 1
+
+
 register(
     conv_outer,
     letters={"x": "nC*", "g": "nO*", "w": "n"},
@@ -46,6 +55,8 @@ register(
     rules=lambda x, g, w, *options: convolution.geometry("conv_outer", x, *options, g=g),
     outputs=_outputs,
     sample=_sample,
-    order={"cpu": ("cpp",)},
+    further_sample=_sample_of_large_weights,  # another kernel's
+    order={"cpu": ("cpp",), "cuda": ("triton",)},
+    triton=True,
     cpp_refusal=convolution.cpp_refusal,
 )

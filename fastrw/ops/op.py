@@ -1,6 +1,6 @@
 """An op: its arguments and results in letters, from which follow its check, fake and self-test input; its backends."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -27,7 +27,7 @@ class Op:
     outputs: the letters of each output, in the dtype of the sums ("*": the further dimensions of the first tensor); or
     a function that makes them, empty, from the arguments.
     sample: the input of the self-test. A size for each letter, and the value of each argument that is no tensor; or a
-    function that draws all arguments.
+    function that draws all arguments. further_sample: another such function, where other sizes take another kernel.
     order: device type -> what "auto" tries, fastest first. reference_wins: for which arguments it tries nothing, as the
     reference is the fastest; cheap, for it runs at every call.
     fuses: device types on which "auto" is the reference where torch.compile compiles it with what is around it.
@@ -44,6 +44,7 @@ class Op:
     rules: Callable[..., None] | None = None
     reference_wins: Callable[..., bool] | None = None
     fuses: Collection[str] = ()
+    further_sample: Callable[[Whole], tuple] | None = None
     backends: dict[str, Backend] = field(default_factory=dict)
     chosen: dict[tuple, Backend] = field(default_factory=dict)
 
@@ -75,6 +76,12 @@ class Op:
             return self.sample(whole)
         sized = {name: [self.sample[letter] for letter in letters] for name, letters in self.letters.items()}
         return tuple(whole(*sized[name]) if name in sized else self.sample[name] for name in self.names)
+
+    def draws(self, device: torch.device, dtype: torch.dtype) -> Iterator[tuple]:
+        """All inputs of the self-test."""
+        yield self.draw(device, dtype)
+        if self.further_sample is not None:
+            yield self.further_sample(Whole(device, dtype))
 
     def _tensors(self, args: tuple) -> dict[str, Tensor]:
         """Those that are given, by name."""

@@ -157,17 +157,17 @@ def _batch_norm_tangent(x, t, mean, rstd, weight, d_weight, d_bias, residual, ou
 def embedding_dot(idx, g, V, padding_idx=-1) -> Tensor:
     """s_r = g_r . V[idx_r], 0 where idx_r is the padding (-1: there is none)"""
     s = torch.einsum("rq,rq->r", g, V[idx])
-    return torch.where(idx == padding_idx, 0, s)
+    return s.masked_fill_(idx == padding_idx, 0)
 
 
 @_wide
 def rectify_normalize(s) -> Tensor:
     """w_i = max(s_i, 0) / (sum_k max(s_k, 0) + delta), delta = 1 where the sum is 0, else 0; not finite counts as 0"""
-    w = torch.where(torch.isfinite(s), s, 0).clamp(min=0)
+    w = s.masked_fill(~torch.isfinite(s), 0).clamp(min=0)
     top = w.max() if len(w) else w.sum()  # dividing by the largest first keeps the sum finite
-    w = w / torch.where(top > 0, top, 1)
+    w = w / top.masked_fill(top == 0, 1)
     total = w.sum()
-    return w / torch.where(total > 0, total, 1)
+    return w / total.masked_fill(total == 0, 1)
 
 
 # ---- what several share
@@ -186,7 +186,7 @@ def _weighed(w: Tensor, *tensors: Tensor) -> list[Tensor]:
         return [w, *(t.masked_fill(dead.view(-1, *[1] * (t.ndim - 1)), 0) for t in tensors)]
     finite = torch.stack([t.unsqueeze(-1).flatten(1).isfinite().all(1) for t in tensors]).all(0)
     dead = (w == 0) & ~finite
-    return [w, *(torch.where(dead.view(-1, *[1] * (t.ndim - 1)), 0, t) for t in tensors)]
+    return [w, *(t.masked_fill(dead.view(-1, *[1] * (t.ndim - 1)), 0) for t in tensors)]
 
 
 def _conv(x: Tensor, V: Tensor, v_b: Tensor | None, stride, padding, dilation, groups) -> Tensor:

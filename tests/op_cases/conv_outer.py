@@ -21,6 +21,7 @@ CASE = OpCase(
     make=make,
     sizes=[*SIZES[:2], (40, *SIZES[0][1:]), *SIZES[2:]],
     large=LARGE,
+    rounds_on_gpu=True,
     fuzz=(st.integers(0, 6), *FUZZ),
     terms=terms,
     small=SMALL,
