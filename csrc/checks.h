@@ -155,6 +155,38 @@ inline void check_grouped_gram_dot(const std::vector<Tensor>& a, const std::vect
   }
 }
 
+// One dtype and device, w [n], and the letters of each item of a list.
+inline void check_list(const char* op, const char* name, const std::vector<Tensor>& items, size_t i) {
+  const std::string at = std::string(name) + "[" + std::to_string(i) + "]", first = std::string(name) + "[0]";
+  check(items[i].scalar_type() == items[0].scalar_type(), op, ": ", at, " must have the dtype of ", first, ", got ",
+        dtype(items[i]), " and ", dtype(items[0]));
+  check(items[i].device() == items[0].device(), op, ": ", at, " must be on the device of ", first, ", got another");
+}
+
+inline void check_grouped_weighted_outer(const std::vector<Tensor>& a, const std::vector<Tensor>& g, const Tensor& w) {
+  const char* op = "grouped_weighted_outer";
+  check(!a.empty(), op, ": a must have at least one use, got none");
+  check(g.size() == a.size(), op, ": g must have as many uses as a, got ", g.size(), " and ", a.size());
+  for (size_t i = 0; i < a.size(); ++i) {
+    const std::string at = "[" + std::to_string(i) + "]", names[] = {"a" + at, "g" + at};
+    check_tensors(op,
+                  {{names[0].c_str(), "rp", &a[i]}, {names[1].c_str(), "rq", &g[i]}, {"w", "n", &w, Spelled::wide}});
+    check_list(op, "a", a, i);
+    const int64_t r = a[i].size(0), n = w.size(0);
+    check(n ? r % n == 0 : r == 0, op, ": the rows of a", at, " must be a multiple of n, got ", r, " and ", n);
+  }
+}
+
+inline void check_grouped_combine(const std::vector<Tensor>& G, const Tensor& w) {
+  const char* op = "grouped_combine";
+  check(!G.empty(), op, ": G must have at least one use, got none");
+  for (size_t i = 0; i < G.size(); ++i) {
+    const std::string name = "G[" + std::to_string(i) + "]";
+    check_tensors(op, {{name.c_str(), "n*", &G[i]}, {"w", "n", &w, Spelled::wide}});
+    check_list(op, "G", G, i);
+  }
+}
+
 inline void check_norm(const char* op, const Tensor& x, const Tensor& g, const Tensor* mean, const Tensor& rstd,
                        const Tensor* V_gamma = nullptr, const Tensor* V_beta = nullptr) {
   check_tensors(op, {{"x", "nSC", &x},

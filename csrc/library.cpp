@@ -10,6 +10,7 @@ STABLE_TORCH_LIBRARY(fastrw, m) {
       "-> Tensor");
   m.def("project_dot(Tensor a, Tensor g, Tensor V, Tensor? v_b) -> Tensor");
   m.def("weighted_outer(Tensor a, Tensor g, Tensor? w) -> (Tensor, Tensor)");
+  m.def("grouped_weighted_outer(Tensor[] a, Tensor[] g, Tensor w) -> Tensor[]");
   m.def(
       "conv_dot(Tensor x, Tensor g, Tensor V, Tensor? v_b, int[] stride, int[] padding, int[] dilation, int groups) "
       "-> Tensor");
@@ -20,6 +21,7 @@ STABLE_TORCH_LIBRARY(fastrw, m) {
       "conv_instance(Tensor x, Tensor g, int n, Tensor? V, int[] kernel, int[] stride, int[] padding, int[] dilation, "
       "int groups) -> (Tensor, Tensor, Tensor)");
   m.def("combine(Tensor G, Tensor w) -> Tensor");
+  m.def("grouped_combine(Tensor[] G, Tensor w) -> Tensor[]");
   m.def(
       "conv_tangent(Tensor x, Tensor V, Tensor? v_b, Tensor? t, Tensor? W, Tensor y, int[] stride, int[] padding, "
       "int[] dilation, int groups) -> (Tensor, Tensor)");
@@ -37,10 +39,12 @@ STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
   m.impl("grouped_gram_dot", TORCH_BOX(&fastrw::grouped_gram_dot_cpu));
   m.impl("project_dot", TORCH_BOX(&fastrw::project_dot_cpu));
   m.impl("weighted_outer", TORCH_BOX(&fastrw::weighted_outer_cpu));
+  m.impl("grouped_weighted_outer", TORCH_BOX(&fastrw::grouped_weighted_outer_cpu));
   m.impl("conv_dot", TORCH_BOX(&fastrw::conv_dot_cpu));
   m.impl("conv_outer", TORCH_BOX(&fastrw::conv_outer_cpu));
   m.impl("conv_instance", TORCH_BOX(&fastrw::conv_instance_cpu));
   m.impl("combine", TORCH_BOX(&fastrw::combine_cpu));
+  m.impl("grouped_combine", TORCH_BOX(&fastrw::grouped_combine_cpu));
   m.impl("conv_tangent", TORCH_BOX(&fastrw::conv_tangent_cpu));
   m.impl("norm_dot", TORCH_BOX(&fastrw::norm_dot_cpu));
   m.impl("norm_instance", TORCH_BOX(&fastrw::norm_instance_cpu));

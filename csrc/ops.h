@@ -29,6 +29,10 @@ Tensor project_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& V, const 
 // W = sum_r w_r g_r a_r^T, b = sum_r w_r g_r: a [r, p], g [r, q], w [r] -> W [q, p], b [q]
 std::tuple<Tensor, Tensor> weighted_outer_cpu(const Tensor& a, const Tensor& g, const std::optional<Tensor>& w);
 
+// the same of each use, w [n] by example: all W, then all b
+std::vector<Tensor> grouped_weighted_outer_cpu(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
+                                               const Tensor& w);
+
 // convolutions: x [n, C, *size], g [n, O, *size out], V [O, C / groups, *kernel], of 1 or 2 dimensions
 using Ints = std::vector<int64_t>;
 
@@ -50,6 +54,7 @@ std::tuple<Tensor, Tensor, Tensor> conv_instance_cpu(const Tensor& x, const Tens
 
 // sum_i w_i G_i: G [n, ...], w [n] -> [...]
 Tensor combine_cpu(const Tensor& G, const Tensor& w);
+std::vector<Tensor> grouped_combine_cpu(const std::vector<Tensor>& G, const Tensor& w);
 
 // t_y = conv(x, V) + v_b + conv(t, W) like y, and [2, O]: the sums of t_y and of t_y y over examples and positions
 std::tuple<Tensor, Tensor> conv_tangent_cpu(const Tensor& x, const Tensor& V, const std::optional<Tensor>& v_b,

@@ -1,9 +1,11 @@
 """Steps on a GPU that is not here: what each launches, and where it waits.
 
 python -m tests.gpu_steps steps network.way ...     one JSON object a line, for each step; network.* is every way
+python -m tests.gpu_steps time network ...          host milliseconds of a plain and a reweighted step, and the ratio
 """
 
 import json
+import statistics
 import sys
 from functools import partial
 from unittest.mock import patch
@@ -15,8 +17,9 @@ from torch.nn import functional as F
 import fastrw
 from fastrw.api.capture import Graphs
 from fastrw.testing.models import Transformer, resnet
-from tests.mocked_gpu import counted, install
+from tests.mocked_gpu import clock, counted, install
 
+WARMUP, ROUNDS = 9, 30  # of a timing
 NARROW = (2,) * 5 + (4,) * 5 + (8,) * 5
 
 
@@ -213,9 +216,33 @@ WAYS = {
 }
 
 
+def timed(names) -> None:
+    """Both steps in turns: what disturbs one disturbs the other."""
+    torch.set_num_threads(1)
+    made = [(NETWORKS[name][0](), *(NETWORKS[name][1](k) for k in (4, 3))) for name in names]
+    install()
+    for name, given in zip(names, made, strict=True):
+        runs = plain(*given), reweighted(*given)
+        taken = []
+        for _ in range(WARMUP + ROUNDS):
+            both = []
+            for run in runs:
+                start = clock.now()
+                run()
+                both.append(clock.now() - start)
+            taken.append(both)
+        taken = taken[WARMUP:]
+        alone, ours = (min(times) * 1e3 for times in zip(*taken, strict=True))
+        ratio = statistics.median(ours / alone for alone, ours in taken)
+        about = {"plain_ms": round(alone, 2), "reweighter_ms": round(ours, 2), "ratio": round(ratio, 2)}
+        print(json.dumps({"network": name, **about}), flush=True)
+
+
 def main() -> None:
     torch.manual_seed(0)
     steps, *names = sys.argv[1:]
+    if steps == "time":
+        return timed(names)
     wanted = [(network, one) for name in names for network, way in [name.split(".")]
               for one in (WAYS if way == "*" else [way])]  # fmt: skip
     made = [(build(), data(4), data(3)) for build, data in (NETWORKS[network] for network, _ in wanted)]

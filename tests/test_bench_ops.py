@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 import bench
@@ -23,7 +24,13 @@ from fastrw.ops.self_test import as_tuple
 
 SMALL = [(op, name) for op, cases in CASES.items() for name in cases if not is_large(name)]
 PRODUCTS = ("gram_dot", "grouped_gram_dot", "project_dot", "weighted_outer", "conv_dot", "conv_outer")
-HALF = ("weighted_outer", "conv_outer", "combine")  # their cases read only what has weight
+HALF = (
+    "weighted_outer",
+    "conv_outer",
+    "combine",
+    "grouped_combine",
+    "grouped_weighted_outer",
+)  # their cases read only what has weight
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +73,7 @@ def read(op, args) -> int:
     if op not in HALF or not weights:
         return stored(args)
     assert (weights[0] > 0).sum() == math.ceil(len(weights[0]) / 2)
-    return stored(args) - sum(stored(x) for x in args if isinstance(x, Tensor) and x.dim() > 1) // 2
+    return stored(args) - sum(stored(x) for x in tree_leaves(args) if isinstance(x, Tensor) and x.dim() > 1) // 2
 
 
 @pytest.mark.parametrize(("op", "name"), SMALL)

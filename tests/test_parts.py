@@ -11,12 +11,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastrw.graph.saved import Saved, Values
 from fastrw.nodes import registry
-from fastrw.nodes.base import Instances, Products, Use
+from fastrw.nodes.base import Products, Use
 from fastrw.nodes.conv import Both, Convolution
 from fastrw.nodes.embedding import Lookup
 from fastrw.nodes.generic import Generic
+from fastrw.nodes.instances import Instances
 from fastrw.nodes.lazy import formed
-from fastrw.nodes.linear import Batched, Linear, Transposed, Vector, gram_scores
+from fastrw.nodes.linear import Batched, Linear, Transposed, Vector
 from fastrw.nodes.owned import NOBODY, Owned
 from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 from tests.test_nodes import MADE, node_of
@@ -199,8 +200,13 @@ def test_a_use_is_exact(name, at, mixed):
         update = along.update(w)
         alone = part_of(name, y, g, use)
         s = alone.alone()
-        assert close(sum(gram_scores([alone], N, "auto"), torch.zeros(N)) if s is None else s, dots)
-        for found in (update, alone.update(w)):
+        groups = registry.Groups([alone], N, "auto")
+        assert close(sum(groups.scores(), torch.zeros(N) if s is None else s), dots)
+        waits = part_of(name, y, g, use)
+        s = waits.along(dict(zip(use.below, V, strict=True)))
+        together = registry.Groups([waits, part_of(name, y, g, use)], N, "auto")
+        assert close(sum(together.scores(), torch.zeros(N) if s is None else s), dots)
+        for found in (update, alone.update(w), groups.update(alone, w), together.update(waits, w)):
             for k, j in enumerate(use.below):
                 assert close(found[j], sum(wi * gs[k] for wi, gs in zip(w, each, strict=True)))
 

@@ -128,6 +128,19 @@ def combine(layer: Layer) -> Case:
     )
 
 
+def grouped_combine(layers: list[Layer]) -> Case:
+    n, parameters = layers[0].n, sum(layer.parameters for layer in layers)
+    return Case(
+        sizes=f"n={n} {len(layers)} G of {parameters} in all, half of w 0",
+        make=lambda draw: ([draw(n, *layer.weight) for layer in layers], draw.weights(n)),
+        eager={"layer by layer": lambda G, w: tuple((w.to(t.dtype) @ t.flatten(1)).view(t.shape[1:]) for t in G)},
+        flops=2 * alive(n) * parameters,
+        elements=alive(n) * parameters,
+        results=parameters + n,
+        terms=alive(n),
+    )
+
+
 def _with_sums(t_y: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return t_y, torch.stack([t_y.sum((0, 2, 3)), (t_y * y).sum((0, 2, 3))])
 
@@ -190,4 +203,5 @@ CONVOLUTIONS = {
     "conv_instance": {name: conv_instance(layer) for name, layer in LAYERS.items() if name != "wrn 640-640"},
     "conv_tangent": {name: conv_tangent(LAYERS[name], first="stem" in name) for name in RESNET},
     "combine": {name: combine(layer) for name, layer in LAYERS.items() if name != "wrn 640-640"},
+    "grouped_combine": {"resnet": grouped_combine([layer for name, layer in LAYERS.items() if "resnet" in name])},
 }

@@ -86,6 +86,25 @@ def weighted_outer(r: int, p: int, q: int, weighted: bool = True) -> Case:
     )
 
 
+def _outers(a: list[Tensor], g: list[Tensor], w: Tensor) -> tuple[Tensor, ...]:
+    each = [(w.to(y.dtype)[:, None] * y) for y in g]
+    return *(y.T @ x for x, y in zip(a, each, strict=True)), *(y.sum(0) for y in each)
+
+
+def grouped_weighted_outer(layers: list[tuple[int, int]], n: int) -> Case:
+    """Layers (p, q) of one model, one row an example."""
+    area = sum(p * q + q for p, q in layers)
+    return Case(
+        sizes=f"n={n} {len(layers)} layers, half of w 0",
+        make=lambda draw: ([draw(n, p) for p, _ in layers], [draw(n, q) for _, q in layers], draw.weights(n)),
+        eager={"layer by layer": _outers},
+        flops=2 * alive(n) * area,
+        elements=alive(n) * sum(p + q for p, q in layers),
+        results=area + n,
+        terms=alive(n),
+    )
+
+
 MLP = [(784, 1024), (1024, 1024), (1024, 1024), (1024, 10)]
 LENET = [(400, 120), (120, 84), (84, 10)]
 LINEAR = {  # n, m, t, p, q
@@ -130,5 +149,9 @@ ROWS = {
         **{name: weighted_outer(n * t, p, q) for name, (n, _, t, p, q) in LINEAR.items()},
         "mlp 784-1024, V": weighted_outer(10, 784, 1024, weighted=False),
         "transformer qkv, V": weighted_outer(8 * 64, 128, 384, weighted=False),
+    },
+    "grouped_weighted_outer": {
+        "100 of 4-4": grouped_weighted_outer([(4, 4)] * 100, 8),
+        "50 of 32-32": grouped_weighted_outer([(32, 32)] * 50, 64),
     },
 }

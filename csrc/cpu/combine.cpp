@@ -1,5 +1,6 @@
-// combine on the CPU. An example is read as one range of memory, in whatever order its dimensions lie and with the
-// padding between them; the sums of the padding are left behind when the result is brought into order.
+// combine on the CPU, of one use and of many. An example is read as one range of memory, in whatever order its
+// dimensions lie and with the padding between them; the sums of the padding are left behind when the result is brought
+// into order.
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
@@ -62,8 +63,8 @@ template <class E> Tensor run(const Tensor& G, const Tensor& w, ScalarType sums)
 }
 }  // namespace
 
-Tensor combine_cpu(const Tensor& G, const Tensor& w) {
-  check_tensors("combine", {{"G", "n*", &G}, {"w", "n", &w, Spelled::wide}});
+namespace {
+Tensor combined(const Tensor& G, const Tensor& w) {
   const ScalarType type = sums(G.scalar_type());
   if (G.numel() == 0) {
     Ints shape;
@@ -72,5 +73,20 @@ Tensor combine_cpu(const Tensor& G, const Tensor& w) {
   }
   return with_dtype(
       G, [&]<class E>(E) { return run<E>(span(G) > 0 ? G : torch::stable::contiguous(G), as_sums(w, type), type); });
+}
+}  // namespace
+
+Tensor combine_cpu(const Tensor& G, const Tensor& w) {
+  check_tensors("combine", {{"G", "n*", &G}, {"w", "n", &w, Spelled::wide}});
+  return combined(G, w);
+}
+
+// Small ones, for which a call costs more than the sum: one after the other.
+std::vector<Tensor> grouped_combine_cpu(const std::vector<Tensor>& G, const Tensor& w) {
+  check_grouped_combine(G, w);
+  std::vector<Tensor> found;
+  found.reserve(G.size());
+  for (const Tensor& one : G) found.push_back(combined(one, w));
+  return found;
 }
 }  // namespace fastrw

@@ -1,9 +1,11 @@
-// weighted_outer on the CPU: checks, the list of rows that count, then blocks of W over the threads. Every element of W
-// is summed in the same order whatever the threads: a long sum is split (split-K) into as many parts as its shape alone
-// says.
+// weighted_outer on the CPU, of one use and of many: checks, the list of rows that count, then blocks of W over the
+// threads. Every element of W is summed in the same order whatever the threads: a long sum is split (split-K) into as
+// many parts as its shape alone says.
 #include <torch/csrc/stable/ops.h>
 
 #include <algorithm>
+#include <map>
+#include <utility>
 #include <vector>
 
 #include "../checks.h"
@@ -22,15 +24,16 @@ constexpr int64_t LEAST_Q = 48;     // a smaller block is mostly packing
 constexpr int64_t LEAST_P = 144;
 constexpr int64_t ENOUGH = 16;  // blocks of W with which no sum need be cut
 
-// The rows whose weight is not 0, and their weights.
+// The rows of examples whose weight is not 0, `each` an example, and their weights.
 template <class T> struct Listed {
   std::vector<int64_t> rows;
   std::vector<T> w;
 
-  Listed(const T* w_r, int64_t r) {
-    rows.reserve(r), w.reserve(r);
-    for (int64_t i = 0; i < r; ++i)
-      if (w_r[i] != 0) rows.push_back(i), w.push_back(w_r[i]);
+  Listed(const T* weights, int64_t n, int64_t each) {
+    rows.reserve(n * each), w.reserve(n * each);
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t row = i * each; weights[i] != 0 && row < (i + 1) * each; ++row)
+        rows.push_back(row), w.push_back(weights[i]);
   }
 };
 
@@ -81,11 +84,46 @@ std::tuple<Tensor, Tensor> weighted_outer_cpu(const Tensor& a, const Tensor& g, 
     T *const to_W = mutable_pointer<T>(W), *const to_b = mutable_pointer<T>(b);
     if (!w) return run(use, r, to_W, to_b);
     const Tensor weights = vector(*w, type);
-    const Listed<T> listed(pointer<T>(weights), r);
+    const Listed<T> listed(pointer<T>(weights), r, 1);
     use.a.listed = use.g.listed = listed.rows.data();
     use.w = listed.w.data();
     run(use, int64_t(listed.rows.size()), to_W, to_b);
   });
   return {W, b};
+}
+
+std::vector<Tensor> grouped_weighted_outer_cpu(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
+                                               const Tensor& w) {
+  check_grouped_weighted_outer(a, g, w);
+  const ScalarType type = sums(a[0].scalar_type());
+  const int64_t uses = a.size(), n = w.size(0);
+  std::vector<Tensor> a_rows, g_rows, found;
+  int64_t work = 0;  // multiply-adds
+  for (int64_t i = 0; i < uses; ++i) {
+    a_rows.push_back(rows(a[i])), g_rows.push_back(rows(g[i]));
+    found.push_back(torch::stable::new_empty(a[i], {g[i].size(1), a[i].size(1)}, type));
+    work += a[i].numel() * g[i].size(1);
+  }
+  for (const Tensor& one : g) found.push_back(torch::stable::new_empty(one, {one.size(1)}, type));
+  const Tensor weights = vector(w, type);
+  with_dtype(a[0], [&]<class E>(E) {
+    using T = sum_t<E>;
+    std::map<int64_t, Listed<T>> listed;  // by rows of an example
+    std::vector<WeightedOuter<E>> each;
+    std::vector<std::pair<T*, T*>> to;
+    std::vector<int64_t> counts;
+    for (int64_t i = 0; i < uses; ++i) {
+      const int64_t rows = n ? a[i].size(0) / n : 0;
+      const Listed<T>& mine = listed.try_emplace(rows, pointer<T>(weights), n, rows).first->second;
+      WeightedOuter<E> use{matrix<E>(a_rows[i]), matrix<E>(g_rows[i]), mine.w.data(), a[i].size(1), g[i].size(1)};
+      use.a.listed = use.g.listed = mine.rows.data();
+      each.push_back(use), counts.push_back(mine.rows.size());
+      to.emplace_back(mutable_pointer<T>(found[i]), mutable_pointer<T>(found[uses + i]));
+    }
+    torch::stable::parallel_for(0, uses, parts(GRAIN, work / uses + 1), [&](int64_t first, int64_t last) {
+      for (int64_t i = first; i < last; ++i) run(each[i], counts[i], to[i].first, to[i].second);
+    });
+  });
+  return found;
 }
 }  // namespace fastrw

@@ -157,9 +157,9 @@ class CompiledSteps:
 
 
 def _hooked(problem: Problem) -> str:
-    for p in problem.model.parameters():
+    for name, p in problem.structure.parameters.items():
         if p._backward_hooks or p._post_accumulate_grad_hooks:
-            return f"fastrw.compile: parameters must have no hooks, got one on {problem.names[id(p)]}"
+            return f"fastrw.compile: parameters must have no hooks, got one on {name}"
     return ""
 
 

@@ -228,7 +228,7 @@ def _separate(problem: Problem, state: State, options: Options, mark: Mark) -> A
 def request_of(problem: Problem, options: Options, losses: Tensor, val_loss: Tensor | None,
               V: dict[int, Tensor] | None = None, retain: bool = False) -> Request:  # fmt: skip
     selected = {id(p) for p in problem.params.values()}
-    return Request(losses, val_loss, selected, options, V, retain, names=problem.names, model=problem.model,
+    return Request(losses, val_loss, selected, options, V, retain, names=problem.structure.names, model=problem.model,
                    prefix=problem.prefix)  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,16 +17,19 @@ from fastrw.api.own_loss import OfAnotherKind, is_causal, reading_of
 from fastrw.engine import guards
 from fastrw.state.batches import mapped, tensors_of
 from fastrw.state.snapshot import State
+from fastrw.state.structure import Structure
 
 
 class Problem:
     """`losses(batch)` gives the [n] losses f_i of a batch with their graph; `params` holds the selected parameters.
+    known: the structure of the model in an earlier call.
 
     Raises TypeError or ValueError, before the model has run, where an argument breaks a rule.
     """
 
     def __init__(self, model: nn.Module, batch: Any, val_batch: Any, *, loss_fn: Callable | None = None,
-                 losses_fn: Callable | None = None, params: Any = None, caller: str = "meta_weights"):  # fmt: skip
+                 losses_fn: Callable | None = None, params: Any = None, caller: str = "meta_weights",
+                 known: Structure | None = None):  # fmt: skip
         self.prefix = f"fastrw.{caller}: "
         if not isinstance(model, nn.Module):
             raise TypeError(f"{self.prefix}model must be a torch.nn.Module, got {type(model).__name__}")
@@ -40,11 +43,12 @@ class Problem:
         guards.one_process(self.prefix)
         self.model, self.batch, self.val_batch = model, batch, val_batch
         self.val_losses: Tensor | None = None  # of the last validation forward
-        self.modules = dict(model.named_modules())
+        self.structure = Structure(model) if known is None else known.current()
+        self.modules = self.structure.modules
         self._splits_batch = losses_fn is None
         guards.no_synchronized_norm(self.modules, self.prefix)
-        self.params = select(self.modules, params, self.prefix)
-        guards.not_sharded((p for m in self.modules.values() for p in m._parameters.values()), self.prefix)
+        self.params = select(self.structure, params, self.prefix)
+        guards.not_sharded(self.structure.parameters.values(), self.prefix, self.structure is not known)
         self.loss_fn, self.losses_fn = loss_fn, losses_fn
         self._functions = [function for function in (loss_fn, losses_fn) if function is not None]
         if self._splits_batch:
@@ -57,14 +61,9 @@ class Problem:
         assert self.val_losses is not None
         return self.val_losses.mean()
 
-    @cached_property
-    def names(self) -> dict[int, str]:
-        """Id of a parameter -> its name."""
-        return {id(p): name for name, p in _named_parameters(self.modules).items()}
-
     def state(self, within: State | None = None, whole: bool | None = None) -> State:
         """A snapshot of all that the forwards of this problem may change; within, whole: see `State`."""
-        return State(self.modules, self._functions, within, whole)
+        return State(self.structure, self._functions, within, whole)
 
     def losses(self, batch: Any, graph: bool = True) -> Tensor:
         """f_i for i in the batch: [n], with a graph if `graph`. (It is recorded nevertheless: with it, a forward may
@@ -153,7 +152,7 @@ class Problem:
             raise TypeError(f"{self.prefix}{rule}, got {got}")
         if self._sizes(batch) == {0}:
             raise ValueError(f"{self.prefix}{name} must hold at least one example, got 0")
-        devices = {p.device for m in self.modules.values() for p in m._parameters.values() if p is not None}
+        devices = {p.device for p in self.structure.parameters.values()}
         for leaf in tensors_of(batch):
             if leaf.ndim and leaf.device not in devices:
                 expected = ", ".join(map(str, devices))
@@ -182,17 +181,32 @@ def selection(params: Any) -> Any:
     return list(params) if isinstance(params, Iterator) else params
 
 
-def select(modules: dict[str, nn.Module], params: Any, prefix: str) -> dict[str, nn.Parameter]:
+def select(structure: Structure, params: Any, prefix: str) -> dict[str, nn.Parameter]:
     """The selected parameters by name: None all that require grad, "last" those of the last layer (in the order of
     `model.modules()`) that has any, names with wildcards, or parameters of the model."""
-    every = _named_parameters(modules)
+    items = [params] if params is None or isinstance(params, str | Tensor) else params
+    key = tuple(items) if isinstance(items, list | tuple) else ()
+    if not key or any(not isinstance(item, str | None) for item in key):
+        return _select(structure, params, prefix)
+    flags = [p.requires_grad for p in structure.parameters.values()]
+    known, chosen = structure.selected.get(key, (None, {}))
+    if known != flags:
+        chosen = _select(structure, params, prefix)
+        structure.selected[key] = flags, chosen
+    return chosen
+
+
+def _select(structure: Structure, params: Any, prefix: str) -> dict[str, nn.Parameter]:
+    every = structure.parameters
     if lazy := [k for k, p in every.items() if type(p) is nn.UninitializedParameter]:
         rule = "lazy parameters must be initialised by a first forward"
         raise ValueError(f"{prefix}{rule}, got {lazy[0]!r} uninitialised")
     if params is None or params == "last":
         chosen = {k: p for k, p in every.items() if p.requires_grad}
         if params == "last":
-            layers = ([p for p in m._parameters.values() if p is not None] for m in reversed(modules.values()))
+            layers = (
+                [p for p in m._parameters.values() if p is not None] for m in reversed(structure.modules.values())
+            )
             last = next((own for own in layers if any(p.requires_grad for p in own)), [])
             chosen = {k: p for k, p in chosen.items() if any(p is q for q in last)}
         if not chosen:
@@ -219,17 +233,6 @@ def select(modules: dict[str, nn.Module], params: Any, prefix: str) -> dict[str,
         if not chosen:
             raise ValueError(f"{prefix}params must select a parameter, got an empty selection")
     return chosen
-
-
-def _named_parameters(modules: dict[str, nn.Module]) -> dict[str, nn.Parameter]:
-    """`model.named_parameters()`, from modules that are known already: shared parameters have their first name, and
-    torch.compile does not show."""
-    found: dict[int, tuple[str, nn.Parameter]] = {}
-    for path, module in modules.items():
-        for name, p in module._parameters.items():
-            if p is not None:
-                found.setdefault(id(p), (f"{path}.{name}" if path else name, p))
-    return {_written(name): p for name, p in found.values()}
 
 
 def _written(name: str) -> str:

@@ -26,6 +26,7 @@ from fastrw.engine.weights import NORMALIZERS
 from fastrw.errors import ForThisBatch, UntracedUse
 from fastrw.nodes.base import Products
 from fastrw.state.snapshot import State
+from fastrw.state.structure import Structure
 
 
 class Reweighter:
@@ -115,6 +116,7 @@ class Reweighter:
         self.steps = 0  # calls of `backward` that succeeded
         losses = {"loss_fn": loss_fn, "losses_fn": losses_fn}
         self._arguments = {**losses, "params": selection(params), "caller": "Reweighter"}
+        self._structure: Structure | None = None  # of the model in the last call
         self._graphs = Graphs() if capture else None
         self._options = Options(method, Products(backend, score_dtype), NORMALIZERS[normalize], update,
                                 recheck=recheck)  # fmt: skip
@@ -140,7 +142,7 @@ class Reweighter:
         """
         check("Reweighter", method="auto", backend="auto", score_dtype=None, scale=scale)
         is_plain = self.steps % self._every != 0
-        problem = Problem(self.model, batch, batch if is_plain else val_batch, **self._arguments)
+        problem = self._problem(batch, batch if is_plain else val_batch)
         scaling = scaling_of(self._scaler, next(iter(problem.params.values())).device)
         options = replace(self._options, scaling=scaling, scale=float(scale))
         with torch.enable_grad():
@@ -153,7 +155,7 @@ class Reweighter:
     @untraced
     def weights(self, batch: Any, val_batch: Any) -> Tensor:
         """w [n] only, for a loop with its own forward and backward: see `meta_weights`. No state changes."""
-        problem = Problem(self.model, batch, val_batch, **self._arguments)
+        problem = self._problem(batch, val_batch)
         state = problem.state()
         try:
             found = evaluate(problem, state, self._options)[0].weights
@@ -185,14 +187,18 @@ class Reweighter:
         return self._graphs.step(problem, options, plain if is_plain else reweighted)
 
     def _by_backward(self, problem: Problem, options: Options) -> bool:
-        parameters = (p for module in problem.modules.values() for p in module._parameters.values())
-        hooked = any(p is not None and p._post_accumulate_grad_hooks for p in parameters)
+        hooked = any(p._post_accumulate_grad_hooks for p in problem.structure.parameters.values())
         return options.update == "backward" or (hooked and options.update != "assembled")
 
     def _allow(self, state: State, problem: Problem, method: str) -> None:
         """Raises Refused, before anything is added, where such a step cannot be captured."""
         if self._graphs:
             repeatable(state, problem, method, () if self.steps else None)
+
+    def _problem(self, batch: Any, val_batch: Any) -> Problem:
+        problem = Problem(self.model, batch, val_batch, known=self._structure, **self._arguments)
+        self._structure = problem.structure
+        return problem
 
     def _step(self, problem: Problem, options: Options) -> Step:
         timeline = Timeline(problem) if self._timed else None

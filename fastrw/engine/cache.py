@@ -34,6 +34,21 @@ class Family:
         return self.examined is not None and self.examined.precedes_all_hooks_of(graph)
 
 
+class _Key:
+    """A tuple that is hashed once."""
+
+    __slots__ = ("_hash", "_items")
+
+    def __init__(self, *items):
+        self._items, self._hash = items, hash(items)
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other) -> bool:
+        return isinstance(other, _Key) and self._items == other._items
+
+
 class Cache:
     """What was learned of graphs like this one. selected: nodes of the leaves that scores use; n: training examples;
     options: what else a plan depends on; model: None where only the graph is known: the store is then that of its first
@@ -45,7 +60,8 @@ class Cache:
         types, edges, shapes = graph.skeleton()
         roots = tuple([m.dtype for root in graph.roots for m in root._input_metadata])
         rest = (tuple(map(id, self._parameters)), selected, roots, n, *options)
-        self._family_key, self._key = (types, edges, *rest), (types, edges, shapes, *rest)
+        self._family_key = _Key(types, edges, *rest)
+        self._key = _Key(self._family_key, shapes)
         owner = model if model is not None else next(iter((*self._parameters, *graph.leaves.values())))
         self._plans = learned.table(owner, "plans", STRUCTURES)
         self._families = learned.table(owner, "families", STRUCTURES)
@@ -101,9 +117,9 @@ def _alike(a, b, pairs: list[tuple[Tensor, Tensor]]) -> bool:
             return False
         pairs.append((a, b))
         return True
-    if isinstance(a, tuple | list):
-        several = isinstance(b, tuple | list) and len(a) == len(b)
-        return several and all(_alike(x, y, pairs) for x, y in zip(a, b, strict=True))
+    if isinstance(a, (tuple, list)):
+        several = isinstance(b, (tuple, list)) and len(a) == len(b)
+        return several and all([_alike(x, y, pairs) for x, y in zip(a, b, strict=True)])
     return a == b
 
 

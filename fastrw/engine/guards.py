@@ -33,12 +33,14 @@ def no_synchronized_norm(modules: Mapping[str, nn.Module], prefix: str) -> None:
             )
 
 
-def not_sharded(leaves: Iterable[Tensor], prefix: str) -> None:
-    """Raises Refused where a parameter is sharded."""
+def not_sharded(leaves: Iterable[Tensor], prefix: str, new: bool = True) -> None:
+    """Raises Refused where a parameter is sharded. new: were these leaves not seen before?"""
     kind = getattr(getattr(dist, "tensor", None), "DTensor", None)
     if kind is None:
         return
     whole = _gathered_by_fsdp()
+    if not (new or whole):
+        return
     for leaf in leaves:
         if isinstance(leaf, kind) or id(leaf) in whole or hasattr(leaf, "_is_flat_param"):
             got = f"a {kind.__name__}" if isinstance(leaf, kind) else f"one that FSDP gathered, {tuple(leaf.shape)}"

@@ -79,26 +79,51 @@ def _gradients(outputs: Tensor, seed: Tensor, retain: bool = False) -> list[tupl
 def accumulate(gradients: dict[Tensor, Tensor]) -> None:
     """Add to `.grad`, then call post-accumulate hooks. A new `.grad` has memory of its own, in the layout of its
     parameter."""
-    taken = set()
+    taken: set[int] = set()
+    copied, added = _Pairs(), _Pairs()
+    new: list[tuple[Tensor, Tensor]] = []
     for p, g in gradients.items():
-        if p.grad is not None:
-            if p.grad.is_sparse and not g.is_sparse:
-                p.grad = p.grad + g
+        grad = p.grad
+        if grad is None and not g.is_sparse:
+            storage = g.untyped_storage()
+            place = storage.data_ptr()
+            alone = place not in taken and storage.nbytes() == g.nbytes
+            taken.add(place)
+            if alone and g.dtype == p.dtype and g.stride() == p.stride():
+                new.append((p, g.detach()))
             else:
-                p.grad.add_(g)
-            continue
-        if g.is_sparse:
-            p.grad = g
-            continue
-        storage = g.untyped_storage()
-        alone = storage.data_ptr() not in taken and storage.nbytes() == g.nbytes
-        taken.add(storage.data_ptr())
-        p.grad = (
-            g.detach() if alone and (g.dtype, g.stride()) == (p.dtype, p.stride()) else torch.empty_like(p).copy_(g)
-        )
+                copied.add(own := torch.empty_like(p), g)
+                new.append((p, own))
+        elif grad is None:
+            new.append((p, g))
+        elif g.is_sparse or grad.is_sparse:
+            new.append((p, grad + g)) if not g.is_sparse else grad.add_(g)
+        else:
+            added.add(grad, g)
+    copied.apply(torch._foreach_copy_)
+    added.apply(torch._foreach_add_)
+    for p, g in new:
+        p.grad = g
     for p in gradients:
-        for hook in [*(p._post_accumulate_grad_hooks or {}).values()]:
-            hook(p)
+        if p._post_accumulate_grad_hooks:
+            for hook in [*p._post_accumulate_grad_hooks.values()]:
+                hook(p)
+
+
+class _Pairs:
+    """Tensors and what is written to them: torch joins kernels of one kind alone."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple, tuple[list[Tensor], list[Tensor]]] = {}
+
+    def add(self, to: Tensor, t: Tensor) -> None:
+        tos, ts = self._kinds.setdefault((to.device, to.dtype, t.dtype, to.stride() == t.stride()), ([], []))
+        tos.append(to)
+        ts.append(t)
+
+    def apply(self, write: Callable[[list[Tensor], list[Tensor]], object]) -> None:
+        for tos, ts in self._kinds.values():
+            write(tos, ts)
 
 
 def free(*losses: Tensor | None) -> None:

@@ -9,8 +9,8 @@ formed. What happens to a use of parameters, and when:
     - at once, where its own validation rows make all of V: no other use has the same parameter;
     - after the last validation row has arrived, where V is a sum over several uses, or where the parameter is derived
       from others (`weight_norm`, a mask): then V is summed, pushed down to the leaves, and its tangents are swept up;
-    - with all others, before the weights are computed (`gram_scores`), where its layer is small enough for one call for
-      all of them.
+    - with others of its kind, before the weights are computed (`registry.Groups`), where they are small enough for one
+      call for all of them.
     Without an update to follow, the part is freed here.
 3.  All are scored: the weights (Eq. 8-9).
 4.  It is updated (`_update`): sum_i w_i G_i is added to its leaf, or to the derived parameter and pushed down at the
@@ -70,6 +70,7 @@ class Pass:
         self._V = None if V is None else dict(V)
         self._directions: dict[Edge, Tensor] = {}
         self._parts: list[tuple[Site, Part]] = []  # to be updated
+        self._late: list[tuple[Site, Part]] = []  # to be updated together, at the end
         self._waiting: list[tuple[Site, Part]] = []  # to be scored when all of V is known
         self._callers: list[tuple[Site, Part]] = []  # parts that call their nodes, once the backward has ended
         self._dots: list[Tensor] = []
@@ -82,6 +83,7 @@ class Pass:
         self._asked: list[Tensor] = []  # what formulas asked of numbers, where these are not read
         self._finite: AllFinite | None = None  # the scores; asked for where something is doubtful
         self._reads = reads(plan.checkpointed)
+        self._groups = registry.Groups((), 0, self._backend)
         self.scores: Tensor | None = None
         self.weights: Tensor | None = None
 
@@ -93,6 +95,10 @@ class Pass:
             self._backward(retain or self._plan.calls_nodes)
             mark("backward")
             self._weigh()
+            while self._parts:
+                self._update(*self._parts.pop())
+            self._parts = self._late
+            self._join()
             while self._parts:
                 self._update(*self._parts.pop())
             self._push(self._derived, self._gradients, retain)
@@ -136,7 +142,7 @@ class Pass:
         use, gs = site.use, {}
         for k, g in enumerate(grads):
             if g is not None and k in use.owned:
-                g = g.detach()
+                g = g.detach() if g.requires_grad else g
                 gs[k] = g if g.layout is torch.strided else g.to_dense()
             elif g is not None:
                 self._zeros.append((site.name, g.any()))
@@ -151,7 +157,11 @@ class Pass:
 
     def _keep(self, site: Site, part: Part) -> None:
         if self.weights is not None:
-            return self._update(site, part)
+            if self._updates and any(one.joins() is not None for one in part.members):
+                self._late.append((site, part))
+            else:
+                self._update(site, part)
+            return None
         waits = bool(site.scored) and self._score(site, part)
         if self._updates or waits:
             self._parts.append((site, part))
@@ -175,15 +185,15 @@ class Pass:
             self._waiting.append((site, part))
             return True
         elif len(site.scored) == len(site.sources):
-            self._add(part.alone())
+            self._add(part.alone(self._updates))
         else:
             V = part.validation()
             self._add(part.score({j: V[j] for j in site.scored if j in V}))
-        return part.waiting is not None
+        return part.waiting
 
     def _along(self, site: Site, part: Part) -> None:
         directions = {j: d for j, source in site.scored.items() if (d := self._direction(source)) is not None}
-        self._add(part.score(directions) if directions else None)
+        self._add(part.along(directions, self._updates) if directions else None)
 
     def _direction(self, source: Source) -> Tensor | None:
         if source.leaf is None:
@@ -210,7 +220,8 @@ class Pass:
                 self._along(site, part)
             self._waiting = []
         losses = self._outputs[0].detach()
-        for s in registry.gram_scores([part for _, part in self._parts], len(losses), self._backend):
+        self._join()
+        for s in self._groups.scores():
             self._add(s)
         total = torch.stack(self._dots).sum(0) if self._dots else torch.zeros_like(losses, dtype=self._dtype)
         self.scores = self._request.options.unscaled(total).masked_fill_(~losses.isfinite(), torch.nan)
@@ -219,6 +230,9 @@ class Pass:
         self._w = w if isinstance(scale, float) and scale == 1 else w * scale
         if self._updates and (self._plan.under or not all(part.masks for _, part in self._parts)):
             self._ask()  # under way while gradients are computed
+
+    def _join(self) -> None:
+        self._groups = registry.Groups((part for _, part in self._parts), len(self._outputs[0]), self._backend)
 
     def _gather(self) -> None:
         """V for all parts that wait: summed over every use of a parameter, also through parameters derived from it."""
@@ -245,7 +259,7 @@ class Pass:
         self._note(site, part)
         if not self._updates:
             return
-        found = part.update(self._w)
+        found = self._groups.update(part, self._w)
         if not part.masks:
             self._doubt([(site.name, g) for g in found.values()])
         self._sort(site, found, self._gradients, self._derived)
@@ -255,10 +269,9 @@ class Pass:
     ) -> None:
         for j, g in found.items():
             source = site.sources[j]
-            if source.leaf is None:
-                _accumulate(derived, source.edge, g)
-            else:
-                _accumulate(leaves, source.leaf, g.t() if source.transposed else g)
+            into, key = (derived, source.edge) if source.leaf is None else (leaves, source.leaf)
+            g = g.t() if source.transposed else g
+            into[key] = into[key] + g if key in into else g
 
     def _push(self, derived: dict[Edge, Tensor], into: dict[int, Tensor], retain: bool) -> None:
         """Turns gradients of derived parameters into gradients of the leaves that they are derived from."""

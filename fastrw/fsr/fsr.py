@@ -156,7 +156,7 @@ class FSR:
         """
         check("FSR.step", method="auto", backend="auto", score_dtype=None, scale=scale)
         guards.one_process("fastrw.FSR.step: ")
-        guards.no_synchronized_norm(self.lookahead.modules, "fastrw.FSR.step: ")
+        guards.no_synchronized_norm(self.lookahead.structure.modules, "fastrw.FSR.step: ")
         guards.not_sharded(self.model.parameters(), "fastrw.FSR.step: ")
         index = checks.indices("FSR.step", index, len(self.dictionary.labels))
         y = checks.labels("FSR.step", y, self.num_classes)
@@ -169,7 +169,8 @@ class FSR:
                 f"fastrw.FSR.step: y must be the dataset's labels at index, got {int(y[i])} for example "
                 f"{int(index[i])}, whose label is {int(known[i])}"
             )
-        state, generator = State(self.lookahead.modules), self.dictionary.generator.get_state()
+        self.lookahead.structure = self.lookahead.structure.current()
+        state, generator = State(self.lookahead.structure), self.dictionary.generator.get_state()
         try:
             with torch.enable_grad(), nested.refused():
                 found, outputs = self._step(index, x, y.to(self._device), scale)
@@ -235,7 +236,7 @@ class FSR:
         relabels = self.weighs and self.relabel is not None
         inputs = Inputs(x, mixed, target, reward, reuses, self.dictionary.pusher.looks_ahead,
                         trains_plain=relabels and self.variant == "paper")  # fmt: skip
-        start = State(self.lookahead.modules)  # reading the reward examples may have drawn random numbers
+        start = State(self.lookahead.structure)  # reading the reward examples may have drawn random numbers
         outputs, served_by = self._last and self._last.run(inputs, start), "last layer"
         if outputs is None:
             if self.refresh > 1:

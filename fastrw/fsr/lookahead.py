@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from fastrw.api.problem import select
 from fastrw.nodes.base import wide
+from fastrw.state.structure import Structure
 
 
 class Lookahead:
@@ -22,9 +23,9 @@ class Lookahead:
 
     def __init__(self, model: nn.Module, params: Any, optimizer: Optimizer | None, how: str | None,
                  eta: float | None, weight_decay: float | None):  # fmt: skip
-        self.modules = dict(model.named_modules())
+        self.structure = Structure(model)
         every = isinstance(params, str) and params == "all"
-        self.params = select(self.modules, None if every else params, "fastrw.FSR: ")
+        self.params = select(self.structure, None if every else params, "fastrw.FSR: ")
         self._optimizer, self._eta, self._weight_decay = optimizer, eta, weight_decay
         if eta is None and optimizer is None:
             raise ValueError("fastrw.FSR: eta=None takes the learning rate of optimizer, got no optimizer")

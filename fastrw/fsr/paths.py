@@ -107,7 +107,7 @@ class AnyLayer(Path):
         """Every forward starts from `start`; buffers and random states are left as one training forward leaves them."""
         params = list(self.lookahead.params.values())
         found, _, _ = self._forwards(inputs, start)
-        after = State(self.lookahead.modules, within=start)
+        after = State(self.lookahead.structure, within=start)
         try:
             gradients = torch.autograd.grad(found.losses.mean(), params, retain_graph=True, allow_unused=True)
             hat = self.lookahead.ahead(gradients)
@@ -169,7 +169,7 @@ class LastLayer(Path):
     def of(cls, model: nn.Module, lookahead: Lookahead, classes: int, smoothing: float) -> LastLayer | None:
         """None unless Θ^meta is the weight of a linear layer, alone or with its bias."""
         params = [*map(id, lookahead.params.values())]
-        for layer in lookahead.modules.values():
+        for layer in lookahead.structure.modules.values():
             if type(layer) is not nn.Linear:
                 continue
             own = [id(layer._parameters.get(name)) for name in ("weight", "bias")]

@@ -15,7 +15,12 @@ from torch import Tensor
 from torch.autograd.graph import Node
 from torch.utils.checkpoint import GraphExecGroup, _Handle, _Holder
 
-_thread = threading.local()  # .reads: the Reads in whose context this thread is
+
+class _Thread(threading.local):
+    reads: Reads | None = None  # in whose context this thread is
+
+
+_thread = _Thread()
 
 
 def is_checkpointed(node: Node) -> bool:
@@ -50,7 +55,7 @@ class Reads:
         self._touched: list[tuple[Any, Any]] = []  # (segment, key of a recomputation)
 
     def __enter__(self) -> Reads:
-        self._before = getattr(_thread, "reads", None)
+        self._before = _thread.reads
         _thread.reads = self
         return self
 
@@ -129,5 +134,5 @@ def reads(checkpointed: bool) -> Reads | _Plain:
 
 def callable_again(node: Node) -> AbstractContextManager:
     """See `Reads.all_of`; nothing to do outside a context of reads."""
-    current = getattr(_thread, "reads", None)
+    current = _thread.reads
     return nullcontext() if current is None else current.all_of(node)

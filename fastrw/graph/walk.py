@@ -40,20 +40,23 @@ class Graph:
             return True
         index[root] = known
         nodes.append(root)
-        stack, met = [root], False
+        self.next.append(())
+        stack, met = [known], False
         while stack:
-            for node, _ in stack.pop().next_functions:
+            i = stack.pop()
+            self.next[i] = below = nodes[i].next_functions
+            for node, _ in below:
                 if node is None:
                     continue
                 at = index.get(node)
                 if at is None:
-                    index[node] = len(nodes)
+                    index[node] = at = len(nodes)
                     nodes.append(node)
-                    stack.append(node)
+                    self.next.append(())
+                    stack.append(at)
                 elif at < known and type(node) is not Leaf:
                     met = True
                     self.nested = self.nested or node is self.roots[0]
-        self.next += [node.next_functions for node in nodes[known:]]
         return met
 
     def first(self, count: int) -> Graph:

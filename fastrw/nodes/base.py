@@ -6,7 +6,7 @@ method is a formula of them, which torch.compile and make_fx can trace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -50,13 +50,25 @@ class Part:
     `alone` is the score of a use that shares no parameter with another: fused forms compute V in the same pass, or not
     at all. Uses that share one are scored by `validation`, summed over all of them, then `score`. If `masks`, an
     example of weight 0 adds nothing to `update`, even if its gradient is not finite.
+
+    Small parts are joined in groups, of which one call computes what all need: `alone` and `along` may leave a score to
+    the group (`waiting`). kept: is the part kept until then in any case?
     """
 
     masks = True
     calls_node = False  # does it call its node, which is impossible during a backward?
-    waiting: tuple | None = None  # operands that `alone` leaves to `gram_scores`
+    waiting = False
     form = "project"
     backend = "torch"  # of the last product
+
+    @property
+    def members(self) -> tuple[Part, ...]:
+        """What it is made of: these join groups."""
+        return (self,)
+
+    def joins(self) -> tuple | None:
+        """The class of its group, and what else all in one group share; None where it joins none."""
+        return None
 
     def why(self) -> str | tuple:
         """Why this form: a text, or a format string and its values."""
@@ -66,9 +78,13 @@ class Part:
         """Form -> cost, of the forms that are possible here; comparable only with one another."""
         return {self.form: 0.0}
 
-    def alone(self) -> Tensor | None:
+    def alone(self, kept: bool = True) -> Tensor | None:
         """[n]: scores along the V that the validation rows of G give."""
         return self.score(self.validation())
+
+    def along(self, V: ByInput, kept: bool = True) -> Tensor | None:
+        """`score`, or None where it waits."""
+        return self.score(V)
 
     def validation(self) -> ByInput:
         """What the validation rows of G send to each input: the term of V from this use."""
@@ -84,6 +100,21 @@ class Part:
 
     def instances(self) -> ByInput:
         """[n, ...]: what each G_i sends to each input, the gradients of single examples."""
+        raise NotImplementedError
+
+
+class Group:
+    """Parts of one kind, of which one call computes the scores, and one the updates."""
+
+    def __init__(self, parts: list, n: int, backend: str):
+        self._parts, self._n, self._backend = parts, n, backend
+
+    def score(self) -> Tensor | None:
+        """[n]: the sum over the parts that wait."""
+        return None
+
+    def updates(self, part: Part, w: Tensor) -> Iterable[tuple[Part, ByInput]]:
+        """The update of this part, and of those whose updates come with it: each is asked for once."""
         raise NotImplementedError
 
 
@@ -112,72 +143,6 @@ class NodeType(NamedTuple):
     jvp: Callable[[Any, dict, str], dict | None]
     fused: dict[str, Callable] = {}  # noqa: RUF012  never written to
     lazy: bool = False
-
-
-class Instances(Part):
-    """A use with small per-example gradients: only they are kept. G: input -> ([n, ...], the sum over the validation
-    rows [...] or None)."""
-
-    form = "instance"
-
-    def __init__(self, G: dict[int, tuple[Tensor, Tensor | None]]):
-        self._G = G
-
-    def why(self) -> str:
-        return "per-example gradients are small, and kept"
-
-    def validation(self) -> ByInput:
-        return {j: v for j, (_, v) in self._G.items() if v is not None}
-
-    def score(self, V: ByInput) -> Tensor | None:
-        dots = []
-        for j, (G, _) in self._G.items():
-            if j in V:
-                dtype = torch.promote_types(wide(G).dtype, wide(V[j]).dtype)
-                dots.append(flat(G.to(dtype)) @ V[j].reshape(-1).to(dtype))
-        return total(*dots)
-
-    def update(self, w: Tensor) -> ByInput:
-        dead = (w == 0)[:, None]
-        return {j: masked_sum(G, w, dead) for j, (G, _) in self._G.items()}
-
-    def instances(self) -> ByInput:
-        return {j: G for j, (G, _) in self._G.items()}
-
-
-def summed(G: Tensor, shape: torch.Size, j: int, owned: Owned) -> Part | None:
-    """The use of an input of this shape that was broadcast to the output: G, summed to the shape, as instances; None
-    where the input has separate elements for each example."""
-    if owned.dim is None or G.shape != owned.shape:
-        return None
-    full = [1] * (G.ndim - len(shape)) + list(shape)
-    if full[owned.dim] != 1:
-        return None
-    over = [d for d in range(G.ndim) if full[d] == 1 and d != owned.dim and G.shape[d] != 1]
-    G = G.sum(over, keepdim=True) if over else G
-    return Instances({j: by_example(G.movedim(owned.dim, 0).reshape(G.shape[owned.dim], *shape), owned)})
-
-
-def by_example(x: Tensor, owned: Owned) -> tuple[Tensor, Tensor | None]:
-    """Sums of x [L, ...] by the owners of its rows: ([n, ...], that of the validation rows [...] or None)."""
-    n, each = owned.n, owned.each
-    if each:
-        mine, rest = x[: n * each], x[n * each :]
-        mine = mine if each == 1 else mine.reshape(n, each, *x.shape[1:]).sum(1)
-        return mine, rest.sum(0) if len(rest) else None
-    into = x.new_zeros(n + 2, *x.shape[1:])
-    into.index_add_(0, owned.of.masked_fill(owned.of < 0, n + 1), x)
-    return into[:n], into[n]
-
-
-def masked_sum(G: Tensor, w: Tensor, dead: Tensor) -> Tensor:
-    """sum_i w_i G_i; an example of weight 0 adds nothing, even if its gradient is not finite. dead [n, 1]: is it 0?"""
-    return (w.to(G.dtype) @ flat(G).masked_fill(dead, 0)).view(G.shape[1:])
-
-
-def flat(G: Tensor) -> Tensor:
-    """[n, ...] as [n, p]: one row per example."""
-    return G.reshape(len(G), G.shape[1:].numel())
 
 
 def wide(t: Tensor) -> Tensor:

@@ -3,24 +3,16 @@ that example, else project form."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
-from fastrw.nodes.base import (
-    ByInput,
-    Instances,
-    NodeType,
-    Part,
-    Products,
-    Use,
-    by_example,
-    in_sums_of,
-    total,
-    wide,
-)
+from fastrw.nodes.base import ByInput, Group, NodeType, Part, Products, Use, in_sums_of, total, wide
+from fastrw.nodes.instances import Instances, by_example, is_small
 from fastrw.nodes.lazy import TangentWithSums, serving
-from fastrw.ops import backends, conv_tangent
-from fastrw.ops.call import served
+from fastrw.ops import conv_tangent
+from fastrw.ops.call import has_kernel, served
 
 INPUT, WEIGHT, BIAS = 0, 1, 2
 
@@ -37,7 +29,7 @@ class Convolution(Part):
         instance = costs["instance"] <= costs["project"]
         if instance and (weight[1] < 16 or weight[2:].numel() > 9):
             # torch computes them with one group per example, which is slow for these sizes
-            instance = _has_kernel("conv_instance", products, x)
+            instance = has_kernel("conv_instance", products.backend, x)
         self.form = "instance" if instance else "project"
 
     def why(self) -> str:
@@ -47,10 +39,10 @@ class Convolution(Part):
 
     def costs(self) -> dict[str, float]:
         """The elements kept per example until the weights are known."""
-        kept = (self._x.numel() + self._g.numel()) // len(self._x)
+        kept = (self._x.numel() + self._g.numel()) // self._x.shape[0]
         return {"instance": float(self._weight.numel()), "project": float(kept)}
 
-    def alone(self) -> Tensor | None:
+    def alone(self, kept: bool = True) -> Tensor | None:
         return self._scored(self.validation()[WEIGHT] if self.form == "project" else None)
 
     def validation(self) -> ByInput:
@@ -58,6 +50,11 @@ class Convolution(Part):
 
     def score(self, V: ByInput) -> Tensor | None:
         return self._scored(V[WEIGHT]) if WEIGHT in V else None
+
+    def joins(self) -> tuple | None:
+        if self._G is None or (self._G.is_cuda and not is_small(self._G)):
+            return None
+        return Combined, self._G.device, self._G.dtype
 
     def update(self, w: Tensor) -> ByInput:
         if self._G is not None:
@@ -93,11 +90,30 @@ class Convolution(Part):
         return s
 
 
+class Combined(Group):
+    """Convolutions that have kept the gradients of single examples."""
+
+    def updates(self, part: Part, w: Tensor) -> Iterator[tuple[Part, ByInput]]:
+        kept = [one._G for one in self._parts]
+        found, by = served("grouped_combine", self._backend, *kept, in_sums_of(w, kept[0]))
+        for one, M in zip(self._parts, found, strict=True):
+            one.backend = by
+            yield one, {WEIGHT: M}
+
+
 class Both(Part):
     """A use whose inputs have separate parts."""
 
     def __init__(self, first: Part, second: Part):
         self._first, self._second, self.form = first, second, first.form
+
+    @property
+    def members(self) -> tuple[Part, ...]:
+        return self._first, self._second
+
+    @property
+    def waiting(self) -> bool:
+        return self._first.waiting or self._second.waiting
 
     @property
     def backend(self) -> str:
@@ -106,8 +122,11 @@ class Both(Part):
     def why(self) -> str | tuple:
         return self._first.why()
 
-    def alone(self) -> Tensor | None:
-        return total(self._second.alone(), self._first.alone())
+    def alone(self, kept: bool = True) -> Tensor | None:
+        return total(self._second.alone(kept), self._first.alone(kept))
+
+    def along(self, V: ByInput, kept: bool = True) -> Tensor | None:
+        return total(self._second.along(V, kept), self._first.along(V, kept))
 
     def validation(self) -> ByInput:
         return self._second.validation() | self._first.validation()
@@ -122,11 +141,6 @@ class Both(Part):
         return self._second.instances() | self._first.instances()
 
 
-def _has_kernel(op: str, products: Products, x: Tensor) -> bool:
-    """Does a backend other than the reference support the op?"""
-    return torch.compiler.is_dynamo_compiling() or backends.choose(op, products.backend, x).name != "reference"
-
-
 def _geometry(s) -> tuple:
     """Stride, padding and dilation, one number per dimension, and groups."""
     dims = len(s.output.shape) - 2
@@ -138,13 +152,16 @@ def _part(s, use: Use, g: Tensor, products: Products) -> Part | None:
     below, owned = use.below, use.owned[0]
     if INPUT in below or not owned.leading or not 3 <= g.ndim <= 5:
         return None
-    bias = Instances({BIAS: by_example(wide(g).flatten(2).sum(2), owned)}) if BIAS in below else None
+    bias = Instances({BIAS: by_example(wide(g).flatten(2).sum(2), owned)}, owned.n) if BIAS in below else None
     if WEIGHT not in below:
         return bias
-    weight = s.shape(WEIGHT)
+    weight = use.memo.get("weight")
+    if weight is None:
+        weight = use.memo["weight"] = s.shape(WEIGHT)
     if len(weight) != g.ndim or (g.dtype == torch.float16 and not g.is_cuda):
         return None
-    x, geometry = s.input.to(g.dtype), _geometry(s)
+    x, geometry = s.input, _geometry(s)
+    x = x if x.dtype == g.dtype else x.to(g.dtype)
     if s.transposed:  # the gradient of its weight is that of a convolution from its output to its input
         x, g = g, x
         stride, padding, dilation, _ = geometry

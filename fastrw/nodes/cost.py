@@ -5,8 +5,7 @@ project   g_r . (V a_r + v_b)                      2 r p q FLOPs, and 2 k p q fo
 """
 
 from dataclasses import dataclass
-
-import torch
+from functools import lru_cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,5 +34,8 @@ MACHINES = {
 }
 
 
-def machine_of(device: torch.device) -> Machine:
-    return MACHINES.get(device.type, MACHINES["cuda"])
+@lru_cache(4096)
+def seconds(device: str, r: int, k: int, p: int, q: int) -> tuple[float, float]:
+    """Of the gram form and of the project form, on this type of device."""
+    machine = MACHINES.get(device, MACHINES["cuda"])
+    return machine.gram(r, k, p, q), machine.project(r, k, p, q)

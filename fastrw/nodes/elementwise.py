@@ -8,7 +8,8 @@ import math
 import torch
 from torch import Tensor
 
-from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, by_calls, scaled, summed, total
+from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, by_calls, scaled, total
+from fastrw.nodes.instances import summed
 from fastrw.nodes.lazy import LazyBatchNormTangent, formed, through_relu
 
 aten = torch.ops.aten

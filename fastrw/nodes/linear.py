@@ -3,7 +3,7 @@ form for the scores, and a weighted outer product for the update."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -11,11 +11,12 @@ from torch import Tensor
 
 from fastrw.graph.saved import Values
 from fastrw.nodes import cost
-from fastrw.nodes.base import ByInput, NodeType, Part, Products, Use, in_sums_of, scaled, total, wide
+from fastrw.nodes.base import ByInput, Group, NodeType, Part, Products, Use, in_sums_of, scaled, total, wide
 from fastrw.nodes.owned import Owned, Rows
-from fastrw.ops.call import served
+from fastrw.ops.call import has_kernel, served
 
 _COSTS = "r={} k={} p={} q={}: gram {:.3g} us, project {:.3g} us by the cost model"
+_OUTER, SMALL = "grouped_weighted_outer", 1 << 18  # multiply-adds of a use, at most, that one call for many computes
 BATCHES = 64  # the largest batch of products that are scored one by one
 
 
@@ -23,10 +24,8 @@ class Linear(Part):
     """a [rows, p], g [rows, q] by owner; matrix [p, q] and bias: the inputs that lead to parameters, or None. The bias
     has one element per column, in the shape `bias_shape`, and was multiplied by beta.
 
-    waiting: the operands of gram_dot, where `alone` leaves them to `gram_scores`: one call for all small layers.
+    In gram form, all are scored by one call.
     """
-
-    _costs: tuple | None = None
 
     def __init__(self, a: Tensor, g: Tensor, rows: Rows, matrix: int | None, bias: int | None, products: Products,
                  bias_shape: torch.Size | None = None, beta: float = 1):  # fmt: skip
@@ -35,33 +34,48 @@ class Linear(Part):
         a = a if a.dtype == g.dtype else a.to(g.dtype)
         self._a, self._g = a, g  # of the training examples
         self._validating: tuple[Tensor, Tensor] | None = None  # of the validation
+        r, k = a.shape[0], 0
         if rows.of is None:
-            r = rows.training
-            sizes = (r, len(g) - r)
-            (self._a, a), (self._g, g) = self._a.split_with_sizes(sizes), g.split_with_sizes(sizes)
+            r, k = rows.training, r - rows.training
+            (self._a, a), (self._g, g) = a.split_with_sizes((r, k)), g.split_with_sizes((r, k))
             self._validating = a, g
+        self._size = r, k, a.shape[1], g.shape[1]
+
+    @property
+    def _has_gram(self) -> bool:
+        return self._validating is not None and self._matrix is not None
 
     def why(self) -> str | tuple:
-        return "the rows of the operation along V" if self._costs is None else (_COSTS, *self._costs)
+        if not self._has_gram:
+            return "the rows of the operation along V"
+        gram, project = cost.seconds(self._g.device.type, *self._size)
+        return (_COSTS, *self._size, gram * 1e6, project * 1e6)
 
     def costs(self) -> dict[str, float]:
         """Seconds, by the cost model."""
-        (r, p), q = self._a.shape, self._g.shape[1]
-        machine, k = cost.machine_of(self._a.device), 0 if self._validating is None else len(self._validating[0])
-        costs = {"project": machine.project(r, k, p, q)}
-        if self._validating is not None and self._matrix is not None:
-            costs["gram"] = machine.gram(r, k, p, q)
-            self._costs = (r, k, p, q, costs["gram"] * 1e6, costs["project"] * 1e6)
-        return costs
+        gram, project = cost.seconds(self._g.device.type, *self._size)
+        return {"project": project, "gram": gram} if self._has_gram else {"project": project}
 
-    def alone(self) -> Tensor | None:
-        costs = self.costs()
-        if costs.get("gram", costs["project"]) < costs["project"]:
-            self.form = "gram"
-            operands = self._products.narrow(self._a, self._g, *self._validating)
-            self.waiting = (*operands, 0.0 if self._bias is None else float(self._beta**2))
+    def alone(self, kept: bool = True) -> Tensor | None:
+        gram, project = cost.seconds(self._g.device.type, *self._size)
+        if self._has_gram and gram < project:
+            self.form, self.waiting = "gram", True
             return None
         return self.score(self.validation())
+
+    def joins(self) -> tuple | None:
+        return (Grouped, self._g.device, self._g.dtype) if self.waiting or self.small else None
+
+    @property
+    def small(self) -> bool:
+        """Does a call of its own cost more than its sum?"""
+        r, _, p, q = self._size
+        return self._has_gram and r * p * q <= SMALL
+
+    def operands(self) -> tuple:
+        """Of gram_dot."""
+        operands = self._products.narrow(self._a, self._g, *self._validating)
+        return (*operands, 0.0 if self._bias is None else float(self._beta**2))
 
     def validation(self) -> ByInput:
         if self._validating is not None:
@@ -69,7 +83,11 @@ class Linear(Part):
         return self._outer(self._a, self._g, self._rows.validating(wide(self._g)))
 
     def update(self, w: Tensor) -> ByInput:
-        return self._outer(self._a, self._g, self._rows.weights(in_sums_of(w, self._g)))
+        return self.weighted(self._rows.weights(in_sums_of(w, self._g)))
+
+    def weighted(self, w: Tensor) -> ByInput:
+        """w: of each row."""
+        return self._outer(self._a, self._g, w)
 
     def score(self, V: ByInput) -> Tensor | None:
         v, v_b = V.get(self._matrix), V.get(self._bias)
@@ -102,7 +120,8 @@ class Linear(Part):
         """M [..., q, p], b [..., q], laid out as the parameters."""
         found = {} if M is None else {self._matrix: self._layout(M)}
         if self._bias is not None:
-            found[self._bias] = scaled(b.view(*b.shape[:-1], *self._bias_shape), self._beta)
+            b = b if b.shape == self._bias_shape else b.view(*b.shape[:-1], *self._bias_shape)
+            found[self._bias] = scaled(b, self._beta)
         return found
 
     def _layout(self, M: Tensor) -> Tensor:
@@ -152,23 +171,47 @@ def _stacked(found: list[ByInput], dim: int = 0) -> ByInput:
     return {j: torch.stack([one[j] for one in found], dim) for j in found[0]}
 
 
-def gram_scores(parts: Iterable[Part], n: int, backend: str) -> list[Tensor]:
-    """[n] per group of uses in gram form: their summed scores."""
-    found, groups = [], {}
-    for part in (part for part in parts if part.waiting is not None):
-        if backend == "triton":  # it has no grouped form
-            s, part.backend = served("gram_dot", backend, *part.waiting)
-            found.append(s.view(n, -1).sum(1))
-        else:
-            groups.setdefault((part.waiting[0].device, part.waiting[0].dtype), []).append(part)
-    for group in groups.values():
-        *matrices, bias = zip(*(part.waiting for part in group), strict=True)
-        args = (n, bias, *(t for side in matrices for t in side))
-        s, by = served("grouped_gram_dot", backend, *args)
-        found.append(s)
-        for part in group:
+class Grouped(Group):
+    """Linear uses: those in gram form are scored by one call, the small ones are updated by one, if there is a kernel
+    for that."""
+
+    def __init__(self, parts: list[Linear], n: int, backend: str):
+        self._waiting = [part for part in parts if part.waiting]
+        small = [part for part in parts if part.small] if has_kernel(_OUTER, backend, parts[0]._g) else []
+        super().__init__(small, n, backend)
+        self._weights: dict[int, Tensor] = {}  # rows of an example -> the weight of each row
+
+    def score(self) -> Tensor | None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return None
+        if self._backend == "triton":  # it has no grouped form
+            found = []
+            for part in waiting:
+                s, part.backend = served("gram_dot", "triton", *part.operands())
+                found.append(s.view(self._n, -1).sum(1))
+            return total(*found)
+        *matrices, bias = zip(*(part.operands() for part in waiting), strict=True)
+        s, by = served("grouped_gram_dot", self._backend, self._n, bias, *(t for side in matrices for t in side))
+        for part in waiting:
             part.backend = by
-    return found
+        return s
+
+    def updates(self, part: Part, w: Tensor) -> Iterator[tuple[Part, ByInput]]:
+        assert isinstance(part, Linear)
+        w = in_sums_of(w, part._g)
+        if part not in self._parts:
+            each = part._rows.each
+            if each not in self._weights:
+                self._weights[each] = part._rows.weights(w)
+            yield part, part.weighted(self._weights[each])
+            return
+        count = len(self._parts)
+        args = (count, *(one._a for one in self._parts), *(one._g for one in self._parts), w)
+        found, by = served(_OUTER, self._backend, *args)
+        for one, M, b in zip(self._parts, found[:count], found[count:], strict=True):
+            one.backend = by
+            yield one, one._by_input(M, b)
 
 
 def _product(left: str, right: str, bias: int | None = None, batched: bool = False) -> NodeType:
@@ -179,7 +222,9 @@ def _product(left: str, right: str, bias: int | None = None, batched: bool = Fal
     first = 0 if bias is None else 1
 
     def part(s, use: Use, g: Tensor, products: Products) -> Part | None:
-        shape = s.shape(bias) if bias in use.below else None
+        shape = use.memo.get("bias")
+        if shape is None and bias in use.below:
+            shape = use.memo["bias"] = s.shape(bias)
         scales = (1, 1) if bias is None else (s.alpha, s.beta)
         return (_batched if batched else _part)(s, use, g, products, left, right, first + 1, bias, shape, *scales)
 
@@ -198,24 +243,33 @@ def _product(left: str, right: str, bias: int | None = None, batched: bool = Fal
 def _part(s, use: Use, g: Tensor, products: Products, left: str, right: str, matrix: int, bias: int | None,
           bias_shape: torch.Size | None, alpha: float, beta: float) -> Part | None:  # fmt: skip
     """A use of one product. matrix: which input `right` is; `left` is the one before it."""
+    known = use.memo.get("rows")
+    if known is None:
+        known = use.memo["rows"] = _rows(use, g, matrix, bias, bias_shape)
+    rows, j, bias, transposed = known
+    if rows is None:
+        return None
+    if j is None:
+        return Linear(g[:, :0], g, rows, None, bias, products, bias_shape, beta)
+    if transposed:
+        return Transposed(scaled(getattr(s, right).mT, alpha), g.mT, rows, j, bias, products, bias_shape, beta)
+    return Linear(scaled(getattr(s, left), alpha), g, rows, j, bias, products, bias_shape, beta)
+
+
+def _rows(use: Use, g: Tensor, matrix: int, bias: int | None, bias_shape: torch.Size | None
+          ) -> tuple[Rows | None, int | None, int | None, bool]:  # fmt: skip
+    """The owners of the rows, if a formula applies; the inputs that lead to parameters, matrix and bias; is the matrix
+    the left one? All follow from shapes."""
     below = [j for j in use.below if j != bias]
     bias = bias if bias in use.below else None
     transposed = below == [matrix - 1]  # M x: examples are columns
-    if "rows" not in use.memo:
-        owned, width = use.owned[0], g.shape[0 if transposed else -1]
-        supported = g.ndim == 2 and below in ([], [matrix - 1], [matrix])
-        if bias is not None:  # it must not run along the rows
-            supported = supported and bias_shape.numel() == width and bias_shape[-1] == (1 if transposed else width)
-        owned = _transposed(owned) if transposed else owned
-        use.memo["rows"] = owned.rows(width) if supported and owned is not None and width else None
-    rows = use.memo["rows"]
-    if rows is None:
-        return None
-    if not below:
-        return Linear(g[:, :0], g, rows, None, bias, products, bias_shape, beta)
-    a, g = (getattr(s, right).mT, g.mT) if transposed else (getattr(s, left), g)
-    kind = Transposed if transposed else Linear
-    return kind(scaled(a, alpha), g, rows, below[0], bias, products, bias_shape, beta)
+    owned, width = use.owned[0], g.shape[0 if transposed else -1]
+    supported = g.ndim == 2 and below in ([], [matrix - 1], [matrix])
+    if bias is not None:  # it must not run along the rows
+        supported = supported and bias_shape.numel() == width and bias_shape[-1] == (1 if transposed else width)
+    owned = _transposed(owned) if transposed else owned
+    rows = owned.rows(width) if supported and owned is not None and width else None
+    return rows, below[0] if below else None, bias, transposed
 
 
 def _transposed(owned: Owned) -> Owned | None:

@@ -9,7 +9,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from fastrw.nodes.base import Instances, NodeType, Part, Products, Use, by_example, total
+from fastrw.nodes.base import NodeType, Part, Products, Use, total
+from fastrw.nodes.instances import Instances, by_example
 from fastrw.nodes.lazy import LazyBatchNormTangent, TangentWithSums, formed
 from fastrw.nodes.owned import Owned
 from fastrw.ops.call import served
@@ -17,16 +18,14 @@ from fastrw.ops.call import served
 INPUT, WEIGHT, BIAS = 0, 1, 2
 
 
-def _instances(s, below, x, g, mean, rstd, products: Products, owned: Owned) -> Part:
+def _instances(s, use: Use, x, g, mean, rstd, products: Products, owned: Owned) -> Part:
     """x, g [N, S, C]; mean, rstd [N, S, G]; owned: of the N rows."""
+    below, shapes = use.below, use.memo.get("shapes")
+    if shapes is None:
+        shapes = use.memo["shapes"] = {j: s.shape(j) for j in below}
     (X, B), _ = served("norm_instance", products.backend, x, g, mean, rstd)
-    G = {}
-    for j, sums in ((WEIGHT, X), (BIAS, B)):
-        if j in below:
-            mine, rest = by_example(sums, owned)
-            shape = s.shape(j)
-            G[j] = mine.view(-1, *shape), None if rest is None else rest.view(shape)
-    return Instances(G)
+    found = ((j, by_example(sums, owned)) for j, sums in ((WEIGHT, X), (BIAS, B)) if j in below)
+    return Instances({j: t if t.shape[1:] == shapes[j] else t.view(-1, *shapes[j]) for j, t in found}, owned.n)
 
 
 def _layer_norm(s, use: Use, g: Tensor, products: Products) -> Part | None:
@@ -48,7 +47,7 @@ def _layer_norm(s, use: Use, g: Tensor, products: Products) -> Part | None:
         owned = Owned(n, torch.Size((N,)), 0, of, 0, True)
     x, g = (t.reshape(N, each, C) for t in (x, g))
     statistics = (t.reshape(N, each, 1) for t in (s.result1, s.result2))
-    return _instances(s, below, x, g, *statistics, products, owned)
+    return _instances(s, use, x, g, *statistics, products, owned)
 
 
 def _channels(x: Tensor) -> Tensor:
@@ -56,22 +55,24 @@ def _channels(x: Tensor) -> Tensor:
     return x.flatten(2).mT if x.ndim > 2 else x.unsqueeze(1)
 
 
-def _per_channel(s, use: Use, g: Tensor, products: Products, statistics: Iterable[Tensor]) -> Part | None:
+def _per_channel(s, use: Use, x: Tensor, g: Tensor, products: Products, statistics: Iterable[Tensor]) -> Part | None:
     """statistics: mean and rstd, [N or 1, 1, G]."""
-    x, owned = s.input, use.owned[0]
+    owned = use.owned[0]
     if INPUT in use.below or not owned.leading or x.dtype != g.dtype or x.ndim < 2 or not g.numel():
         return None
     x, g = _channels(x), _channels(g)
-    return _instances(s, use.below, x, g, *(t.expand(len(x), x.shape[1], -1) for t in statistics), products, owned)
+    N, S, _ = x.shape
+    return _instances(s, use, x, g, *(t.expand(N, S, -1) for t in statistics), products, owned)
 
 
 def _group_norm(s, use: Use, g: Tensor, products: Products) -> Part | None:
-    return _per_channel(s, use, g, products, (t.reshape(len(s.input), 1, -1) for t in (s.result1, s.result2)))
+    x = s.input
+    return _per_channel(s, use, x, g, products, (t.reshape(x.shape[0], 1, -1) for t in (s.result1, s.result2)))
 
 
 def _batch_norm(s, use: Use, g: Tensor, products: Products) -> Part | None:
     """With running statistics: batch statistics mix the batch dimension."""
-    return None if s.training else _per_channel(s, use, g, products, (t.view(1, 1, -1) for t in _running(s)))
+    return None if s.training else _per_channel(s, use, s.input, g, products, (t.view(1, 1, -1) for t in _running(s)))
 
 
 def _running(s) -> tuple[Tensor, Tensor]:

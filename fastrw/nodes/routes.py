@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from fastrw.graph.saved import address, is_custom, names, plain_values, saved, signed, tensors
+from fastrw.graph.saved import address, is_custom, names, plain, plain_values, saved, signed, tensors
 from fastrw.nodes.owned import Owned
 
 
@@ -62,13 +62,12 @@ def content(node: Node, owners: Mapping[int, Owned]) -> tuple | list[Tensor]:
         dim = signed(saved(node, "dim"))
         if all(o.dim is not None and o.shape and dim % len(o.shape) != o.dim for o in owners.values()):
             kept = frozenset(names(type(node))) - {"dim"}  # along another dimension, rows stay with their example
-    found: list = [plain_values(node, kept)]
-    for key in names(type(node)):
-        if key not in kept:
-            value = saved(node, key)
-            for one in value if isinstance(value, list | tuple) else [value]:
-                if isinstance(one, Tensor):
-                    found += _pattern(one) if one.layout != torch.strided else [one] * _chooses(one)
+    values = [(key, saved(node, key)) for key in names(type(node)) if key not in kept]
+    found: list = [tuple([(key, plain(value)) for key, value in values])]
+    for _, value in values:
+        for one in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(one, Tensor):
+                found += _pattern(one) if one.layout != torch.strided else [one] * _chooses(one)
     return tuple(found)
 
 

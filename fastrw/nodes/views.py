@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from fastrw.graph.saved import signed
-from fastrw.nodes.base import Instances, NodeType, Part, Products, Use, by_calls, by_example, summed
+from fastrw.nodes.base import NodeType, Part, Products, Use, by_calls
+from fastrw.nodes.instances import Instances, by_example, summed
 from fastrw.nodes.owned import Owned
 
 
@@ -73,7 +74,8 @@ def _repeat(s, use: Use, g: Tensor, products: Products) -> Part | None:
     over = [e + 1 if e < 2 * d else e for e in over]
     G = (G.sum(over) if over else G).reshape(-1, *s.shape(0))
     each = owned.each // shape[d]
-    return Instances({0: by_example(G, Owned(owned.n, G.shape[:1], 0, owned.of[:: shape[d]], each, owned.complete))})
+    owned = Owned(owned.n, G.shape[:1], 0, owned.of[:: shape[d]], each, owned.complete)
+    return Instances({0: by_example(G, owned)}, owned.n)
 
 
 _VIEWS = ("ViewBackward0", "UnsafeViewBackward0", "ReshapeAliasBackward0", "SqueezeBackward0", "SqueezeBackward1",

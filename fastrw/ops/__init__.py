@@ -33,7 +33,9 @@ from .conv_outer import conv_outer as conv_outer
 from .conv_tangent import conv_tangent as conv_tangent
 from .embedding_dot import embedding_dot as embedding_dot
 from .gram_dot import gram_dot as gram_dot
+from .grouped_combine import grouped_combine as grouped_combine
 from .grouped_gram_dot import grouped_gram_dot as grouped_gram_dot
+from .grouped_weighted_outer import grouped_weighted_outer as grouped_weighted_outer
 from .norm_dot import norm_dot as norm_dot
 from .norm_instance import norm_instance as norm_instance
 from .project_dot import project_dot as project_dot

@@ -55,7 +55,7 @@ def register(
     run = _missing
     if extension.reason is None and hasattr(torch.ops.fastrw, name):
         kernel = library.complete(name, op.fake)
-        run = kernel if arguments is None else lambda *args: kernel(*arguments(*args))
+        run = kernel if arguments is None else lambda *args: _unlisted(kernel(*arguments(*args)))
     backends = [
         Backend("reference", lambda *args: None, reference or getattr(specs, name)),
         Backend("cpp", _compiled(name, "cpu", cpp_refusal), run),
@@ -161,6 +161,11 @@ def status() -> list[Status]:
             serves = None in reasons
             rows.append(Status(entry.name, backend.name, serves, None if serves else reasons[-1]))
     return rows
+
+
+def _unlisted(found):
+    """What a kernel returns as a list, as a tuple."""
+    return tuple(found) if isinstance(found, list) else found
 
 
 def _missing(*args):

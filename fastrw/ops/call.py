@@ -41,3 +41,8 @@ def served(op: str, backend: str, *args) -> tuple:
         return run(op, backend, *args), backend
     chosen = backends.choose(op, backend, *args)
     return chosen.run(*args), chosen.name
+
+
+def has_kernel(op: str, backend: str, *args) -> bool:
+    """Does a backend other than the reference serve the op on tensors like these?"""
+    return torch.compiler.is_dynamo_compiling() or backends.choose(op, backend, *args).name != "reference"

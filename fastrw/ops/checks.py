@@ -1,6 +1,6 @@
 """The checks of the arguments of an op; csrc/checks.h raises the same errors in the same words."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -56,6 +56,29 @@ def alike(op: str, lead: str, x: Tensor, **given) -> None:
             raise ValueError(
                 f"fastrw.{op}: {name} must have the shape of {lead}, got {tuple(t.shape)} and {tuple(x.shape)}"
             )
+
+
+def lists(op: str, **given) -> None:
+    """Lists of an item a use, at least one."""
+    (first, lead), *_ = given.items()
+    for name, x in given.items():
+        if not isinstance(x, (list, tuple)):
+            raise TypeError(f"fastrw.{op}: {name} must be a list, one item a use, got {type(x).__name__}")
+    if not lead:
+        raise ValueError(f"fastrw.{op}: {first} must have at least one use, got none")
+    for name, x in given.items():
+        if len(x) != len(lead):
+            raise ValueError(f"fastrw.{op}: {name} must have as many uses as {first}, got {len(x)} and {len(lead)}")
+
+
+def like_first(op: str, name: str, items: Sequence[Tensor], i: int) -> None:
+    """Item i has the dtype and the device of the first."""
+    x, first = items[i], items[0]
+    if x.dtype != first.dtype:
+        raise ValueError(f"fastrw.{op}: {name}[{i}] must have the dtype of {name}[0], got {x.dtype} and {first.dtype}")
+    if x.device != first.device:
+        rule = f"{name}[{i}] must be on the device of {name}[0]"
+        raise ValueError(f"fastrw.{op}: {rule}, got {x.device} and {first.device}")
 
 
 def shape(letters: str) -> str:

@@ -38,23 +38,13 @@ def grouped_gram_dot(
 
 def _check(a, g, a_val, g_val, bias, n) -> None:
     given = {"a": a, "g": g, "a_val": a_val, "g_val": g_val, "bias": bias}
-    for name, x in given.items():
-        if not isinstance(x, (list, tuple)):
-            raise TypeError(f"fastrw.{_OP}: {name} must be a list, one item a use, got {type(x).__name__}")
-    if not a:
-        raise ValueError(f"fastrw.{_OP}: a must have at least one use, got none")
-    for name, x in given.items():
-        if len(x) != len(a):
-            raise ValueError(f"fastrw.{_OP}: {name} must have as many uses as a, got {len(x)} and {len(a)}")
+    checks.lists(_OP, **given)
     checks.integer(_OP, 0, n=n)
     for i in range(len(a)):
         checks.number(_OP, f"bias[{i}]", bias[i])
         letters = {f"{name}[{i}]": spelled for name, spelled in _LETTERS.items()}
         checks.tensors(_OP, letters, {f"{name}[{i}]": given[name][i] for name in _LETTERS})
-        if a[i].dtype != a[0].dtype:
-            raise ValueError(f"fastrw.{_OP}: a[{i}] must have the dtype of a[0], got {a[i].dtype} and {a[0].dtype}")
-        if a[i].device != a[0].device:
-            raise ValueError(f"fastrw.{_OP}: a[{i}] must be on the device of a[0], got {a[i].device} and {a[0].device}")
+        checks.like_first(_OP, "a", a, i)
         r = a[i].shape[0]
         if r % n if n else r:
             raise ValueError(f"fastrw.{_OP}: the rows of a[{i}] must be a multiple of n, got {r} and {n}")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.forward_ad import unpack_dual
 
 _fragment = torch.library.Library("fastrw", "FRAGMENT")
@@ -37,6 +38,8 @@ def complete(name: str, fake: Callable[..., Tensor]) -> Callable[..., Tensor]:
             return op(*args)
 
     def value_only(*args) -> Tensor:
+        if not torch.is_grad_enabled() and forward_ad._current_level < 0:  # a compiled step calls many
+            return below_autograd(*args)
         items = [item for x in args for item in (x if isinstance(x, list) else [x])]
         tensors = [x for x in items if isinstance(x, Tensor)]
         wanted = torch.is_grad_enabled() and any(x.requires_grad for x in tensors)

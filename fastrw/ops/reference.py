@@ -61,6 +61,13 @@ def weighted_outer(a, g, w=None) -> tuple[Tensor, Tensor]:
     return g.mT @ a, g.sum(0)
 
 
+@_wide
+def grouped_weighted_outer(a, g, w) -> tuple[Tensor, ...]:
+    """W and b of each use: all W, then all b; the rows of an example are adjacent."""
+    each = [weighted_outer(x, y, w.repeat_interleave(len(x) // max(len(w), 1))) for x, y in zip(a, g, strict=True)]
+    return tuple(M for side in zip(*each, strict=True) for M in side)
+
+
 # ---- convolutions
 
 
@@ -107,6 +114,15 @@ def combine(G, w) -> Tensor:
     """sum_i w_i G_i"""
     w, G = _weighed(w, G)
     return torch.einsum("n...,n->...", G, w)
+
+
+@_wide
+def grouped_combine(G, w) -> tuple[Tensor, ...]:
+    """sum_i w_i G_i of each use, as columns of one matrix"""
+    shapes = [t.shape[1:] for t in G]
+    rows = torch.cat([t.reshape(len(t), shape.numel()) for t, shape in zip(G, shapes, strict=True)], 1)
+    sums = combine(rows, w).split([shape.numel() for shape in shapes])
+    return tuple(t.view(shape) for t, shape in zip(sums, shapes, strict=True))
 
 
 # ---- norms

@@ -79,4 +79,4 @@ def one_algorithm() -> Iterator[None]:
 
 def as_tuple(outputs) -> tuple:
     """The outputs of an op that returns one tensor or several."""
-    return outputs if isinstance(outputs, tuple) else (outputs,)
+    return tuple(outputs) if isinstance(outputs, (tuple, list)) else (outputs,)

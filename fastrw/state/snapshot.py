@@ -7,7 +7,6 @@ import random
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from fastrw import learned
 from fastrw.errors import Refused
 from fastrw.state.copies import copies, put_back
 from fastrw.state.held import PLAIN, Held, Path, all_equal, equal, is_comparable, same, walk
+from fastrw.state.structure import Structure
 
 KEPT, KEPT_HELD = 1 << 30, 1 << 27  # bytes of parameters, and of what else is held: more is not copied
 SAMPLE = 16  # elements of a parameter that are compared where it is not copied ...
@@ -72,41 +72,39 @@ class State:
     this, or the backward of a live graph would raise.
     """
 
-    def __init__(self, named_modules: dict[str, nn.Module], functions: Iterable[Any] = (), within: State | None = None,
+    def __init__(self, structure: Structure, functions: Iterable[Any] = (), within: State | None = None,
                  whole: bool | None = None):  # fmt: skip
-        table = learned.table(named_modules[""], "what forwards change")
+        modules = structure.modules
+        table = learned.table(modules[""], "what forwards change")
         self._seen = seen = table.get("") or table.put("", _Seen())
         if whole is None:
             whole = within.whole if within is not None else seen.next_is_whole()
         self.whole = whole
         self._registers = _Dicts()  # the buffers, parameters, modules and hooks of each module
-        self._unhooked = [
-            own for m in named_modules.values() if not ((own := vars(m))["_forward_hooks"] or own["_forward_pre_hooks"])
-        ]
         self._attributes = _Dicts()
+        everything = [(at, vars(module)) for at, module in modules.items()]
+        self._unhooked = [own for _, own in everything if not (own["_forward_hooks"] or own["_forward_pre_hooks"])]
+        # the forwards of torch's own modules change only buffers, unless a user's hook does otherwise
+        quiet = [] if whole else [(at, own) for (at, own), torchs in zip(everything, structure.from_torch, strict=True)
+                                  if torchs and at not in seen.names
+                                  and not (own["_forward_hooks"] or own["_forward_pre_hooks"])]  # fmt: skip
+        self._attributes.extend(quiet)
+        for name in ("_buffers", "_parameters", "_modules"):
+            self._registers.extend([(at, own[name]) for at, own in quiet if own[name]])
         roots: list[tuple[str, Any]] = []
-        for at, module in named_modules.items():
-            own, known = vars(module), not whole and at not in seen.names and _has_no_state(module)
-            things = [] if known else [(f"{at}.{k}" if at else k, own[k]) for k in _names(own)
-                                       if type(own[k]) not in PLAIN]  # fmt: skip
+        for at, own in _without(everything, quiet):
+            things = [(f"{at}.{k}" if at else k, own[k]) for k in _names(own) if type(own[k]) not in PLAIN]
             self._attributes.add(at, own, bool(things))
             for name in REGISTERS:
                 if isinstance(own[name], dict) and (own[name] or whole):  # not those of a scripted module
-                    self._registers.add(at, own[name], name == "_buffers" and not known)
-            if known:
-                continue
+                    self._registers.add(at, own[name], name == "_buffers")
             roots += things
-            if whole or module._forward_hooks or module._forward_pre_hooks:
-                hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+            if whole or own["_forward_hooks"] or own["_forward_pre_hooks"]:
+                hooks = (*own["_forward_hooks"].values(), *own["_forward_pre_hooks"].values())
                 roots += [(f"a hook of {at or 'the model'}", hook) for hook in hooks]
-        named = {
-            id(p): (f"{at}.{k}" if at else k, p)
-            for at, m in named_modules.items()
-            for k, p in m._parameters.items()
-            if p is not None
-        }
-        buffers = {id(b): b for m in named_modules.values() for b in m._buffers.values() if b is not None}
-        visited = {*map(id, named_modules.values()), *named, *buffers}
+        named = structure.places
+        buffers = {id(b): b for _, own in everything for b in own["_buffers"].values() if b is not None}
+        visited = {*structure.ids, *buffers}
         for function in functions:  # a method: what its object holds
             function = getattr(function, "__self__", function)
             roots.append((getattr(function, "__name__", type(function).__name__), function))
@@ -114,7 +112,7 @@ class State:
         self._held, held = walk(roots, visited, far, seen.names)
         if whole:
             seen.things = len(self._held) + len(held)
-        limited = [m.weight for m in named_modules.values() if vars(m).get("max_norm") is not None]
+        limited = [modules[at].weight for at, own in everything if own.get("max_norm") is not None]
         copied: list[tuple[Path, Tensor]] = [((), t) for t in (*buffers.values(), *limited) if is_comparable(t)]
         watched: list[tuple[Path, Tensor]] = [(("a buffer",), b) for b in buffers.values() if not is_comparable(b)]
         left = KEPT_HELD if whole else FEW_ELEMENTS
@@ -252,6 +250,12 @@ class _Dicts:
         self._now.append(now)
         self._before.append(now.copy())
 
+    def extend(self, some: Sequence[tuple[str, dict[str, Any]]]) -> None:
+        """`add` for each, where == does not wait."""
+        self._names += [at for at, _ in some]
+        self._now += [now for _, now in some]
+        self._before += [now.copy() for _, now in some]
+
     def changed(self, exact: bool = True) -> list[tuple[str, dict, dict]]:
         """(module's name, dictionary, its copy) where other things stand. exact: see `same`."""
         found = [one for one in self._slow if not same(*one[1:], exact)]
@@ -385,11 +389,6 @@ def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
 
 
-@cache
-def _is_from_torch(kind: type) -> bool:
-    return kind.__module__.startswith("torch.nn.modules.")
-
-
-def _has_no_state(module: nn.Module) -> bool:
-    """The forwards of torch's own modules change only buffers, unless a user's hook does otherwise."""
-    return _is_from_torch(type(module)) and not (module._forward_hooks or module._forward_pre_hooks)
+def _without(some: Sequence[tuple[str, Any]], others: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    left = {at for at, _ in others}
+    return [one for one in some if one[0] not in left]
