@@ -38,6 +38,8 @@ class Tape(TorchDispatchMode):
             raise RuntimeError("operation not permitted when stream is capturing")
         kwargs = kwargs or {}
         found = function(*args, **kwargs)
+        if torch.Tag.inplace_view in function.tags:  # the shape of the record's own tensor: it has it now
+            return found
         given = {place(t) for t in tensors((args, kwargs))}
         fresh = {i: t.detach() for i, t in enumerate(tensors(found)) if place(t) not in given}
         self._calls.append((function, args, kwargs, fresh))

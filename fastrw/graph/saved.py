@@ -82,7 +82,9 @@ def _one(name: str) -> Callable[[Saved], Any]:
         found = read(self)
         if type(found) in _NUMBERS:
             return found
-        return found.detach() if type(found) is Tensor else saved(self.node, name)
+        if type(found) is Tensor:
+            return found.detach() if found.requires_grad else found
+        return saved(self.node, name)
 
     return get
 
