@@ -3,6 +3,7 @@
 The compiler here is mostly "aot_eager", which does all that "inductor" does but generate code."""
 
 import copy
+import time
 import warnings
 
 import pytest
@@ -421,3 +422,51 @@ def test_torch_compile_may_be_switched_off():
 def test_bad_arguments(kwargs, rule):
     with pytest.raises((TypeError, ValueError), match=rule):
         fastrw.Reweighter(mlp(), **kwargs)
+
+
+@pytest.mark.parametrize("slow", ["compiled", "recorded"])
+def test_on_a_cpu_the_faster_of_compiled_code_and_the_graph_runs(slow, monkeypatch):
+    def compiled(self, graph):
+        forward = graph.forward
+
+        def waiting(*tensors):
+            time.sleep(0.02)
+            return forward(*tensors)
+
+        if slow == "recorded":
+            graph.forward = waiting
+        return waiting if slow == "compiled" else lambda *tensors: forward(*tensors)
+
+    monkeypatch.setattr(compiling.Compiler, "__call__", compiled)
+    for a, b, mine, other in pairs(mlp(nn.BatchNorm1d(8)), rows(7), rows(4), 4, compile=True):
+        same(a, b, mine, other)
+    assert a.compilation.used
+    assert a.compilation.by == ("the recorded graph" if slow == "compiled" else "inductor")
+
+
+def test_memory_of_replays_is_not_kept(monkeypatch):
+    """A CUDA graph writes its results where those of the step before were."""
+
+    def replayed(self, graph):
+        kept = []
+
+        def run(*tensors):
+            found = graph(*tensors)
+            if not kept:
+                kept.extend(t.clone() for t in found)
+            for t, new in zip(kept, found, strict=True):
+                t.copy_(new)
+            return kept
+
+        return run
+
+    monkeypatch.setattr(compiling.Compiler, "__call__", replayed)
+    model = mlp(nn.BatchNorm1d(8))
+    step = fastrw.Reweighter(model, compile=True, mode="reduce-overhead")
+    eager = fastrw.Reweighter(copy.deepcopy(model))
+    outs = []
+    for i in range(6):
+        mine, other = step.backward(rows(7, i), rows(4)), eager.backward(rows(7, i), rows(4))  # gradients accumulate
+        same(mine, other, model, eager.model)
+        outs.append((mine, mine.scores.clone(), mine.losses.clone()))
+    assert all(torch.equal(out.scores, s) and torch.equal(out.losses, f) for out, s, f in outs)

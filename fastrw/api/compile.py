@@ -95,7 +95,7 @@ class CompiledSteps:
             out = _step(found)
         if lasting:  # by now it is known that an eager step does not raise, too
             self._not[kind] = why
-        out.compilation = Compilation(not why, len(self._steps), self._seconds, why)
+        out.compilation = Compilation(not why, len(self._steps), self._seconds, why, "" if why else step.by)
         return out
 
     def _compared(self, found: Found, step: CompiledStep, problem: Problem, state: State, options: Options

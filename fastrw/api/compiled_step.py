@@ -7,7 +7,8 @@ recorded or compiled runs eagerly (`api/compile.py`)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from fastrw.engine import run as engine
 from fastrw.engine.later import Later
 from fastrw.engine.ordinary import weighted_gradient
 from fastrw.engine.request import Result
-from fastrw.engine.traced import Compiler, draws_random_numbers, same_autocast, traced
+from fastrw.engine.traced import Compiler, draws_random_numbers, fastest, same_autocast, traced
 from fastrw.errors import ForThisBatch, Refused
 from fastrw.nodes.precision import told
 from fastrw.state.snapshot import State
@@ -176,11 +177,23 @@ class CompiledStep:
             for t in tensors:
                 if isinstance(t, nn.Parameter) or id(t) in buffers:
                     torch._dynamo.mark_static_address(t, guard=False)
-        self._function = compiler(graph)
+        self._function, self.by = compiler(graph), compiler.name
         found = self.run(work)
         state.rewind()
         if not self.random and not agree(found, expected, self.rounds_as):
             raise Refused("fastrw.compile: a compiled step must give the numbers of the step as written, got others")
+        if compiler.name == "inductor" and work.device.type == "cpu":
+            with self._values_only(work):  # its convolutions and norms may be slower than torch's own
+                self._function = fastest((self._function, graph), tensors)
+            state.rewind()
+            self.by = "the recorded graph" if self._function is graph else self.by
+
+    @staticmethod
+    @contextmanager
+    def _values_only(work: Work) -> Iterator[None]:
+        """Casts are in the graph."""
+        with torch.no_grad(), torch.autocast(work.device.type, enabled=False):
+            yield
 
     def _recorded(self, work: Work) -> Callable[..., list]:
         def function(*tensors: Tensor) -> list:
@@ -199,7 +212,7 @@ class CompiledStep:
     def run(self, work: Work) -> Found:
         """Raises ForThisBatch where the step is not what was compiled: state is then as after a forward."""
         tensors = self._inputs.of(work)
-        with torch.no_grad(), torch.autocast(work.device.type, enabled=False):
+        with self._values_only(work):
             losses, scores, weights, *rest = self._function(*tensors)
         rest, (has_val, has_verdict) = iter(rest), self._has
         val_loss = next(rest) if has_val else None

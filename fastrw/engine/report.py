@@ -61,6 +61,7 @@ class Compilation:
     graphs: int = 0  # steps that were compiled: of another kind, or of other shapes
     seconds: float = 0.0  # that took
     why: str = ""  # this step was not compiled
+    by: str = ""  # what computed it: a backend of torch.compile, or "the recorded graph", where that is faster on a CPU
 
     @property
     def recompilations(self) -> int:

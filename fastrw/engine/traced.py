@@ -3,6 +3,7 @@ compiles such graphs."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -13,6 +14,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from fastrw.errors import Refused
 from fastrw.ops import backends
+
+NOTHING = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)  # where no graph of autograd is made
+ROUNDS = 3
 
 
 def traced(function: Callable[..., list], tensors: Sequence[Tensor]) -> fx.GraphModule:
@@ -25,7 +29,23 @@ def traced(function: Callable[..., list], tensors: Sequence[Tensor]) -> fx.Graph
     for t in constants:  # what was learned is of integers: an owner of each row
         if isinstance(t, Tensor) and t.is_floating_point() and t.numel() > 1:
             raise Refused(f"fastrw.compile: numbers must be inputs of a step, got a constant {tuple(t.shape)}")
+    for node in graph.graph.nodes:
+        if node.target in NOTHING:
+            node.replace_all_uses_with(node.args[0])
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
     return graph
+
+
+def fastest(functions: Sequence[Callable], tensors: Sequence[Tensor]) -> Callable:
+    """That of least time in a few rounds on a CPU."""
+    times: dict[Callable, list[float]] = {function: [] for function in functions}
+    for _ in range(ROUNDS):
+        for function in functions:
+            started = time.perf_counter()
+            function(*tensors)
+            times[function].append(time.perf_counter() - started)
+    return min(functions, key=lambda function: min(times[function]))
 
 
 def same_autocast(device: str) -> AbstractContextManager:
@@ -44,6 +64,7 @@ class Compiler:
 
     def __init__(self, backend: Any = "inductor", mode: str | None = None, options: dict | None = None):
         self._arguments = {"backend": backend, "mode": mode, "options": options}
+        self.name = backend if isinstance(backend, str) else getattr(backend, "compiler_name", type(backend).__name__)
         chosen = options or getattr(backend, "config", None)  # of a compiled model: with its mode in it
         replays = isinstance(chosen, dict) and chosen.get("triton.cudagraphs")
         self.replays = mode in ("reduce-overhead", "max-autotune") or bool(replays)
