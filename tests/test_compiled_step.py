@@ -470,3 +470,21 @@ def test_memory_of_replays_is_not_kept(monkeypatch):
         same(mine, other, model, eager.model)
         outs.append((mine, mine.scores.clone(), mine.losses.clone()))
     assert all(torch.equal(out.scores, s) and torch.equal(out.losses, f) for out, s, f in outs)
+
+
+class Reshaped(nn.Module):
+    """A reshape is another operation while operations are watched: a view."""
+
+    def __init__(self):
+        super().__init__()
+        self.enter, self.leave = nn.Linear(6, 9).double(), nn.Linear(4, 3).double()
+
+    def forward(self, x):
+        return self.leave(self.enter(x)[:, :8].reshape(len(x), 2, 4).sin().sum(1))
+
+
+def test_operations_that_are_made_otherwise_while_they_are_watched():
+    torch.manual_seed(0)
+    for a, b, mine, other in pairs(Reshaped(), rows(7), rows(4), 4):
+        same(a, b, mine, other)
+    assert a.compilation.used, a.compilation.why

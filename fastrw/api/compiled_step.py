@@ -24,7 +24,7 @@ from fastrw.engine import run as engine
 from fastrw.engine.later import Later
 from fastrw.engine.ordinary import weighted_gradient
 from fastrw.engine.request import Result
-from fastrw.engine.traced import Compiler, draws_random_numbers, fastest, same_autocast, traced
+from fastrw.engine.traced import Compiler, Watched, draws_random_numbers, fastest, same_autocast, traced
 from fastrw.errors import ForThisBatch, Refused
 from fastrw.nodes.precision import told
 from fastrw.state.snapshot import State
@@ -161,7 +161,8 @@ class CompiledStep:
         self._inputs = _Inputs(work)
         tensors = self._inputs.of(work)
         versions = [t._version for t in tensors if isinstance(t, nn.Parameter)]
-        expected = work.run()
+        with Watched():
+            expected = work.run()
         self.rounds_as = rounding.coarsest({expected.rounds_as})
         if expected.answer.method in ("per_example", "double_backward"):
             raise Refused(f"fastrw.compile: scores must come from one pass, got {expected.answer.method}")

@@ -11,12 +11,21 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fastrw.errors import Refused
 from fastrw.ops import backends
 
 NOTHING = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)  # where no graph of autograd is made
 ROUNDS = 3
+
+
+class Watched(TorchDispatchMode):
+    """A mode that watches operations, and lets them be. Under one, and so while it records, torch makes some of them in
+    another way (a reshape is a view)."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        return function(*args, **(kwargs or {}))
 
 
 def traced(function: Callable[..., list], tensors: Sequence[Tensor]) -> fx.GraphModule:
