@@ -2,13 +2,12 @@
 
 import argparse
 import itertools
-import time
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from bench import COMMANDS, compare, record, roof, tables, timing
 from bench.cases import CASES, is_large
-from bench.driver import Run, make_parser, positive, share
+from bench.driver import Run, make_parser, positive, set_clock, share
 from bench.ops import BACKENDS, DTYPES, measure
 
 EPILOG = (
@@ -70,7 +69,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, list[st
     share(how, "--device", "--threads")
     how.add_argument("--seconds", type=positive, default=0.3, help="to spend on timing a case (default: %(default)s)")
     share(how, "--rounds", default=None, help="samples of each variant, instead of --seconds")
-    how.add_argument("--cpu-time", action="store_true", help="CPU seconds: one thread on a machine with other work")
+    share(how, "--cpu-time")
     how.add_argument("--compile", choices=("none", "some", "all"), default="some",
                      help="torch.compile in no case, in the first of each op (default), in all (slow)")  # fmt: skip
     how.add_argument("--quick", action="store_true", help="two cases for each op, few rounds, no torch.compile")
@@ -85,8 +84,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, list[st
     instead.add_argument("--target", nargs="+", type=int, default=[90], metavar="SM",
                          help="the GPUs that Triton compiles for ahead of time (default: 90, an H100)")  # fmt: skip
     options = parser.parse_args(argv)
-    if options.cpu_time and (timing.on_gpu(options.device) or options.threads > 1):
-        parser.error("--cpu-time is for one thread: it needs --device cpu --threads 1")
+    set_clock(parser, options)
     if len(options.compare) > 2:
         parser.error(f"--compare takes one file or two, got {len(options.compare)}")
     ops = fitting(parser, "op", CASES, options.op)
@@ -111,7 +109,6 @@ def fitting(parser: argparse.ArgumentParser, kind: str, names: Iterable[str], pa
 
 def measure_all(options: argparse.Namespace, chosen: dict[str, list[str]]) -> Run:
     """Measure, print, and write the JSON anew after each case; Ctrl-C ends it early, with what there is by then."""
-    timing.clock = time.process_time if options.cpu_time else time.perf_counter
     total, done = len(options.dtype) * sum(map(len, chosen.values())), itertools.count(1)
     with Run("ops", options, clock=timing.clock.__name__, rows=[]) as run, record.progress() as say:
         say("the roof of this machine")

@@ -1,11 +1,12 @@
 """What every benchmark does: read its options, print and write rows as they come in, draw them, end with a status."""
 
 import argparse
+import time
 from collections.abc import Iterable
 
 import torch
 
-from bench import record
+from bench import record, timing
 from bench.models import MODELS
 
 
@@ -35,6 +36,7 @@ SHARED: dict[str, dict] = {
     "--rounds": {"type": count, "default": 9, "help": "samples of each variant (default: %(default)s)"},
     "--threads": {"type": count, "default": torch.get_num_threads(), "help": "default: %(default)s"},
     "--device": {"default": record.device(), "help": "cpu or cuda (default: %(default)s)"},
+    "--cpu-time": {"action": "store_true", "help": "CPU seconds: one thread on a machine with other work"},
     "--json": {"metavar": "FILE", "help": "write everything as one JSON object, rewritten whole as results come in"},
     "--plot": {"metavar": "FILE", "help": "write a PNG of the figures"},
 }
@@ -58,6 +60,13 @@ def some_of(parser: argparse.ArgumentParser, option: str, names: Iterable[str], 
     """An option that takes any number of `names`; without it all of them."""
     parser.add_argument(option, nargs="+", choices=[*names], default=[*names], metavar=metavar,
                         help=f"of {', '.join(map(repr, names))}; all by default")  # fmt: skip
+
+
+def set_clock(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """What all times are taken by. Ends with a usage error where CPU seconds would say nothing."""
+    if options.cpu_time and (timing.on_gpu(options.device) or options.threads > 1):
+        parser.error("--cpu-time is for one thread: it needs --device cpu --threads 1")
+    timing.clock = time.process_time if options.cpu_time else time.perf_counter
 
 
 class Run:

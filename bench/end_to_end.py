@@ -23,8 +23,8 @@ from rich.table import Table
 from rich.text import Text
 
 import fastrw
-from bench import exactness, goals, peers, record, roof, tables, timing, twins
-from bench.driver import Run, make_parser, positive, share, some_of
+from bench import compiled, exactness, goals, peers, record, roof, tables, timing, twins
+from bench.driver import Run, make_parser, positive, set_clock, share, some_of
 from bench.floors import floors
 from bench.models import MODELS, Model, on_this
 from bench.steps import BASE, EXPECTED, STEPS, WITHOUT_FASTRW, Step, double_backward
@@ -48,6 +48,9 @@ the variants, beside `plain` (one forward and one backward of the mean loss):
   layerwise, tangent, auto      the methods of fastrw, each followed by an ordinary weighted backward
   meta_weights          the weights, then a forward and backward written by the user
   plain and Reweighter, channels_last     model and inputs in that layout; the ratio is taken to that plain step
+  plain and Reweighter, compiled      by torch.compile: the loss with the model, and the whole step (compile=True); the
+                        ratio is taken to that plain step. Below the table: what compiling took, and the steps that pay
+                        for it. On {", ".join(compiled.QUICKLY)}; on others, for minutes, where --methods names them
   torch.func.jvp, vmap(grad), double_backward     as one would write them in torch alone
   {", ".join(peers.PEERS)}     other libraries: pip install -e .[peers]; without them their rows say so
 
@@ -70,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = make_parser("bench.end_to_end", __doc__, EPILOG)
     share(parser, "models", help=f"of {', '.join(MODELS)}; by default those for this device")
     some_of(parser, "--methods", list(STEPS)[1:])
-    share(parser, "--rounds", "--threads", "--device", "--json", "--plot")
+    share(parser, "--rounds", "--threads", "--device", "--cpu-time", "--json", "--plot")
     parser.add_argument("--patience", type=positive, default=8, metavar="S",
                         help="a variant stops after three rounds that took so long (%(default)s s)")  # fmt: skip
     parser.add_argument("-n", type=int, help="training examples, instead of the model's own number")
@@ -78,13 +81,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--malloc", choices=[*MALLOC, "both"], default="default", help="glibc's: memory kept or not")
     parser.add_argument("--extension", choices=[*EXTENSION, "both"], help="with the compiled extension or without it")
     options = parser.parse_args(argv)
+    set_clock(parser, options)
     options.models = options.models or on_this(options.device)
+    options.named = options.methods != [*STEPS][1:]
+    options.methods = [method for method in STEPS if method in {*options.methods, *map(BASE.get, options.methods)}]
     options.extension = options.extension or ("on" if extension.reason is None else "off")
     if options.extension != "off" and extension.reason is not None and "FASTRW_DISABLE_EXTENSION" not in os.environ:
         parser.error(f"there is no compiled extension: {extension.reason}; take --extension off")
     chosen = [[*every] if choice == "both" else [choice]
               for choice, every in ((options.malloc, MALLOC), (options.extension, EXTENSION))]  # fmt: skip
-    with Run("end_to_end", options, runs=[]) as run:
+    with Run("end_to_end", options, clock=timing.clock.__name__, runs=[]) as run:
         for malloc, ext in itertools.product(*chosen):
             environment = {**MALLOC[malloc], **EXTENSION[ext]}
             if all(os.environ.get(key) == environment.get(key) for key in VARIABLES):
@@ -111,17 +117,19 @@ def measure_all(run: Run, options: argparse.Namespace, malloc: str, ext: str) ->
     """Measure all models in this process; the result is written after each of them."""
     ceilings = roof.measure(options.device, (torch.float32,))
     machine, before = record.machine(options.device), os.getloadavg()
-    compiled = f"{'with' if ext == 'on' else 'WITHOUT'} the compiled extension"
-    run.opening(f"malloc {malloc}, {compiled}; measured roof: {ceilings}")
+    built = f"{'with' if ext == 'on' else 'WITHOUT'} the compiled extension"
+    run.opening(f"malloc {malloc}, {built}; measured roof: {ceilings}")
     # without the extension the variants that never use it would only be measured again
     methods = [method for method in options.methods if ext == "on" or method not in WITHOUT_FASTRW]
     out = {"malloc": malloc, "extension": ext, "machine": machine, "roof": ceilings.as_dict(), "rows": []}
     run.result["runs"].append(out)
     for name in options.models:
-        with record.progress(f"{name}: ") as say:
-            found = measure(name, MODELS[name], methods, options, ext, say)
+        slow = () if options.named or name in compiled.QUICKLY else compiled.EAGER
+        here = [method for method in methods if method not in slow]
+        with record.progress(f"{name}: ") as say, compiled.from_nothing(here):
+            found = measure(name, MODELS[name], here, options, ext, say)
         out["load"] = {"before": before, "after": os.getloadavg()}
-        run.add(found, table(name, found), to=out)
+        run.add(found, table(name, found), *compiled.costs(found), to=out)
 
 
 def measure(
@@ -161,10 +169,11 @@ def measure(
         if floor and method == "meta_weights":  # another forward follows
             floor += least["forward"]
         row |= {"model": name, "method": method, "base": base, "floor": floor}
-        row |= dict.fromkeys(("seconds", "ratio", "quartiles", "peak_bytes", "peak_ratio"))
+        row |= dict.fromkeys(("seconds", "ratio", "quartiles", "to_plain", "peak_bytes", "peak_ratio"))
         if method in steps:
-            row |= times[method].against(times[base])
+            row |= times[method].against(times[base]) | {"to_plain": times[method].median / times["plain"].median}
             row |= {"peak_bytes": peaks[method], "peak_ratio": peaks[method] / peaks[base]}
+    compiled.tell_costs(rows)
     goals.set_goals(rows.values(), ext, device)
     return [*rows.values()]
 
@@ -185,7 +194,7 @@ def table(name: str, rows: list[dict]) -> Table:
     lines = []
     for row in rows:
         why = row["why"] and textwrap.shorten(row["why"], 110, placeholder="…")
-        over = "" if row["base"] == "plain" else f"; ÷ {row['base']}"
+        over = "" if row["base"] == "plain" else f"; ÷ {row['base']} (÷ plain: {tables.number(row['to_plain'])})"
         errors = [*row["errors"].values()] if row["errors"] else [None, None]
         lines.append({
             "variant": row["method"],

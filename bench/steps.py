@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import grad, jvp, vmap
 
 import fastrw
-from bench import peers
+from bench import compiled, peers
 from bench.models import Batch, copied_buffers, losses, twice_differentiable, validation_gradient
 from bench.twins import channels_last
 from fastrw.api import capture
@@ -134,17 +134,21 @@ STEPS: dict[str, Step] = {
     "meta_weights": drop_in,
     "plain, channels_last": channels_last(plain),
     "Reweighter, channels_last": channels_last(reweighter),
+    compiled.PLAIN: compiled.plain,
+    compiled.REWEIGHTER: compiled.reweighter,
     "torch.func.jvp": forward_mode,
     "vmap(grad)": per_example,
     "double_backward": double_backward,
     **peers.steps(),
 }
-BASE = {"Reweighter, channels_last": "plain, channels_last"}  # what a ratio is taken to, where it is not plain
+# what a ratio is taken to, where it is not plain
+BASE = {"Reweighter, channels_last": "plain, channels_last", compiled.REWEIGHTER: compiled.PLAIN}
 WITHOUT_FASTRW = {"torch.func.jvp", "vmap(grad)", "double_backward", *peers.PEERS}
 
 # what a step that is not the whole of Algorithm 1 is checked against
 EXPECTED: dict[str, Step] = {
     "plain, channels_last": plain,
+    compiled.PLAIN: plain,
     "params=last": partial(double_backward, params="last"),
     "all weights positive": partial(double_backward, normalize="shift"),
 }

@@ -102,6 +102,7 @@ def main() -> None:
     steps.warm(stage("self_test"), *steps.TO_COMPILE[0])
     for of in steps.ORDER[1::3][:2]:
         steps.measure(stage("steps"), *of)
+        steps.measure_compiled(stage("steps"), *of)
     for op, case in op_times.TINY:
         op_times.judge(stage("op_times"), op, case, "bfloat16", until=now + 600)
         op_times.measure(stage("op_times"), op, case, "bfloat16")

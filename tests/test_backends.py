@@ -111,6 +111,25 @@ def test_auto_falls_to_the_reference_when_nothing_faster_can(monkeypatch):
         gram_dot(*matrices(2, 2, 2, 2), backend="planted")
 
 
+def test_what_a_compiler_may_fuse_is_the_reference_while_it_records(monkeypatch):
+    op = plant(monkeypatch, right)
+    monkeypatch.setitem(backends._ops, "gram_dot", replace(op, order={"cpu": ("planted",)}, chosen={}))
+
+    def auto():
+        return backends.choose("gram_dot", "auto", *matrices(2, 2, 2, 2)).name
+
+    with backends.fusing("cpu", "gram_dot"):
+        with backends.fusing("cpu", "gram_dot"), backends.fused():
+            assert auto() == "reference"
+        with backends.fused():
+            assert auto() == "reference"
+        assert auto() == "planted"
+    with backends.fusing("cuda", "gram_dot"), backends.fused():
+        assert auto() == "planted"
+    with backends.fused():
+        assert auto() == "planted"
+
+
 def test_an_unknown_backend_names_the_known():
     with pytest.raises(ValueError, match="must be one of auto, reference, cpp, cuda, triton, got 'numpy'"):
         gram_dot(*matrices(2, 2, 2, 2), backend="numpy")

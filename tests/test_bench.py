@@ -10,16 +10,18 @@ import torch
 from torch import nn
 
 import bench
-from bench import end_to_end, peers, record, roof, steps, timing
+from bench import compiled, end_to_end, goals, peers, record, roof, steps, timing
 from bench.floors import floors
-from bench.models import MODELS
+from bench.models import MODELS, Model, images
+from fastrw.testing.models import mlp
 
 TINY = ["-n", "4", "-m", "2", "--rounds", "1", "--threads", "1"]
 
 
 @pytest.fixture(autouse=True)
 def quick_and_alone(monkeypatch):
-    """A small roof; the number of threads as it was before the test."""
+    """A small roof, no compiler; the number of threads as it was before the test."""
+    monkeypatch.setattr(compiled, "BACKEND", "aot_eager")
     monkeypatch.setattr(roof, "measure", functools.partial(roof.measure, size=256, rounds=1))
     threads = torch.get_num_threads()
     yield
@@ -33,7 +35,7 @@ def rows_of(folder, *words, model="lenet"):
 
 
 def test_end_to_end_gives_every_variant_a_number_or_a_reason(tmp_path):
-    ours = [name for name in steps.STEPS if name not in ("plain", *peers.PEERS)]
+    ours = [name for name in steps.STEPS if name not in ("plain", *compiled.EAGER, *peers.PEERS)]
     status, rows = rows_of(tmp_path, "--plot", str(tmp_path / "ratios.png"), "--methods", *ours, model="mlp")
     assert [row["method"] for row in rows] == ["plain", *ours]
     for row in rows:
@@ -45,6 +47,71 @@ def test_end_to_end_gives_every_variant_a_number_or_a_reason(tmp_path):
     assert status == 0
     assert {row["method"] for row in rows if row["why"] is None} >= {"plain", "torch.func.jvp", "vmap(grad)"}
     assert (tmp_path / "ratios.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_compiled_step_is_timed_beside_the_compiled_plain_one(tmp_path, capsys, monkeypatch):
+    """Takes over 10 s on a busy machine: of three models, two to be checked and one to be timed, two steps are
+    compiled."""
+    monkeypatch.setitem(MODELS, "mlp", Model(functools.partial(mlp, 6, 4, 1), images(6)))
+    status, rows = rows_of(tmp_path, "--methods", "Reweighter", compiled.REWEIGHTER, model="mlp")
+    assert status == 0 and [row["method"] for row in rows] == [
+        "plain",
+        "Reweighter",
+        compiled.PLAIN,
+        compiled.REWEIGHTER,
+    ]
+    *_, plain, ours = rows
+    assert ours["why"] is None and ours["base"] == compiled.PLAIN and plain["base"] == "plain"
+    assert ours["ratio"] == pytest.approx(ours["seconds"]["median"] / plain["seconds"]["median"])
+    assert ours["to_plain"] == pytest.approx(ours["ratio"] * plain["ratio"])
+    assert ours["goal"] == goals.COMPILED * ours["floor"]
+    assert ours["compiling"]["seconds"] > 0 and ours["compiling"]["beside"] == "Reweighter"
+    assert f"{compiled.REWEIGHTER}: compiling took" in capsys.readouterr().out
+
+
+def test_a_step_that_runs_eagerly_gets_no_number_as_a_compiled_one(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("no such code")
+
+    monkeypatch.setattr(compiled, "BACKEND", refuse)
+    status, rows = rows_of(tmp_path, "--methods", compiled.REWEIGHTER, model="mlp")
+    assert status == 0 and rows[-1]["why"].startswith("not compiled: ") and rows[-1]["ratio"] is None
+
+
+def row(median):
+    return {"method": "", "seconds": {"median": median}}
+
+
+def test_compiling_is_paid_back_by_what_a_step_saves(monkeypatch):
+    kinds = {torch.float32: 6.0, torch.float64: 100.0}
+    took = {(name, kind): seconds for name in compiled.EAGER for kind, seconds in kinds.items()}
+    monkeypatch.setattr(compiled, "_seconds", took)
+    rows = {"plain": row(0.004), compiled.PLAIN: row(0.005), "Reweighter": row(0.008), compiled.REWEIGHTER: row(0.005)}
+    rows = {name: found | {"method": name} for name, found in rows.items()}
+    compiled.tell_costs(rows)
+    assert rows["plain"]["compiling"] is rows["Reweighter"]["compiling"] is None
+    assert rows[compiled.PLAIN]["compiling"] == {"seconds": 6.0, "beside": "plain", "steps": None}
+    assert rows[compiled.REWEIGHTER]["compiling"]["steps"] == pytest.approx(2000)
+    never, after = compiled.costs(rows.values())
+    assert never == "plain, compiled: compiling took 6 s, never paid back: not faster than plain"
+    assert after == "Reweighter, compiled: compiling took 6 s, paid back after 2,000 steps beside Reweighter"
+    del rows["Reweighter"]
+    compiled.tell_costs(rows)
+    assert rows[compiled.REWEIGHTER]["compiling"] == {"seconds": 6.0, "beside": None, "steps": None}
+
+
+@pytest.mark.parametrize("words", [(), ("--methods", compiled.PLAIN)])
+def test_what_compiles_for_minutes_is_measured_where_it_is_named(tmp_path, monkeypatch, words):
+    asked = []
+
+    def measure(name, case, methods, *_):
+        asked.extend(methods)
+        return []
+
+    monkeypatch.setattr(end_to_end, "measure", measure)
+    monkeypatch.setattr(end_to_end, "table", lambda *_: "")
+    rows_of(tmp_path, *words, model="transformer")
+    assert (compiled.PLAIN in asked) == bool(words)
 
 
 def wrong_scores(model, batch, val_batch):

@@ -28,7 +28,8 @@ def of(rows, stage, kind=None):
 
 
 def test_every_stage_is_rehearsed(tmp_path):
-    """Takes a minute: each of eight stages is a process that imports torch. One is made to hang, one to fail."""
+    """Takes over a minute: each of eight stages is a process that imports torch, and steps are compiled. One is made
+    to hang, one to fail."""
     process = start(tmp_path, "--minutes", "9", "--overrun", "machine", "--crash", "sanitizer")
     printed, _ = process.communicate(timeout=600)
     rows = read(tmp_path)

@@ -12,7 +12,7 @@ from bench import roof
 from bench.cases import CASES, Draw, is_large
 from bench.gpu import counters, replays, report, roofs, samples, stand_ins, stub
 from bench.gpu.stage import Stage
-from bench.gpu.stages import op_times, profile, rest, sanitizer
+from bench.gpu.stages import op_times, profile, rest, sanitizer, steps
 from bench.gpu.summary import section
 from fastrw import ops
 from fastrw.ops import backends
@@ -346,3 +346,22 @@ def test_tests_end_where_their_part_of_a_stage_does(tmp_path):
     report.pytest(run, [str(tmp_path / "test_slow.py")], 1)
     (ended,) = run.rows("rest")
     assert (ended["kind"], ended["status"]) == ("pytest", report.LATE)
+
+
+def test_what_compiling_a_step_took_and_when_it_is_paid_back_is_told():
+    done = {"used": True, "graphs": 2, "seconds": 6.0, "why": "", "recompilations": 1}
+    eager = done | {"used": False, "why": "a hook"}
+    about = {"model": "vit_s", "setting": "bf16"}
+    rows = []
+    for variant, compilation in (("plain", None), ("Reweighter", None), ("plain compiled", None), ("compiled", done),
+                                 ("compiled replays", done), (steps.FUSED, eager)):  # fmt: skip
+        rows.append({"kind": "prepared", **about, "variant": variant, "peak_bytes": 1, "waits": 0, **steps.NO_ERRORS,
+                     "compilation": compilation})  # fmt: skip
+    ms = {"plain": 10, "Reweighter": 16, "plain compiled": 8, "compiled": 12, "compiled replays": 20, steps.FUSED: 16}
+    seconds = {variant: x / 1e3 for variant, x in ms.items()}
+    rows.append({"kind": "round", **about, "seconds": seconds, "host": seconds})
+    first, *_, slower, not_compiled = told = steps.summary(rows)
+    assert not_compiled == "- not compiled: vit_s bf16 compiled, ops fused: a hook"
+    assert "| compiled replays | 6 | never | 1 | 2.50 |" in slower
+    assert "| compiled | 6 | 1500 | 1 | 1.50 |" in told[-3]
+    assert "compiled, ops fused ÷" in first and told[2].endswith("| **1.50 (1.25)** |")

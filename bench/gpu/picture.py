@@ -32,7 +32,7 @@ def _draw(out: Path) -> str | None:
     if not models:
         return None
     variants = [form for form in FORMS if form != "plain"]
-    figure = Figure(figsize=(2 + 2.2 * len(models), 3.6), layout="constrained")
+    figure = Figure(figsize=(2 + 2.2 * len(models), 4.4), layout="constrained")
     for axis, model in zip(figure.subplots(1, len(models), squeeze=False, sharey=True)[0], models, strict=True):
         axis.axvline(1, color="grey", linewidth=0.8, zorder=0)
         for row in (row for row in rows if row["model"] == model and row["variant"] in variants):

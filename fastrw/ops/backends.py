@@ -28,6 +28,7 @@ from .op import Backend, Op, leading
 Reason = Callable[..., str | None]
 _ops: dict[str, Op] = {}
 _recording: list[bool] = []  # not empty: in the context of `fused`
+_fusing: set[tuple[str, str]] = set()  # op, device type: in the context of `fusing`
 
 
 def register(
@@ -100,6 +101,17 @@ def fused() -> Iterator[None]:
         _recording.pop()
 
 
+@contextmanager
+def fusing(device: str, *ops: str) -> Iterator[None]:
+    """In this context these ops, too, are fused on that type of device: to measure if a compiler makes them faster."""
+    added = {(op, device) for op in ops} - _fusing
+    _fusing.update(added)
+    try:
+        yield
+    finally:
+        _fusing.difference_update(added)
+
+
 def choose(op: str, backend: str, *args) -> Backend:
     """The backend of that name; for "auto", the first in the op's order for these arguments that can serve.
 
@@ -109,8 +121,8 @@ def choose(op: str, backend: str, *args) -> Backend:
     """
     entry, lead, auto = _ops[op], leading(args), backend == "auto"
     reference_wins = auto and entry.reference_wins is not None and entry.reference_wins(*args)
-    if _recording and auto and lead.device.type in entry.fuses:
-        reference_wins = True
+    if _recording and auto and not reference_wins:
+        reference_wins = lead.device.type in entry.fuses or (op, lead.device.type) in _fusing
     key = (backend, reference_wins, lead.device, lead.dtype, lead.ndim)
     found = entry.chosen.get(key)
     if found is not None:
