@@ -256,7 +256,7 @@ def test_examples_that_are_not_finite(layers, of):
         assert torch.equal(a.scores.isfinite(), b.scores.isfinite()) and a.nonfinite == b.nonfinite
         assert torch.allclose(a.weights, b.weights) and torch.allclose(gradient(model), gradient(other))
         assert all(p.grad.isfinite().all() for p in model.parameters())
-        assert a.compilation.used or i in (0, 3)
+        assert a.compilation.used or i in (0, 3, 4)  # BatchNorm: after one, it waits a little
 
 
 class Routed(nn.Module):
@@ -289,11 +289,11 @@ def test_rows_that_take_another_way_are_noticed():
     other = copy.deepcopy(model)
     ours, eager = fastrw.Reweighter(model, compile="aot_eager", recheck=False), fastrw.Reweighter(other)
     used = []
-    for seed in (0, 0, 0, 1, 1, 0):
+    for seed in (0, 0, 0, 1, 0, 0, 0, 0, 1, 0):
         model.zero_grad(), other.zero_grad()
         same(a := ours.backward(rows(7, seed), rows(4)), eager.backward(rows(7, seed), rows(4)), model, other)
         used.append(a.compilation.used)
-    assert used[2] and used[5] and not used[3], used
+    assert used == [False, True, True, False, False, False, False, True, False, False]  # after one, it waits a little
 
 
 def test_a_gate_that_opens_is_noticed():

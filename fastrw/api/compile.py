@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
-from fastrw.api.compiled_step import CompiledStep, Found, Work, agree
+from fastrw.api.compiled_step import CompiledStep, Found, Unlike, Work, agree
 from fastrw.api.dynamo import Capture, Forward
-from fastrw.api.evaluate import assemble, known_batch
+from fastrw.api.evaluate import Pause, assemble, known_batch
 from fastrw.api.options import Options
 from fastrw.api.problem import Problem
 from fastrw.engine.ordinary import accumulate
@@ -28,6 +28,7 @@ from fastrw.state.batches import examples
 from fastrw.state.snapshot import State
 
 UNKNOWN = "fastrw.compile: a first step of its kind tells if the batches can be joined, got one"
+PAUSED = "fastrw.compile: batches must be like one another, got one lately that was not"
 KINDS = 8  # the most compiled steps: as many as torch.compile compiles of one function
 MANY = f"fastrw.compile: steps must be of few kinds and shapes, got more than {KINDS} (pad the batches)"
 
@@ -59,6 +60,7 @@ class CompiledSteps:
         self._steps: dict[Hashable, CompiledStep] = {}
         self._not: dict[Hashable, str] = {}  # kind of call -> why it is not compiled
         self._functions: dict[Hashable, Callable] = {}
+        self._pauses: dict[Hashable, Pause] = {}
         self._seconds = 0.0
 
     def step(self, problem: Problem, state: State, options: Options, eager: Callable[[], Step]) -> Step:
@@ -73,6 +75,9 @@ class CompiledSteps:
               joined: Any, plain: bool = False) -> Step:  # fmt: skip
         kind = plain, joined is None, options.update, tuple([m.training for m in problem.modules.values()])
         why = self._not.get(kind) or _hooked(problem) or ("" if known else UNKNOWN)
+        pause = self._pauses.setdefault(kind, Pause())
+        if not why and not pause.is_over():
+            why = PAUSED
         lasting, found = False, None
         if not why:
             try:
@@ -80,8 +85,13 @@ class CompiledSteps:
                 if options.recheck and not plain and step.calls > 1 and step.calls & (step.calls - 1) == 0:
                     found, why = self._compared(found, step, problem, state, options)
                     lasting = bool(why)
+                pause.length = 0
             except torch.OutOfMemoryError:
                 raise
+            except Unlike as error:
+                state.rewind()
+                pause.begin()
+                why = str(error)
             except (ForThisBatch, FailOnRecompileLimitHit) as error:
                 state.rewind()
                 found, why = None, str(error) if isinstance(error, ForThisBatch) else MANY

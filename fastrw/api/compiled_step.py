@@ -30,6 +30,10 @@ from fastrw.nodes.precision import told
 from fastrw.state.snapshot import State
 
 
+class Unlike(ForThisBatch):
+    """A step whose numbers do not allow what was compiled."""
+
+
 class Found(NamedTuple):
     """What a step computes."""
 
@@ -211,15 +215,17 @@ class CompiledStep:
         return function
 
     def run(self, work: Work) -> Found:
-        """Raises ForThisBatch where the step is not what was compiled: state is then as after a forward."""
+        """Raises Unlike where numbers decide otherwise than in the compiled step: state is then as after a forward."""
         tensors = self._inputs.of(work)
         with self._values_only(work):
             losses, scores, weights, *rest = self._function(*tensors)
         rest, (has_val, has_verdict) = iter(rest), self._has
         val_loss = next(rest) if has_val else None
         if has_verdict and not Later(next(rest)).value():
-            raise ForThisBatch("fastrw.compile: a batch must be like those before it, got one that is not finite, or "
-                               "whose rows lie in another order")  # fmt: skip
+            raise Unlike(
+                "fastrw.compile: a batch must be like those before it, got one that is not finite, or whose rows lie in "
+                "another order"
+            )
         gradients = [(tensors[i], next(rest)) for i in self._leaves]
         outputs = tuple([next(rest, x) if x is None else x for x in self._outputs])
         answer = replace(self._answer, scores=scores, weights=weights, gradients=gradients)
