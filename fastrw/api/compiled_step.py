@@ -223,8 +223,8 @@ class CompiledStep:
         val_loss = next(rest) if has_val else None
         if has_verdict and not Later(next(rest)).value():
             raise Unlike(
-                "fastrw.compile: a batch must be like those before it, got one that is not finite, or whose rows lie in "
-                "another order"
+                "fastrw.compile: a batch must be like those before it, got one that is not finite, or whose rows lie "
+                "in another order"
             )
         gradients = [(tensors[i], next(rest)) for i in self._leaves]
         outputs = tuple([next(rest, x) if x is None else x for x in self._outputs])
