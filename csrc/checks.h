@@ -10,6 +10,7 @@
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace fastrw {
@@ -56,17 +57,30 @@ inline std::string dtype(const Tensor& t) {
 // Rows of unit inner stride, at any row stride: a copy is made only where the inner stride is another.
 inline Tensor rows(const Tensor& t) { return t.size(1) <= 1 || t.stride(1) == 1 ? t : torch::stable::contiguous(t); }
 
+// A name in a text, formed only there: a, or a[3] of a list
+struct Name {
+  const char* word;
+  int64_t at;
+};
+inline std::ostream& operator<<(std::ostream& text, const Name& name) {
+  text << name.word;
+  return name.at < 0 ? text : text << '[' << name.at << ']';
+}
+
 // An argument and its letters: {"a", "rp", &a} is a [r, p]; "nC*" has any further dimensions; null: not given.
 struct Spelled {
-  const char* name;
-  std::string letters;
+  const char* word;
+  std::string_view letters;
   const Tensor* tensor;
   enum Kind { same, wide, index } kind = same;  // wide: may have the dtype of the sums
+  int64_t at = -1;                              // its place in a list
+
+  Name name() const { return {word, at}; }
 };
 
 inline const Tensor* maybe(const std::optional<Tensor>& t) { return t.has_value() ? &*t : nullptr; }
 
-inline std::string shape(const std::string& letters) {
+inline std::string shape(std::string_view letters) {
   std::string text = "[";
   for (char letter : letters) text += (text.size() > 1 ? ", " : "") + (letter == '*' ? "..." : std::string(1, letter));
   return text + "]";
@@ -80,7 +94,9 @@ inline void check_tensors(const char* op, std::initializer_list<Spelled> argumen
   for (const Spelled& x : arguments)
     if (lead == nullptr && x.tensor != nullptr && x.kind != Spelled::index) lead = &x;
   const Tensor& first = *lead->tensor;
-  for (const auto& [name, letters, tensor, kind] : arguments) {
+  for (const Spelled& x : arguments) {
+    const auto& [word, letters, tensor, kind, at] = x;
+    const Name name = x.name();
     if (tensor == nullptr) continue;
     const bool open = letters.back() == '*';
     const int64_t least = int64_t(letters.size()) - open;
@@ -92,9 +108,9 @@ inline void check_tensors(const char* op, std::initializer_list<Spelled> argumen
     else
       FASTRW_CHECK(tensor->scalar_type() == first.scalar_type() ||
                        (kind == Spelled::wide && tensor->scalar_type() == sums(first.scalar_type())),
-                   op, ": ", name, " must have the dtype of ", lead->name, ", got ", dtype(*tensor), " and ",
+                   op, ": ", name, " must have the dtype of ", lead->name(), ", got ", dtype(*tensor), " and ",
                    dtype(first));
-    FASTRW_CHECK(tensor->device() == first.device(), op, ": ", name, " must be on the device of ", lead->name,
+    FASTRW_CHECK(tensor->device() == first.device(), op, ": ", name, " must be on the device of ", lead->name(),
                  ", got another");
   }
   const ScalarType type = first.scalar_type();
@@ -107,8 +123,8 @@ inline void check_tensors(const char* op, std::initializer_list<Spelled> argumen
       for (const Spelled& owner : arguments) {
         const size_t at = owner.tensor == nullptr ? std::string::npos : owner.letters.find(x.letters[i]);
         if (at == std::string::npos) continue;
-        FASTRW_CHECK(owner.tensor->size(at) == x.tensor->size(i), op, ": ", owner.name, ' ', shape(owner.letters),
-                     " and ", x.name, ' ', shape(x.letters), " must have the same ", x.letters[i], ", got ",
+        FASTRW_CHECK(owner.tensor->size(at) == x.tensor->size(i), op, ": ", owner.name(), ' ', shape(owner.letters),
+                     " and ", x.name(), ' ', shape(x.letters), " must have the same ", x.letters[i], ", got ",
                      owner.tensor->size(at), " and ", x.tensor->size(i));
         break;  // the first that has the letter is the one to agree with
       }
@@ -120,13 +136,29 @@ inline void check_alike(const char* op, const char* lead, const Tensor& x, std::
   for (const Spelled& t : arguments) {
     bool same = t.tensor == nullptr || t.tensor->dim() == x.dim();
     for (int64_t d = 0; t.tensor != nullptr && same && d < x.dim(); ++d) same = t.tensor->size(d) == x.size(d);
-    check(same, op, ": ", t.name, " must have the shape of ", lead, ", got ", same ? "" : shape(*t.tensor), " and ",
+    check(same, op, ": ", t.name(), " must have the shape of ", lead, ", got ", same ? "" : shape(*t.tensor), " and ",
           shape(x));
   }
 }
 
 inline void check_gram_dot(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val) {
   check_tensors("gram_dot", {{"a", "rp", &a}, {"g", "rq", &g}, {"a_val", "kp", &a_val}, {"g_val", "kq", &g_val}});
+}
+
+// Item i of a list has the dtype and the device of the first.
+inline void check_like_first(const char* op, const char* list, const std::vector<Tensor>& items, size_t i) {
+  const Name name{list, int64_t(i)}, first{list, 0};
+  FASTRW_CHECK(items[i].scalar_type() == items[0].scalar_type(), op, ": ", name, " must have the dtype of ", first,
+               ", got ", dtype(items[i]), " and ", dtype(items[0]));
+  FASTRW_CHECK(items[i].device() == items[0].device(), op, ": ", name, " must be on the device of ", first,
+               ", got another");
+}
+
+// The rows of use i are so many examples'.
+inline void check_examples(const char* op, const Tensor& a, size_t i, int64_t examples, const char* as) {
+  const int64_t r = a.size(0);
+  check(examples ? r % examples == 0 : r == 0, op, ": the rows of ", Name{"a", int64_t(i)}, " must be a multiple of ",
+        as, ", got ", r, " and ", examples);
 }
 
 inline void check_grouped_gram_dot(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
@@ -141,26 +173,31 @@ inline void check_grouped_gram_dot(const std::vector<Tensor>& a, const std::vect
   as_many("g", g.size()), as_many("a_val", a_val.size()), as_many("g_val", g_val.size()), as_many("bias", bias.size());
   check(n >= 0, op, ": n must be 0 or more, got ", n);
   for (size_t i = 0; i < uses; ++i) {
-    const std::string names[] = {"a", "g", "a_val", "g_val"}, at = "[" + std::to_string(i) + "]";
-    const std::string full[] = {names[0] + at, names[1] + at, names[2] + at, names[3] + at};
-    check_tensors(op, {{full[0].c_str(), "rp", &a[i]},
-                       {full[1].c_str(), "rq", &g[i]},
-                       {full[2].c_str(), "kp", &a_val[i]},
-                       {full[3].c_str(), "kq", &g_val[i]}});
-    check(a[i].scalar_type() == a[0].scalar_type(), op, ": a", at, " must have the dtype of a[0], got ", dtype(a[i]),
-          " and ", dtype(a[0]));
-    check(a[i].device() == a[0].device(), op, ": a", at, " must be on the device of a[0], got another");
-    check(n ? a[i].size(0) % n == 0 : a[i].size(0) == 0, op, ": the rows of a", at, " must be a multiple of n, got ",
-          a[i].size(0), " and ", n);
+    const auto at = int64_t(i);
+    check_tensors(op, {{"a", "rp", &a[i], Spelled::same, at},
+                       {"g", "rq", &g[i], Spelled::same, at},
+                       {"a_val", "kp", &a_val[i], Spelled::same, at},
+                       {"g_val", "kq", &g_val[i], Spelled::same, at}});
+    check_like_first(op, "a", a, i);
+    check_examples(op, a[i], i, n, "n");
   }
 }
 
-// One dtype and device, w [n], and the letters of each item of a list.
-inline void check_list(const char* op, const char* name, const std::vector<Tensor>& items, size_t i) {
-  const std::string at = std::string(name) + "[" + std::to_string(i) + "]", first = std::string(name) + "[0]";
-  check(items[i].scalar_type() == items[0].scalar_type(), op, ": ", at, " must have the dtype of ", first, ", got ",
-        dtype(items[i]), " and ", dtype(items[0]));
-  check(items[i].device() == items[0].device(), op, ": ", at, " must be on the device of ", first, ", got another");
+inline void check_joint_gram_dot(const std::vector<Tensor>& a, const std::vector<Tensor>& g,
+                                 const std::vector<double>& bias, int64_t n, int64_t m) {
+  const char* op = "joint_gram_dot";
+  const size_t uses = a.size();
+  check(uses > 0, op, ": a must have at least one use, got none");
+  check(g.size() == uses, op, ": g must have as many uses as a, got ", g.size(), " and ", uses);
+  check(bias.size() == uses, op, ": bias must have as many uses as a, got ", bias.size(), " and ", uses);
+  check(n >= 0, op, ": n must be 0 or more, got ", n);
+  check(m >= 0, op, ": m must be 0 or more, got ", m);
+  for (size_t i = 0; i < uses; ++i) {
+    const auto at = int64_t(i);
+    check_tensors(op, {{"a", "rp", &a[i], Spelled::same, at}, {"g", "rq", &g[i], Spelled::same, at}});
+    check_like_first(op, "a", a, i);
+    check_examples(op, a[i], i, n + m, "n + m");
+  }
 }
 
 inline void check_grouped_weighted_outer(const std::vector<Tensor>& a, const std::vector<Tensor>& g, const Tensor& w) {
@@ -168,12 +205,12 @@ inline void check_grouped_weighted_outer(const std::vector<Tensor>& a, const std
   check(!a.empty(), op, ": a must have at least one use, got none");
   check(g.size() == a.size(), op, ": g must have as many uses as a, got ", g.size(), " and ", a.size());
   for (size_t i = 0; i < a.size(); ++i) {
-    const std::string at = "[" + std::to_string(i) + "]", names[] = {"a" + at, "g" + at};
-    check_tensors(op,
-                  {{names[0].c_str(), "rp", &a[i]}, {names[1].c_str(), "rq", &g[i]}, {"w", "n", &w, Spelled::wide}});
-    check_list(op, "a", a, i);
-    const int64_t r = a[i].size(0), n = w.size(0);
-    check(n ? r % n == 0 : r == 0, op, ": the rows of a", at, " must be a multiple of n, got ", r, " and ", n);
+    const auto at = int64_t(i);
+    check_tensors(
+        op,
+        {{"a", "rp", &a[i], Spelled::same, at}, {"g", "rq", &g[i], Spelled::same, at}, {"w", "n", &w, Spelled::wide}});
+    check_like_first(op, "a", a, i);
+    check_examples(op, a[i], i, w.size(0), "n");
   }
 }
 
@@ -181,9 +218,8 @@ inline void check_grouped_combine(const std::vector<Tensor>& G, const Tensor& w)
   const char* op = "grouped_combine";
   check(!G.empty(), op, ": G must have at least one use, got none");
   for (size_t i = 0; i < G.size(); ++i) {
-    const std::string name = "G[" + std::to_string(i) + "]";
-    check_tensors(op, {{name.c_str(), "n*", &G[i]}, {"w", "n", &w, Spelled::wide}});
-    check_list(op, "G", G, i);
+    check_tensors(op, {{"G", "n*", &G[i], Spelled::same, int64_t(i)}, {"w", "n", &w, Spelled::wide}});
+    check_like_first(op, "G", G, i);
   }
 }
 

@@ -8,6 +8,7 @@ STABLE_TORCH_LIBRARY(fastrw, m) {
   m.def(
       "grouped_gram_dot(Tensor[] a, Tensor[] g, Tensor[] a_val, Tensor[] g_val, float[] bias, int n, bool tf32=False) "
       "-> Tensor");
+  m.def("joint_gram_dot(Tensor[] a, Tensor[] g, float[] bias, int n, int m) -> Tensor");
   m.def("project_dot(Tensor a, Tensor g, Tensor V, Tensor? v_b) -> Tensor");
   m.def("weighted_outer(Tensor a, Tensor g, Tensor? w) -> (Tensor, Tensor)");
   m.def("grouped_weighted_outer(Tensor[] a, Tensor[] g, Tensor w) -> Tensor[]");
@@ -37,6 +38,7 @@ STABLE_TORCH_LIBRARY(fastrw, m) {
 STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
   m.impl("gram_dot", TORCH_BOX(&fastrw::gram_dot_cpu));
   m.impl("grouped_gram_dot", TORCH_BOX(&fastrw::grouped_gram_dot_cpu));
+  m.impl("joint_gram_dot", TORCH_BOX(&fastrw::joint_gram_dot_cpu));
   m.impl("project_dot", TORCH_BOX(&fastrw::project_dot_cpu));
   m.impl("weighted_outer", TORCH_BOX(&fastrw::weighted_outer_cpu));
   m.impl("grouped_weighted_outer", TORCH_BOX(&fastrw::grouped_weighted_outer_cpu));

@@ -23,7 +23,7 @@ from fastrw.ops import backends, reference
 from fastrw.ops.self_test import as_tuple
 
 SMALL = [(op, name) for op, cases in CASES.items() for name in cases if not is_large(name)]
-PRODUCTS = ("gram_dot", "grouped_gram_dot", "project_dot", "weighted_outer", "conv_dot", "conv_outer")
+PRODUCTS = ("gram_dot", "grouped_gram_dot", "joint_gram_dot", "project_dot", "weighted_outer", "conv_dot", "conv_outer")
 HALF = (
     "weighted_outer",
     "conv_outer",

@@ -91,6 +91,27 @@ def _outers(a: list[Tensor], g: list[Tensor], w: Tensor) -> tuple[Tensor, ...]:
     return *(y.T @ x for x, y in zip(a, each, strict=True)), *(y.sum(0) for y in each)
 
 
+def joint_gram_dot(layers: list[tuple[int, int]], n: int, m: int) -> Case:
+    """Layers (p, q) of one model, one row an example."""
+    widths = sum(p + q for p, q in layers)
+
+    def make(draw):
+        return [draw(n + m, p) for p, _ in layers], [draw(n + m, q) for _, q in layers], [1.0] * len(layers), n, m
+
+    def eager(a: list[Tensor], g: list[Tensor], bias: list[float], n: int, m: int) -> Tensor:
+        return _grouped([x[:n] for x in a], [x[:n] for x in g], [x[n:] for x in a], [x[n:] for x in g], bias, n)
+
+    return Case(
+        sizes=f"n={n} m={m} {len(layers)} layers",
+        make=make,
+        eager={"layer by layer": eager},
+        flops=2 * n * m * widths + 3 * n * m * len(layers),
+        elements=(n + m) * widths,
+        results=n,
+        terms=m * widths,
+    )
+
+
 def grouped_weighted_outer(layers: list[tuple[int, int]], n: int) -> Case:
     """Layers (p, q) of one model, one row an example."""
     area = sum(p * q + q for p, q in layers)
@@ -144,6 +165,7 @@ ROWS = {
         "16 of 128-128": grouped_gram_dot([(128, 128)] * 16, 128, 16),
         "64 of 256-256": grouped_gram_dot([(256, 256)] * 64, 128, 16),
     },
+    "joint_gram_dot": {"100 of 4-4": joint_gram_dot([(4, 4)] * 100, 8, 2)},
     "project_dot": {name: project_dot(n * t, p, q) for name, (n, _, t, p, q) in PROJECT.items()},
     "weighted_outer": {
         **{name: weighted_outer(n * t, p, q) for name, (n, _, t, p, q) in LINEAR.items()},

@@ -13,28 +13,49 @@ template <class E> struct GramUse {
 
   GramUse(const Tensor& a, const Tensor& g, const Tensor& a_val, const Tensor& g_val, double bias)
       : a(rows(a)), g(rows(g)), a_val(widened(a_val)), g_val(widened(g_val)) {
-    using T = sum_t<E>;
-    view = {pointer<E>(this->a),
-            pointer<E>(this->g),
-            pointer<T>(this->a_val),
-            pointer<T>(this->g_val),
-            nullptr,
-            a.size(0),
-            a_val.size(0),
-            a.size(1),
-            g.size(1),
-            this->a.stride(0),
-            this->g.stride(0),
-            this->a_val.stride(0),
-            this->g_val.stride(0),
-            T(bias)};
+    look(a.size(0), 0, bias);
+  }
+
+  // of whole rows: `r` train rows, then the validation rows
+  GramUse(const Tensor& a, const Tensor& g, int64_t r, double bias)
+      : a(rows(a)), g(rows(g)), a_val(after(this->a, r)), g_val(after(this->g, r)) {
+    look(r, WIDENS ? 0 : r, bias);
   }
 
   int64_t width() const { return view.p + view.q; }
   int64_t row_work() const { return view.k * width(); }  // multiply-adds of a train row
 
  private:
-  static Tensor widened(const Tensor& t) { return torch::stable::to(rows(t), sums(t.scalar_type())); }
+  static constexpr bool WIDENS = sizeof(E) < sizeof(sum_t<E>);
+
+  // first: the row of a_val and g_val that is the first of the validation rows
+  void look(int64_t r, int64_t first, double bias) {
+    using T = sum_t<E>;
+    view = {pointer<E>(a),
+            pointer<E>(g),
+            pointer<T>(a_val) + first * a_val.stride(0),
+            pointer<T>(g_val) + first * g_val.stride(0),
+            nullptr,
+            r,
+            a_val.size(0) - first,
+            a.size(1),
+            g.size(1),
+            a.stride(0),
+            g.stride(0),
+            a_val.stride(0),
+            g_val.stride(0),
+            T(bias)};
+  }
+
+  // the rows from r on, widened; all rows where there is nothing to widen: a view costs more than the product
+  static Tensor after(Tensor t, int64_t r) {
+    return WIDENS ? widened(torch::stable::narrow(t, 0, r, t.size(0) - r)) : t;
+  }
+
+  static Tensor widened(const Tensor& t) {
+    const ScalarType type = sums(t.scalar_type());
+    return type == t.scalar_type() ? rows(t) : torch::stable::to(rows(t), type);
+  }
 };
 
 // what gram_dot's kernel needs beside: a tile of train rows, widened

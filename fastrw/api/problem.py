@@ -152,9 +152,10 @@ class Problem:
             raise TypeError(f"{self.prefix}{rule}, got {got}")
         if self._sizes(batch) == {0}:
             raise ValueError(f"{self.prefix}{name} must hold at least one example, got 0")
-        devices = {p.device for p in self.structure.parameters.values()}
+        parameters = self.structure.parameters.values()
+        device = next((p.device for p in parameters), None)
         for leaf in tensors_of(batch):
-            if leaf.ndim and leaf.device not in devices:
+            if leaf.ndim and leaf.device != device and leaf.device not in (devices := {p.device for p in parameters}):
                 expected = ", ".join(map(str, devices))
                 raise ValueError(f"{self.prefix}{name} must be on the model's device {expected}, got {leaf.device}")
 

@@ -110,17 +110,19 @@ def _content(graph: Graph, cut: Cut) -> tuple:
     return tuple(routes.content(graph.nodes[i], cut.sends[i]) for i in cut.content)
 
 
-def _alike(a, b, pairs: list[tuple[Tensor, Tensor]]) -> bool:
+def _alike(some: tuple[tuple, ...], others: tuple[tuple, ...], pairs: list[tuple[Tensor, Tensor]]) -> bool:
     """Are two contents the same, if the tensors of each of the pairs are equal, which are added?"""
-    if isinstance(a, Tensor) or isinstance(b, Tensor):
-        if not (isinstance(a, Tensor) and isinstance(b, Tensor) and a.shape == b.shape):
+    for mine, its in zip(some, others, strict=True):
+        if len(mine) != len(its):
             return False
-        pairs.append((a, b))
-        return True
-    if isinstance(a, (tuple, list)):
-        several = isinstance(b, (tuple, list)) and len(a) == len(b)
-        return several and all([_alike(x, y, pairs) for x, y in zip(a, b, strict=True)])
-    return a == b
+        for a, b in zip(mine, its, strict=True):
+            if isinstance(a, Tensor) and isinstance(b, Tensor):
+                if a.shape != b.shape:
+                    return False
+                pairs.append((a, b))
+            elif isinstance(a, Tensor) or isinstance(b, Tensor) or a != b:
+                return False
+    return True
 
 
 def _equal(pairs: list[tuple[Tensor, Tensor]]) -> bool:
@@ -134,8 +136,6 @@ def _equal(pairs: list[tuple[Tensor, Tensor]]) -> bool:
     return all(Later(torch.stack(some).all()).value() for some in flags.values())
 
 
-def _cloned(content):
+def _cloned(content: tuple[tuple, ...]) -> tuple[tuple, ...]:
     """With copies of the tensors: those of the graph may be written to."""
-    if isinstance(content, Tensor):
-        return content.clone()
-    return tuple(map(_cloned, content)) if isinstance(content, tuple | list) else content
+    return tuple([tuple([one.clone() if isinstance(one, Tensor) else one for one in some]) for some in content])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastrw.engine.cut import Cut
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import views
-from fastrw.nodes.base import Use
+from fastrw.nodes.base import Products, Use, Whole
+from fastrw.nodes.joint import Joint, joint
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,17 @@ class Site:
     lowest: bool  # does no other use lie below?
     shared: bool  # do other uses contribute to the V of its scored sources?
     why: str = ""  # is the cut not lower?
+    joined: tuple[tuple[Site, str | tuple], ...] = ()  # those that it stands for, and why each has its form
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Together:
+    """Uses that have one part, of which `site` says where the gradients go; and the sites of the others."""
+
+    joint: Joint
+    products: Products  # by which this was chosen
+    site: Site
+    others: tuple[Site, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +59,8 @@ class Plan:
     names: tuple = ()  # of the nodes of the graph, its edges and shapes
     calls_nodes: bool = True  # nodes are called directly: the backward must not free what they saved
     checkpointed: bool = False  # see graph.recomputed
+    together: Together | None = None
+    asked: bool = False  # has a pass told which uses can have one part?
     mixed_by: str | None = None  # the operation below the cut that mixes the batch dimension
     scores_mixed_by: str | None = None  # the same, of operations that the scores depend on
 
@@ -75,6 +89,28 @@ def plan_of(graph: Graph, cut: Cut, selected: frozenset[int], names: Mapping[int
         sites.append(Site(use, name, parameters, found, scored, use.node in cut.lowest, shared))
     wanted = frozenset(source.edge for site in sites for source in site.scored.values() if source.leaf is None)
     return Plan(cut, tuple(sites), selected, under, wanted)
+
+
+def together(sites: Sequence[Site], found: Sequence[tuple[Site, Whole, str | tuple]], products: Products
+             ) -> Together | None:  # fmt: skip
+    """found: the sites that can have one part, and why each has its form."""
+    by_use = {site.use: (site, why) for site, _, why in found}
+    uses = joint([(site.use, whole) for site, whole, _ in found], products.backend) if found else None
+    if uses is None:
+        return None
+    joined, sources = tuple([by_use[use] for use in uses.uses]), {}
+    for i, ((site, _), bias) in enumerate(zip(joined, uses.bias, strict=True)):
+        matrix, *others = sorted(site.sources, reverse=True)  # the bias is the first input
+        source = site.sources[matrix]
+        sources[i] = Source(source.leaf, not source.transposed, source.edge)
+        if bias:
+            (j,) = others
+            sources[i + len(joined)] = site.sources[j]
+    first = joined[0][0]
+    parameters = " ".join([site.parameters for site, _ in joined])
+    one = Site(first.use, first.name, parameters, sources, sources, False, False, joined=joined)
+    mine = {use.node for use in uses.uses}
+    return Together(uses, products, one, tuple([site for site in sites if site.use.node not in mine]))
 
 
 def _under(graph: Graph, edges: set[Edge]) -> dict[int, set[Edge]]:

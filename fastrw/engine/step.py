@@ -18,7 +18,7 @@ formed. What happens to a use of parameters, and when:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from fastrw.engine.later import AllFinite, Later, every
-from fastrw.engine.plan import Plan, Site, Source
+from fastrw.engine.plan import Plan, Site, Source, Together, together
 from fastrw.engine.report import UseReport
 from fastrw.engine.request import Mark, Request
 from fastrw.engine.sweep import sweep
@@ -68,6 +68,7 @@ class Pass:
         self._dtype = torch.promote_types(outputs[0].dtype, torch.float32)
         self._backend = request.options.products.backend
         self._V = None if V is None else dict(V)
+        self._asks = V is None and not plan.asked  # which uses can have one part?
         self._directions: dict[Edge, Tensor] = {}
         self._parts: list[tuple[Site, Part]] = []  # to be updated
         self._late: list[tuple[Site, Part]] = []  # to be updated together, at the end
@@ -77,7 +78,9 @@ class Pass:
         self._gradients: dict[int, Tensor] = {}
         self._derived: dict[Edge, Tensor] = {}
         self._account: list[tuple] = []
+        self._sites = plan.sites  # without those that have one part
         self._unscored = sum(bool(site.scored) for site in plan.sites)
+        self._whole: list[tuple] = []  # (site, what it has in common with others, why it has its form)
         self._zeros: list[tuple[str, Tensor]] = []  # is any element of these gradients not 0, as all have to be?
         self._doubtful: list[tuple[str, Tensor]] = []  # may hold what an example that is not finite adds
         self._asked: list[Tensor] = []  # what formulas asked of numbers, where these are not read
@@ -102,6 +105,9 @@ class Pass:
             while self._parts:
                 self._update(*self._parts.pop())
             self._push(self._derived, self._gradients, retain)
+            if self._asks:
+                products = self._request.options.products
+                self._plan.together, self._plan.asked = together(self._plan.sites, self._whole, products), True
             sound = self._sound() if self._request.options.deferred else self._judge()
             mark("update")
         called = any(not site.lowest for site, _ in self._callers)
@@ -111,22 +117,28 @@ class Pass:
 
     def _backward(self, retain: bool) -> None:
         nodes, scaling = self._graph.nodes, self._request.options.scaling
+        one, inputs = self._read_together()
+        joined = [] if one is None else one.joint.uses
         seeds = [torch.ones_like(t) for t in self._outputs]
         if scaling is not None:
             seeds = [s * scaling.to(s.dtype) for s in seeds]
-        lowest = [site for site in self._plan.sites if site.lowest]
+        lowest = [site for site in self._sites if site.lowest]
         take = self._asking()(self._take) if self._request.options.deferred else self._take
-        taken = [(nodes[site.use.node], partial(take, site)) for site in self._plan.sites if not site.lowest]
+        taken = [(nodes[site.use.node], partial(take, site)) for site in self._sites if not site.lowest]
         taken += [(nodes[i], copied) for i in self._plan.cut.overwriting]
         edges = [(site.use.node, k) for site in lowest for k in site.use.owned]
         targets = [GradientEdge(nodes[i], k) for i, k in (*edges, *self._plan.cut.zeros)]
+        targets += [GradientEdge(nodes[use.node], 0) for use in joined]
         with hooks.before(taken):
             found = (
                 torch.autograd.grad(self._outputs, targets, seeds, retain_graph=retain, allow_unused=True)
                 if targets
                 else ()
             )
-        for (i, _), g in zip(self._plan.cut.zeros, found[len(edges) :], strict=True):
+        first = len(found) - len(joined)
+        if one is not None:
+            self._take_together(one, inputs, found[first:])
+        for (i, _), g in zip(self._plan.cut.zeros, found[len(edges) : first], strict=True):
             if g is not None:
                 self._zeros.append((nodes[i].name(), g.any()))
         grads = dict(zip(edges, found, strict=False))
@@ -136,6 +148,32 @@ class Pass:
             for site, part in self._callers:
                 self._keep(site, part)
         self._reads.forget()
+
+    def _read_together(self) -> tuple[Together | None, list[Tensor]]:
+        """The uses that have one part in this pass, and their inputs: a backward frees these."""
+        one = self._plan.together
+        if one is None or self._V is not None or self._plan.checkpointed:
+            return None, []
+        if one.products != self._request.options.products:
+            return None, []
+        inputs = one.joint.inputs(self._graph.nodes)
+        if inputs is None:
+            return None, []
+        self._sites = one.others
+        self._unscored -= len(one.joint.uses) - 1
+        return one, inputs
+
+    def _take_together(self, one: Together, inputs: list[Tensor], grads: Sequence[Tensor | None]) -> None:
+        part = one.joint.part(inputs, grads, self._request.options.products)
+        if part is not None:
+            return self._keep(one.site, part)
+        self._unscored += len(one.joint.uses) - 1
+        parts = one.joint.parts(inputs, grads, self._request.options.products)
+        for (site, _), mine in zip(one.site.joined, parts, strict=True):
+            if mine is None:
+                self._scored(site)
+            else:
+                self._keep(site, mine)
 
     def _take(self, site: Site, grads: Sequence[Tensor | None]) -> None:
         """The gradients of a use's outputs have arrived. (Returns None: a hook that changes nothing.)"""
@@ -186,6 +224,8 @@ class Pass:
             return True
         elif len(site.scored) == len(site.sources):
             self._add(part.alone(self._updates))
+            if self._asks and (whole := part.whole()) is not None:
+                self._whole.append((site, whole, part.why()))
         else:
             V = part.validation()
             self._add(part.score({j: V[j] for j in site.scored if j in V}))
@@ -223,8 +263,11 @@ class Pass:
         self._join()
         for s in self._groups.scores():
             self._add(s)
-        total = torch.stack(self._dots).sum(0) if self._dots else torch.zeros_like(losses, dtype=self._dtype)
-        self.scores = self._request.options.unscaled(total).masked_fill_(~losses.isfinite(), torch.nan)
+        if len(self._dots) == 1:
+            total = self._dots[0]
+        else:
+            total = torch.stack(self._dots).sum(0) if self._dots else torch.zeros_like(losses, dtype=self._dtype)
+        self.scores = self._request.options.unscaled(total) + (losses - losses)  # nan where a loss is not finite
         self.weights = self._request.options.normalize(self.scores)
         w, scale = self.weights.to(losses.dtype), self._request.options.scale
         self._w = w if isinstance(scale, float) and scale == 1 else w * scale
@@ -329,10 +372,18 @@ def _accumulate(into: dict, key, g: Tensor) -> None:
 def account(entries: tuple[tuple, ...]) -> tuple[UseReport, ...]:
     """The form and backend of each use of a pass, from `PassResult.account`."""
     reports = []
-    for site, form, backend, why in entries:
+    for site, form, backend, why in _apart(entries):
         shape = next(iter(site.use.owned.values())).shape
         rows = shape.numel() // shape[-1] if len(shape) and shape[-1] else shape.numel()
         why = why if isinstance(why, str) else why[0].format(*why[1:])
         why = "; ".join(filter(None, (site.why, why)))
         reports.append(UseReport(site.name, site.parameters, rows, form, backend, why))
     return tuple(reports)
+
+
+def _apart(entries: tuple[tuple, ...]) -> Iterator[tuple]:
+    for site, form, backend, why in entries:
+        if site.joined:
+            yield from ((one, form, backend, reason) for one, reason in site.joined)
+        else:
+            yield site, form, backend, why

@@ -89,6 +89,13 @@ def _one(name: str) -> Callable[[Saved], Any]:
     return get
 
 
+@cache
+def together(*names: str) -> Callable[[Node], tuple]:
+    """Reads what nodes saved under these names, as it is: tensors are not detached, nor recomputed."""
+    read = attrgetter(*(_PREFIX + name for name in names))
+    return read if len(names) > 1 else lambda node: (read(node),)
+
+
 class Values:
     """Replaces `Saved` where there is no node: plain values, under the names that formulas read."""
 

@@ -12,6 +12,7 @@ from torch.autograd.graph import Node, get_gradient_edge
 from fastrw.errors import NestedTensors
 
 Leaf = type(get_gradient_edge(torch.empty(0, requires_grad=True)).node)  # AccumulateGrad
+_Transpose = type(torch.empty(0, 0, requires_grad=True).t().grad_fn)
 
 Edge = tuple[int, int]  # (node, which of its outputs)
 
@@ -68,16 +69,21 @@ class Graph:
 
     def skeleton(self) -> tuple:
         """What two graphs of one structure share: types, edges, shapes. Cheap: it is computed at every call."""
-        index = self.index
+        index, shapes = self.index, []
         try:
-            shapes = tuple([tuple(m.shape) for node in self.nodes for m in node._input_metadata])
+            for node, below in zip(self.nodes, self.next, strict=True):
+                kind = type(node)
+                if kind is Leaf:
+                    shapes.append(node.variable.shape)
+                elif kind is not _Transpose or type(below[0][0]) is not Leaf:  # else that of the leaf tells
+                    shapes += [tuple(m.shape) for m in node._input_metadata]
         except RuntimeError:  # of a nested tensor
             self.check_shapes()
             raise
         return (
             tuple([type(node) for node in self.nodes]),
             tuple([-1 if node is None else (index[node] << 32) + k for below in self.next for node, k in below]),
-            shapes,
+            tuple(shapes),
         )
 
     def check_shapes(self) -> None:

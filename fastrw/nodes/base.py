@@ -44,6 +44,17 @@ class Use:
     memo: dict = field(default_factory=dict)
 
 
+class Whole(NamedTuple):
+    """Of a use that several may be joined with: its rows are those of n training examples, then of m validation
+    examples, as many an example."""
+
+    n: int
+    m: int
+    dtype: torch.dtype
+    device: torch.device
+    bias: float  # 1, if it has one that leads to a parameter, else 0
+
+
 class Part:
     """One use of parameters. Subclasses are built from tensors and numbers only.
 
@@ -68,6 +79,10 @@ class Part:
 
     def joins(self) -> tuple | None:
         """The class of its group, and what else all in one group share; None where it joins none."""
+        return None
+
+    def whole(self) -> Whole | None:
+        """What it has in common with those that it may be joined with, see `joint`; None: it has its own part."""
         return None
 
     def why(self) -> str | tuple:

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from fastrw.graph.saved import Values
 from fastrw.nodes import cost
-from fastrw.nodes.base import ByInput, Group, NodeType, Part, Products, Use, in_sums_of, scaled, total, wide
+from fastrw.nodes.base import ByInput, Group, NodeType, Part, Products, Use, Whole, in_sums_of, scaled, total, wide
 from fastrw.nodes.owned import Owned, Rows
 from fastrw.ops.call import has_kernel, served
 
 _COSTS = "r={} k={} p={} q={}: gram {:.3g} us, project {:.3g} us by the cost model"
-_OUTER, SMALL = "grouped_weighted_outer", 1 << 18  # multiply-adds of a use, at most, that one call for many computes
+OUTER, SMALL = "grouped_weighted_outer", 1 << 18  # multiply-adds of a use, at most, that one call for many computes
 BATCHES = 64  # the largest batch of products that are scored one by one
 
 
@@ -48,6 +48,8 @@ class Linear(Part):
     def why(self) -> str | tuple:
         if not self._has_gram:
             return "the rows of the operation along V"
+        if self.small:
+            return "a call costs more than the products: one serves many"
         gram, project = cost.seconds(self._g.device.type, *self._size)
         return (_COSTS, *self._size, gram * 1e6, project * 1e6)
 
@@ -57,8 +59,7 @@ class Linear(Part):
         return {"project": project, "gram": gram} if self._has_gram else {"project": project}
 
     def alone(self, kept: bool = True) -> Tensor | None:
-        gram, project = cost.seconds(self._g.device.type, *self._size)
-        if self._has_gram and gram < project:
+        if self._has_gram and (self.small or self._gram_is_faster()):
             self.form, self.waiting = "gram", True
             return None
         return self.score(self.validation())
@@ -68,9 +69,22 @@ class Linear(Part):
 
     @property
     def small(self) -> bool:
-        """Does a call of its own cost more than its sum?"""
-        r, _, p, q = self._size
-        return self._has_gram and r * p * q <= SMALL
+        """Does a call of its own cost more than its sums, in either form?"""
+        r, k, p, q = self._size
+        return self._has_gram and r * max(p * q, k * (p + q)) <= SMALL
+
+    def _gram_is_faster(self) -> bool:
+        gram, project = cost.seconds(self._g.device.type, *self._size)
+        return gram < project
+
+    def whole(self) -> Whole | None:
+        _, k, _, _ = self._size
+        each, bias = self._rows.each, self._bias is not None
+        if type(self) is not Linear or not (self.waiting and self.small) or self._products.score_dtype is not None:
+            return None
+        if k % each or (bias and (self._beta != 1 or len(self._bias_shape) != 1)):
+            return None
+        return Whole(self._rows.n, k // each, self._g.dtype, self._g.device, float(bias))
 
     def operands(self) -> tuple:
         """Of gram_dot."""
@@ -177,7 +191,7 @@ class Grouped(Group):
 
     def __init__(self, parts: list[Linear], n: int, backend: str):
         self._waiting = [part for part in parts if part.waiting]
-        small = [part for part in parts if part.small] if has_kernel(_OUTER, backend, parts[0]._g) else []
+        small = [part for part in parts if part.small] if has_kernel(OUTER, backend, parts[0]._g) else []
         super().__init__(small, n, backend)
         self._weights: dict[int, Tensor] = {}  # rows of an example -> the weight of each row
 
@@ -208,7 +222,7 @@ class Grouped(Group):
             return
         count = len(self._parts)
         args = (count, *(one._a for one in self._parts), *(one._g for one in self._parts), w)
-        found, by = served(_OUTER, self._backend, *args)
+        found, by = served(OUTER, self._backend, *args)
         for one, M, b in zip(self._parts, found[:count], found[count:], strict=True):
             one.backend = by
             yield one, one._by_input(M, b)
@@ -246,6 +260,7 @@ def _part(s, use: Use, g: Tensor, products: Products, left: str, right: str, mat
     known = use.memo.get("rows")
     if known is None:
         known = use.memo["rows"] = _rows(use, g, matrix, bias, bias_shape)
+        use.memo["operand"] = (left,) if bias is None else (left, "alpha", "beta")
     rows, j, bias, transposed = known
     if rows is None:
         return None
@@ -254,6 +269,12 @@ def _part(s, use: Use, g: Tensor, products: Products, left: str, right: str, mat
     if transposed:
         return Transposed(scaled(getattr(s, right).mT, alpha), g.mT, rows, j, bias, products, bias_shape, beta)
     return Linear(scaled(getattr(s, left), alpha), g, rows, j, bias, products, bias_shape, beta)
+
+
+def rebuilt(use: Use, a: Tensor, g: Tensor, products: Products) -> Part:
+    """The part of a use that has had one like it, without a factor, from its input."""
+    rows, matrix, bias, _ = use.memo["rows"]
+    return Linear(a, g, rows, matrix, bias, products, use.memo.get("bias"))
 
 
 def _rows(use: Use, g: Tensor, matrix: int, bias: int | None, bias_shape: torch.Size | None

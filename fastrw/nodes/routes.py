@@ -45,9 +45,9 @@ INDEXED = frozenset({"IndexBackward0", "IndexPutBackward0", "UnsafeIndexBackward
 PRODUCTS = frozenset({"MmBackward0", "AddmmBackward0", "BmmBackward0", "BaddbmmBackward0"})
 
 
-def content(node: Node, owners: Mapping[int, Owned]) -> tuple | list[Tensor]:
-    """The numbers and tensors of the node that determine the owners of what it sends. owners: input -> owners of its
-    gradient, if it has any."""
+def content(node: Node, owners: Mapping[int, Owned]) -> tuple:
+    """The numbers and tensors of the node that determine the owners of what it sends; tensors stand by themselves, not
+    in other items. owners: input -> owners of its gradient, if it has any."""
     name = node.name()
     if has_modes(node):  # with running statistics, it mixes nothing
         return (saved(node, "training"),)

@@ -36,6 +36,7 @@ from .gram_dot import gram_dot as gram_dot
 from .grouped_combine import grouped_combine as grouped_combine
 from .grouped_gram_dot import grouped_gram_dot as grouped_gram_dot
 from .grouped_weighted_outer import grouped_weighted_outer as grouped_weighted_outer
+from .joint_gram_dot import joint_gram_dot as joint_gram_dot
 from .norm_dot import norm_dot as norm_dot
 from .norm_instance import norm_instance as norm_instance
 from .project_dot import project_dot as project_dot

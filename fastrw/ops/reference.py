@@ -47,6 +47,17 @@ def grouped_gram_dot(a, g, a_val, g_val, bias, n) -> Tensor:
 
 
 @_wide
+def joint_gram_dot(a, g, bias, n, m) -> Tensor:
+    """`grouped_gram_dot`, of the rows of n examples, then those of m."""
+    ends = [len(x) // max(n + m, 1) * n for x in a]
+    train, val = (
+        [[x[rows] for x, rows in zip(side, some, strict=True)] for side in (a, g)]
+        for some in ([slice(end) for end in ends], [slice(end, None) for end in ends])
+    )
+    return grouped_gram_dot(*train, *val, bias, n)
+
+
+@_wide
 def project_dot(a, g, V, v_b=None) -> Tensor:
     """s_r = g_r . (V a_r + v_b)"""
     return (g * (a @ V.mT if v_b is None else a @ V.mT + v_b)).sum(1)

@@ -229,8 +229,9 @@ class _Seen:
 
     def next_is_whole(self) -> bool:
         self.calls += 1
-        capturing = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-        return (self.calls & (self.calls - 1)) == 0 and not capturing
+        if self.calls & (self.calls - 1):
+            return False
+        return not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing())
 
 
 class _Dicts:
