@@ -205,7 +205,7 @@ def _conv_instance_kernel(
     tl.store(G_ptr + ((o_here * taps * C)[:, None] + (tap * C + c)[None, :]), G, mask=mask)
 
 
-def _launch(
+def launch(
     it: Convolution,
     examples: tuple[int, int],  # from, to
     V: tuple[int, int, int] | None,  # its strides; None: G is summed over chunks of examples
@@ -232,7 +232,7 @@ def run_conv_instance(
 ) -> None:
     """Fill G, and partial with the share of each tile in each s_i. how: precision and config."""
     strides = None if V is None else V.stride()
-    _launch(it, examples, strides, G.shape[0], *how)(it.x, it.g, None, V, partial, G)
+    launch(it, examples, strides, G.shape[0], *how)(it.x, it.g, None, V, partial, G)
 
 
 def gradients(n: int, O: int, C: int, kernel: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -260,7 +260,7 @@ def sum_of_chunks(
     chunks = cdiv(n, steps_per_program(n, _all_tiles(it, config), available))
     shape, strides = gradients(chunks, O * it.groups, C, kernel)
     size = prod(shape)
-    add = _launch(it, examples, None, chunks, precision, config) if size else None
+    add = launch(it, examples, None, chunks, precision, config) if size else None
 
     def sum_of(x: Tensor, g: Tensor, w: Tensor | None) -> Tensor:
         sums = x.new_empty_strided(shape, strides, dtype=torch.float32)
@@ -300,7 +300,7 @@ def launch_conv_instance(
     _, added = sum_of_chunks(it, (n, N), kernel, available, precision) if V is None else (0, None)
     config = choose_config(n, O // groups, C * taps, kind, available)
     count = _all_tiles(it, config)
-    fill = _launch(it, (0, n), (C * taps, taps, 1), n, precision, config) if n * O * taps * C else None
+    fill = launch(it, (0, n), (C * taps, taps, 1), n, precision, config) if n * O * taps * C else None
     shape, strides = gradients(n, O, C, kernel)
 
     def serve(x: Tensor, g: Tensor, n: int, V: Tensor | None, *rest) -> tuple[Tensor, Tensor, Tensor]:

@@ -112,7 +112,9 @@ def _near(x: Tensor, S: int) -> Tensor:
 
 def to_channels_last(x: Tensor) -> Tensor:
     """A copy of x [n, C, ...] in channels-last memory."""
-    return x.movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)
+    if x.ndim == 3:
+        return x.mT.clone(memory_format=torch.contiguous_format).mT
+    return x.clone(memory_format=torch.channels_last if x.ndim == 4 else torch.channels_last_3d)
 
 
 def copied_as(x: Tensor, used: Tensor) -> Callable[[Tensor], Tensor] | None:

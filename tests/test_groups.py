@@ -9,6 +9,10 @@ from torch import nn
 
 import fastrw
 from fastrw.nodes import registry
+from fastrw.nodes.base import Products
+from fastrw.nodes.instances import Columns, Instances
+from fastrw.nodes.linear import Linear, _outer_of_each
+from fastrw.nodes.owned import Rows
 from fastrw.ops.tolerance import relative_error
 
 
@@ -74,3 +78,43 @@ def test_an_example_that_is_not_finite_spoils_no_other_in_its_group(net):
     out = fastrw.Reweighter(model).backward((x, y), val_batch)
     assert out.weights[0] == 0 and relative_error(out.scores[1:], clean) <= 1e-10
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2, 3), (0, 2, 3, 1)], ids=["as parameters", "channels last"])
+@pytest.mark.parametrize("along", [False, True])
+def test_gradients_are_read_as_they_lie_and_laid_out_as_parameters(order, along):
+    """Uses of two shapes, one of them twice, and of another layout; the direction is their own, or given."""
+    torch.manual_seed(0)
+    n, k, shapes = 4, 3, [(3, 2, 2, 2), (5, 1, 3, 1), (3, 2, 2, 2), (7,)]
+    parts, kept = [], []
+    for shape in shapes:
+        back = sorted(range(len(shape)), key=order.__getitem__) if len(shape) == 4 else [0]
+        lying = torch.randn(n + k, *(shape[d] for d in (order if len(shape) == 4 else (0,)))).double()
+        kept.append(lying.permute(0, *(d + 1 for d in back)))
+        parts.append(Instances({1: kept[-1]}, n))
+        assert kept[-1].shape[1:] == shape
+    directions = [torch.randn(shape).double() if along else G[n:].sum(0) for shape, G in zip(shapes, kept, strict=True)]
+    for part, V in zip(parts, directions, strict=True):
+        assert (part.along({1: V}) if along else part.alone()) is None and part.waiting
+    group, w = Columns(parts, n, "auto"), torch.tensor([0.5, 0, 2, 1]).double()
+    pairs = [*zip(kept, directions, strict=True)]
+    assert relative_error(group.score(), sum((G[:n] * V).flatten(1).sum(1) for G, V in pairs)) <= 1e-12
+    found = dict(group.updates(parts[0], w))
+    for part, G in zip(parts, kept, strict=True):
+        update = found[part][1]
+        assert update.is_contiguous()
+        assert relative_error(update, torch.einsum("n...,n->...", G[:n], w)) <= 1e-12
+
+
+@pytest.mark.parametrize("bias", [0, None])
+def test_linear_uses_of_one_shape_are_updated_as_apart(bias):
+    torch.manual_seed(0)
+    rows, w = Rows(3, 2, None), torch.tensor([1, 1, 0, 0, 2, 2]).double()
+    operands = [(torch.randn(8, 5).double(), torch.randn(8, 4).double()) for _ in range(3)]
+    for a, g in operands:
+        a[2], g[3] = torch.inf, torch.nan  # rows of weight 0
+    parts = [Linear(a, g, rows, 2, bias, Products(), torch.Size((4,))) for a, g in operands]
+    for part, update in _outer_of_each(parts, w):
+        apart = part.weighted(w)
+        assert update.keys() == apart.keys()
+        assert all(relative_error(update[j], apart[j]) <= 1e-12 for j in apart)

@@ -4,9 +4,11 @@ import pytest
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.library import opcheck
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from fastrw.ops import self_test
+from fastrw.ops import library, self_test
 from fastrw.ops.self_test import as_tuple
 from fastrw.ops.tolerance import bound, relative_error
 from tests.op_cases import CASES, OF_CPU, SERVED, need, same, widened
@@ -87,3 +89,26 @@ def test_the_bare_op_refuses_to_be_differentiated(op, backend):
         of_first(forward_ad.make_dual(args[first], args[first]))
     pairs = zip(as_tuple(run(*case.nest(*args))), as_tuple(case.run(args, backend)), strict=True)
     assert all(torch.equal(x, y) for x, y in pairs)
+
+
+class Watch(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **kwargs or {})
+
+
+class Odd(Tensor):
+    pass
+
+
+def test_a_launcher_is_called_by_the_dispatcher_only_where_something_watches():
+    taken, x = [], torch.ones(2)
+    run = library.directly(lambda *args: taken.append("launcher"), lambda *args: taken.append("op"))
+    run(x, None, [3])
+    run(torch.nn.Parameter(x), 1.0)
+    with Watch():
+        run(x)
+    with FakeTensorMode():
+        run(x)
+    run(x.as_subclass(Odd))
+    torch.func.vmap(lambda t: run(t) or t)(x)
+    assert taken == ["launcher"] * 2 + ["op"] * 4

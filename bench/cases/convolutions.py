@@ -97,9 +97,13 @@ def conv_outer(layer: Layer, weighted: bool = True) -> Case:
 def _grouped(x: Tensor, g: Tensor, n: int, V: None, kernel: list[int], *how) -> tuple[Tensor, Tensor, Tensor]:
     """Examples become groups of one convolution."""
     V = weight_gradient(x[n:], g[n:], kernel, how)
-    as_groups = [t[:n].reshape(1, -1, *t.shape[2:]) for t in (x, g)]
-    G = weight_gradient(*as_groups, kernel, (*how[:3], how[3] * n)).view(n, *V.shape)
+    G = _grouped_gradients(x[:n], g[:n], kernel, *how)
     return G.flatten(1) @ V.flatten(), G, V
+
+
+def _grouped_gradients(x: Tensor, g: Tensor, kernel: list[int], *how) -> Tensor:
+    n, as_groups = len(x), [t.reshape(1, -1, *t.shape[2:]) for t in (x, g)]
+    return weight_gradient(*as_groups, kernel, (*how[:3], how[3] * n)).unflatten(0, (n, g.shape[1]))
 
 
 def conv_instance(layer: Layer) -> Case:
@@ -112,6 +116,19 @@ def conv_instance(layer: Layer) -> Case:
         elements=both * (layer.inputs + layer.outputs),
         results=n + (n + 1) * layer.parameters,
         terms=both * layer.size_out**2 + layer.parameters,
+    )
+
+
+def conv_gradients(layer: Layer) -> Case:
+    n = layer.n
+    return Case(
+        sizes=f"n={n} {layer}",
+        make=lambda draw: (*layer.x_and_g(draw, n), layer.weight[2:], *layer.how),
+        eager={"examples as groups": _grouped_gradients},
+        flops=2 * n * layer.outputs * layer.taps,
+        elements=n * (layer.inputs + layer.outputs),
+        results=n * layer.parameters,
+        terms=layer.size_out**2,
     )
 
 
@@ -201,6 +218,7 @@ CONVOLUTIONS = {
         "resnet 64-64, V": conv_outer(LAYERS["resnet 64-64"], weighted=False),
     },
     "conv_instance": {name: conv_instance(layer) for name, layer in LAYERS.items() if name != "wrn 640-640"},
+    "conv_gradients": {name: conv_gradients(layer) for name, layer in LAYERS.items() if name != "wrn 640-640"},
     "conv_tangent": {name: conv_tangent(LAYERS[name], first="stem" in name) for name in RESNET},
     "combine": {name: combine(layer) for name, layer in LAYERS.items() if name != "wrn 640-640"},
     "grouped_combine": {"resnet": grouped_combine([layer for name, layer in LAYERS.items() if "resnet" in name])},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastrw.engine.cut import Cut
+from fastrw.engine.sweep import Step
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import views
 from fastrw.nodes.base import Products, Use, Whole
@@ -63,6 +64,7 @@ class Plan:
     asked: bool = False  # has a pass told which uses can have one part?
     mixed_by: str | None = None  # the operation below the cut that mixes the batch dimension
     scores_mixed_by: str | None = None  # the same, of operations that the scores depend on
+    routes: dict[frozenset[int], tuple[Step, ...]] = field(default_factory=dict)  # from these leaves to `wanted`
 
 
 def plan_of(graph: Graph, cut: Cut, selected: frozenset[int], names: Mapping[int, str]) -> Plan:

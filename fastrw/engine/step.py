@@ -31,7 +31,7 @@ from fastrw.engine.later import AllFinite, Later, every
 from fastrw.engine.plan import Plan, Site, Source, Together, together
 from fastrw.engine.report import UseReport
 from fastrw.engine.request import Mark, Request
-from fastrw.engine.sweep import sweep
+from fastrw.engine.sweep import route, sweep
 from fastrw.errors import ForThisBatch, Refused
 from fastrw.graph import hooks
 from fastrw.graph.recomputed import reads
@@ -291,7 +291,10 @@ class Pass:
         plan = self._plan
         V = {leaf: v for leaf, v in self._V.items() if leaf in plan.under and leaf in plan.selected}
         if plan.wanted and V:
-            self._directions = sweep(self._graph, plan.cut.side, V, plan.wanted, self._backend, plan.checkpointed)
+            steps = plan.routes.get(key := frozenset(V))
+            if steps is None:
+                steps = plan.routes[key] = route(self._graph, plan.cut.side, key, plan.wanted)
+            self._directions = sweep(self._graph, steps, V, plan.wanted, self._backend, plan.checkpointed)
 
     def _note(self, site: Site, part: Part) -> None:
         self._account.append((site, part.form, part.backend, part.why()))

@@ -84,6 +84,8 @@ def _one(name: str) -> Callable[[Saved], Any]:
             return found
         if type(found) is Tensor:
             return found.detach() if found.requires_grad else found
+        if type(found) is tuple:
+            return [_detached(t) if isinstance(t, Tensor) else t for t in found]
         return saved(self.node, name)
 
     return get

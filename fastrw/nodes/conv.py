@@ -1,5 +1,6 @@
 """Convolutions, linear in weight and bias. Instance form if a per-example gradient is no larger than the operands of
-that example, else project form."""
+that example, else project form. On a GPU, gradients of small weights are instances like those of a norm: one launch a
+use, and a few for all of them together."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from fastrw.nodes.base import ByInput, Group, NodeType, Part, Products, Use, in_sums_of, total, wide
 from fastrw.nodes.instances import Instances, by_example, is_small
 from fastrw.nodes.lazy import TangentWithSums, serving
-from fastrw.ops import conv_tangent
+from fastrw.ops import backends
 from fastrw.ops.call import has_kernel, served
 
 INPUT, WEIGHT, BIAS = 0, 1, 2
@@ -52,7 +53,7 @@ class Convolution(Part):
         return self._scored(V[WEIGHT]) if WEIGHT in V else None
 
     def joins(self) -> tuple | None:
-        if self._G is None or (self._G.is_cuda and not is_small(self._G)):
+        if self._G is None or (self._G.is_cuda and not is_small(self._G.numel(), self._G.device)):
             return None
         return Combined, self._G.device, self._G.dtype
 
@@ -141,11 +142,12 @@ class Both(Part):
         return self._second.instances() | self._first.instances()
 
 
-def _geometry(s) -> tuple:
+def _geometry(s, dims: int) -> tuple:
     """Stride, padding and dilation, one number per dimension, and groups."""
-    dims = len(s.output.shape) - 2
-    each = (list(x) for x in (s.stride, s.padding, s.dilation))
-    return (*(x * dims if len(x) == 1 else x for x in each), s.groups)
+    stride, padding, dilation = s.stride, s.padding, s.dilation
+    if not len(stride) == len(padding) == len(dilation) == dims:
+        stride, padding, dilation = (x * dims if len(x) == 1 else x for x in (stride, padding, dilation))
+    return stride, padding, dilation, s.groups
 
 
 def _part(s, use: Use, g: Tensor, products: Products) -> Part | None:
@@ -160,7 +162,7 @@ def _part(s, use: Use, g: Tensor, products: Products) -> Part | None:
         weight = use.memo["weight"] = s.shape(WEIGHT)
     if len(weight) != g.ndim or (g.dtype == torch.float16 and not g.is_cuda):
         return None
-    x, geometry = s.input, _geometry(s)
+    x, geometry = s.input, _geometry(s, g.ndim - 2)
     x = x if x.dtype == g.dtype else x.to(g.dtype)
     if s.transposed:  # the gradient of its weight is that of a convolution from its output to its input
         x, g = g, x
@@ -168,21 +170,31 @@ def _part(s, use: Use, g: Tensor, products: Products) -> Part | None:
         sizes = zip(x.shape[2:], weight[2:], padding, dilation, stride, strict=True)
         if [(size + 2 * p - d * (k - 1) - 1) // step + 1 for size, k, p, d, step in sizes] != list(g.shape[2:]):
             return None  # the output padding is so large that a further position would fit
+    if x.is_cuda and is_small(len(x) * weight.numel(), x.device):
+        G, by = served("conv_gradients", products.backend, x, g, list(weight[2:]), *geometry)
+        small = Instances({WEIGHT: G} if bias is None else {WEIGHT: G} | bias.G, owned.n)
+        small.backend = by
+        return small
     part = Convolution(x, g, weight, geometry, owned.n, products)
     return part if bias is None else Both(part, bias)
 
 
 def _jvp(s, ts: ByInput, backend: str) -> ByInput:
     """conv(x, V) + v_b + conv(t, W)."""
-    t, V, v_b = (ts.get(j) for j in (INPUT, WEIGHT, BIAS))
-    *geometry, groups = _geometry(s)
-    shape, extra = s.output.shape, (s.transposed, list(s.output_padding), groups)
+    t, V, v_b = ts.get(INPUT), ts.get(WEIGHT), ts.get(BIAS)
     pairs = [] if V is None else [(s.input, V)]
     pairs += [] if t is None else [(t, s.weight)]
     if not pairs:
+        shape = s.output.shape
         return {0: v_b.view(1, -1, *[1] * (len(shape) - 2)).expand(shape)}
-    pairs = [tuple(x.to(pairs[0][0].dtype) for x in pair) for pair in pairs]
-    found = total(*(torch.convolution(x, W, v_b if W is V else None, *geometry, *extra) for x, W in pairs))
+    (x, W), *others = pairs
+    *geometry, groups = _geometry(s, W.ndim - 2)
+    geometry += s.transposed, s.output_padding, groups
+    W = W if W.dtype == x.dtype else W.to(x.dtype)
+    found = torch.convolution(x, W, None if V is None else v_b, *geometry)
+    for y, W in others:
+        y, W = (one if one.dtype == x.dtype else one.to(x.dtype) for one in (y, W))
+        found = found + torch.convolution(y, W, None, *geometry)
     if v_b is not None and V is None:
         found = found + v_b.view(1, -1, *[1] * (found.ndim - 2))
     return {0: found}
@@ -191,9 +203,9 @@ def _jvp(s, ts: ByInput, backend: str) -> ByInput:
 def _jvp_with_sums(s, ts: ByInput, norm, backend: str) -> dict | None:
     """The tangent of a convolution's output y with its sums, for the BatchNorm that is its only reader: one kernel;
     None where no kernel supports it."""
-    if not norm.training:
-        return None
     y = norm.input
+    if not backends.get("conv_tangent").order.get(y.device.type) or not norm.training:
+        return None
     if s.transposed or y.dtype not in (torch.float32, torch.float64):
         return None
     t, V, v_b = (ts.get(j) for j in (INPUT, WEIGHT, BIAS))
@@ -202,9 +214,11 @@ def _jvp_with_sums(s, ts: ByInput, norm, backend: str) -> dict | None:
     if not pairs or any(one.dtype != y.dtype for pair in pairs for one in pair):
         return None
     (x, V), (t, W) = (*pairs, (None, None))[:2]
-    args = (x, V, v_b, t, W, y, *_geometry(s))
+    args = (x, V, v_b, t, W, y, *_geometry(s, y.ndim - 2))
     chosen = serving("conv_tangent", backend, *args)
-    return None if chosen == "reference" else {0: TangentWithSums(*conv_tangent(*args, backend=chosen))}
+    if not has_kernel("conv_tangent", chosen, *args):
+        return None
+    return {0: TangentWithSums(*served("conv_tangent", chosen, *args)[0])}
 
 
 TYPES = {

@@ -11,7 +11,7 @@ from torch import Tensor
 from fastrw.nodes.base import ByInput, Group, Part, total, wide
 from fastrw.nodes.owned import Owned
 
-SMALL, SMALL_ON_GPU = 1 << 15, 1 << 18  # elements of a use, at most, that are copied into a matrix with others
+SMALL, SMALL_ON_GPU = 1 << 15, 1 << 20  # elements of a use, at most, that are copied into a matrix with others
 
 
 class Instances(Part):
@@ -21,19 +21,23 @@ class Instances(Part):
 
     def __init__(self, G: ByInput, n: int):
         self.G, self.n = G, n
+        self._joins: tuple | bool | None = False  # what all in its group share; False: not asked yet
         self.V: ByInput | None = None  # the direction along which it waits to be scored; None: that of its own rows
 
     def why(self) -> str:
         return "per-example gradients are small, and kept"
 
     def joins(self) -> tuple | None:
-        (first, *others) = self.G.values()
-        if not is_small(first) or any(G.dtype != first.dtype for G in others):
-            return None
-        return Columns, first.device, first.dtype, len(first), self.waiting, self.V is None
+        if self._joins is False:
+            first, *others = self.G.values()
+            device = first.device
+            alike = is_small(first.numel(), device) and all(G.dtype == first.dtype for G in others)
+            self._joins = (Columns, device, first.dtype, len(first)) if alike else None
+        return self._joins and (*self._joins, self.waiting, self.V is None)
 
     def alone(self, kept: bool = True) -> Tensor | None:
-        self.waiting = kept and len(next(iter(self.G.values()))) > self.n and self.joins() is not None
+        shared = self.joins() if kept else None
+        self.waiting = shared is not None and shared[3] > self.n
         return None if self.waiting else self.score(self.validation())
 
     def along(self, V: ByInput, kept: bool = True) -> Tensor | None:
@@ -61,13 +65,19 @@ class Instances(Part):
 
 
 class Columns(Group):
-    """Uses in one matrix [n + k, elements], an element of a parameter a column."""
+    """Uses in one matrix [n + k, elements], an element of a parameter a column. Gradients are copied as they lie in
+    memory, those of one shape and layout side by side: they are laid out anew when they have been summed."""
 
     def __init__(self, parts: list[Instances], n: int, backend: str):
         super().__init__(parts, n, backend)
-        every = [G for part in parts for G in part.G.values()]
-        self._shapes = [G.shape[1:] for G in every]
-        self._rows = torch.cat([flat(G) for G in every], 1)
+        self._kinds: dict[tuple, list[tuple[Instances, int]]] = {}  # (shape, strides) -> the uses, and their inputs
+        for part in parts:
+            for j, G in part.G.items():
+                self._kinds.setdefault((G.shape[1:], G.stride()[1:]), []).append((part, j))
+        self._orders = [_order(*kind) for kind in self._kinds]
+        every = zip(self._kinds.values(), self._orders, strict=True)
+        rows = [_ordered(part.G[j], order) for uses, order in every for part, j in uses]
+        self._rows = torch.cat([flat(G) for G in rows], 1)
 
     def score(self) -> Tensor | None:
         first = self._parts[0]
@@ -76,14 +86,42 @@ class Columns(Group):
         if first.V is None:
             V = self._rows[self._n :].sum(0)
         else:
-            V = torch.cat([part.V[j].reshape(-1) for part in self._parts for j in part.G])
+            every = zip(self._kinds.values(), self._orders, strict=True)
+            V = torch.cat([one for uses, order in every for one in _directions(uses, order)])
         return wide(self._rows[: self._n]) @ wide(V)
 
     def updates(self, part: Part, w: Tensor) -> Iterator[tuple[Part, ByInput]]:
-        sums = masked_sum(self._rows[: self._n], w).split([shape.numel() for shape in self._shapes])
-        found = (t.view(shape) for t, shape in zip(sums, self._shapes, strict=True))
-        for one in self._parts:
-            yield one, dict(zip(one.G, found, strict=False))
+        sums = masked_sum(self._rows[: self._n], w)
+        found: dict[Part, ByInput] = {one: {} for one in self._parts}
+        sizes = [len(uses) * shape.numel() for (shape, _), uses in self._kinds.items()]
+        of_kinds = zip(self._kinds.items(), self._orders, sums.split(sizes), strict=True)
+        for ((shape, _), uses), order, some in of_kinds:
+            if order is None:
+                some = some.view(len(uses), *shape)
+            else:
+                back = sorted(range(len(order)), key=order.__getitem__)
+                some = some.view(len(uses), *(shape[d] for d in order)).permute(0, *(d + 1 for d in back)).contiguous()
+            for (one, j), t in zip(uses, some.unbind(), strict=True):
+                found[one][j] = t
+        yield from found.items()
+
+
+def _order(shape: torch.Size, strides: tuple[int, ...]) -> tuple[int, ...] | None:
+    """The dimensions, outermost in memory first; None where they are in order."""
+    order = tuple(sorted(range(len(shape)), key=lambda d: strides[d] if shape[d] > 1 else 0, reverse=True))
+    placed = [d for d in order if shape[d] > 1]
+    return None if placed == sorted(placed) else order
+
+
+def _ordered(G: Tensor, order: tuple[int, ...] | None) -> Tensor:
+    """[n, ...] with its dimensions in this order."""
+    return G if order is None else G.permute(0, *(d + 1 for d in order))
+
+
+def _directions(uses: list[tuple[Instances, int]], order: tuple[int, ...] | None) -> list[Tensor]:
+    """V of uses of one kind, in the order of their columns."""
+    given = [part.V[j] for part, j in uses]
+    return [V.reshape(-1) for V in given] if order is None else [_ordered(torch.stack(given), order).reshape(-1)]
 
 
 def summed(G: Tensor, shape: torch.Size, j: int, owned: Owned) -> Part | None:
@@ -112,9 +150,9 @@ def by_example(x: Tensor, owned: Owned) -> Tensor:
     return into[: n + 1]
 
 
-def is_small(G: Tensor) -> bool:
+def is_small(elements: int, device: torch.device) -> bool:
     """Does a copy cost less than a call?"""
-    return G.numel() <= (SMALL_ON_GPU if G.is_cuda else SMALL)
+    return elements <= (SMALL_ON_GPU if device.type == "cuda" else SMALL)
 
 
 def masked_sum(G: Tensor, w: Tensor) -> Tensor:

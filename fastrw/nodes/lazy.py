@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastrw.ops import backends, batch_norm_tangent, self_test
+from fastrw.ops import backends, self_test
+from fastrw.ops.call import served
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,17 +47,19 @@ class LazyBatchNormTangent:
 
     def masked(self, output: Tensor) -> Tensor:
         """The tangent of the output of a ReLU that reads this."""
-        return through_relu(self.formed, output) if self.formed is not None else self._compute(output)
+        if self.formed is not None or output.dtype != self.operands[0].dtype:
+            return through_relu(self.form(), output)
+        return self._compute(output)
 
     def plus(self, other: Tensor) -> LazyBatchNormTangent | Tensor:
         """The tangent of the sum with something of this shape, whose tangent is `other`."""
-        if self.formed is not None or self.residual is not None:
+        if self.formed is not None or self.residual is not None or other.dtype != self.operands[0].dtype:
             return self.form() + other
         return LazyBatchNormTangent(self.operands, self.sums, self.backend, other)
 
     def _compute(self, output: Tensor | None) -> Tensor:
         args = (*self.operands, self.residual, output, self.sums)
-        return batch_norm_tangent(*args, backend=serving("batch_norm_tangent", self.backend, *args))
+        return served("batch_norm_tangent", serving("batch_norm_tangent", self.backend, *args), *args)[0]
 
 
 def through_relu(t: Tensor, output: Tensor) -> Tensor:
@@ -65,12 +68,12 @@ def through_relu(t: Tensor, output: Tensor) -> Tensor:
 
 
 def serving(op: str, backend: str, *args) -> str:
-    """The backend, or, if it has no kernel for these arguments, the fastest that has one."""
-    if torch.compiler.is_dynamo_compiling():
+    """The backend or, if it has no kernel for these arguments, "auto"."""
+    if backend == "auto" or torch.compiler.is_dynamo_compiling():
         return "auto"
     entry = backends.get(op)
     can = backend in entry.backends and self_test.refusal(entry, entry.backends[backend], *args) is None
-    return backend if can else backends.choose(op, "auto", *args).name
+    return backend if can else "auto"
 
 
 Tangent = Tensor | TangentWithSums | LazyBatchNormTangent

@@ -17,6 +17,7 @@ from fastrw.ops.call import has_kernel, served
 
 _COSTS = "r={} k={} p={} q={}: gram {:.3g} us, project {:.3g} us by the cost model"
 OUTER, SMALL = "grouped_weighted_outer", 1 << 18  # multiply-adds of a use, at most, that one call for many computes
+SMALL_ON_GPU, COPIED, ALIKE = 1 << 24, 1 << 18, 3  # the same; elements that are copied for it; uses of one shape
 BATCHES = 64  # the largest batch of products that are scored one by one
 
 
@@ -65,13 +66,21 @@ class Linear(Part):
         return self.score(self.validation())
 
     def joins(self) -> tuple | None:
-        return (Grouped, self._g.device, self._g.dtype) if self.waiting or self.small else None
+        return (Grouped, self._g.device, self._g.dtype) if self.waiting or self.is_updated_with_others else None
 
     @property
     def small(self) -> bool:
         """Does a call of its own cost more than its sums, in either form?"""
         r, k, p, q = self._size
         return self._has_gram and r * max(p * q, k * (p + q)) <= SMALL
+
+    @property
+    def is_updated_with_others(self) -> bool:
+        """Is one update for many faster than one for each?"""
+        if not self._g.is_cuda:
+            return self.small
+        r, _, p, q = self._size
+        return self._has_gram and r * p * q <= SMALL_ON_GPU and r * (p + q) <= COPIED
 
     def _gram_is_faster(self) -> bool:
         gram, project = cost.seconds(self._g.device.type, *self._size)
@@ -186,13 +195,18 @@ def _stacked(found: list[ByInput], dim: int = 0) -> ByInput:
 
 
 class Grouped(Group):
-    """Linear uses: those in gram form are scored by one call, the small ones are updated by one, if there is a kernel
-    for that."""
+    """Linear uses: those in gram form are scored by one call. The small ones are updated by one if there is a kernel
+    for that; on a GPU by one for all of a shape, where their products are as wide as their sums."""
 
     def __init__(self, parts: list[Linear], n: int, backend: str):
-        self._waiting = [part for part in parts if part.waiting]
-        small = [part for part in parts if part.small] if has_kernel(OUTER, backend, parts[0]._g) else []
-        super().__init__(small, n, backend)
+        self._waiting, g = [part for part in parts if part.waiting], parts[0]._g
+        together, small = has_kernel(OUTER, backend, g), [part for part in parts if part.is_updated_with_others]
+        super().__init__(small if together else [], n, backend)
+        alike: dict[tuple, list[Linear]] = {}
+        if g.is_cuda and not together and g.dtype in (torch.float32, torch.float64):
+            for part in small:
+                alike.setdefault((part._a.shape, part._g.shape, part._rows.each), []).append(part)
+        self._kinds = {part: parts for parts in alike.values() if len(parts) >= ALIKE for part in parts}
         self._weights: dict[int, Tensor] = {}  # rows of an example -> the weight of each row
 
     def score(self) -> Tensor | None:
@@ -218,7 +232,10 @@ class Grouped(Group):
             each = part._rows.each
             if each not in self._weights:
                 self._weights[each] = part._rows.weights(w)
-            yield part, part.weighted(self._weights[each])
+            if part in self._kinds:
+                yield from _outer_of_each(self._kinds[part], self._weights[each])
+            else:
+                yield part, part.weighted(self._weights[each])
             return
         count = len(self._parts)
         args = (count, *(one._a for one in self._parts), *(one._g for one in self._parts), w)
@@ -226,6 +243,18 @@ class Grouped(Group):
         for one, M, b in zip(self._parts, found[:count], found[count:], strict=True):
             one.backend = by
             yield one, one._by_input(M, b)
+
+
+def _outer_of_each(parts: list[Linear], w: Tensor) -> Iterator[tuple[Part, ByInput]]:
+    """`weighted` of uses of one shape. w: of each row; a row of weight 0 adds nothing, even if it is not finite."""
+    a, g = (torch.stack(rows, 1) for rows in zip(*((part._a, part._g) for part in parts), strict=True))
+    w = w[:, None, None]
+    a, g = (t.masked_fill_(w == 0, 0) for t in (a, g))
+    g = g.mul_(w)
+    M, b = torch.bmm(g.permute(1, 2, 0), a.transpose(0, 1)), g.sum(0)
+    for part, *found in zip(parts, M, b, strict=True):
+        part.backend = "torch"
+        yield part, part._by_input(*found)
 
 
 def _product(left: str, right: str, bias: int | None = None, batched: bool = False) -> NodeType:

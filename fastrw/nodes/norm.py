@@ -29,25 +29,30 @@ def _instances(s, use: Use, x, g, mean, rstd, products: Products, owned: Owned) 
 
 
 def _layer_norm(s, use: Use, g: Tensor, products: Products) -> Part | None:
-    below, owned = use.below, use.owned[0]
-    if INPUT in below:
+    if INPUT in use.below or not g.numel():
         return None
-    C = s.shape(below[0]).numel()
-    rows, x = owned.rows(C), s.input
-    if rows is None or x.dtype != g.dtype or not g.numel():
+    known = use.memo.get("layer")
+    if known is None:
+        known = use.memo["layer"] = _layers(s.shape(use.below[0]).numel(), use.owned[0], g)
+    size, owned = known
+    x = s.input
+    if owned is None or x.dtype != g.dtype:
         return None
-    N, each, n = g.numel() // C, 1, owned.n
+    statistics = (t.reshape(*size[:2], 1) for t in (s.result1, s.result2))
+    return _instances(s, use, x.reshape(size), g.reshape(size), *statistics, products, owned)
+
+
+def _layers(C: int, owned: Owned, g: Tensor) -> tuple[tuple[int, int, int], Owned | None]:
+    """The rows of g as [N, rows that share an owner, C], and the owners of the N. All follow from shapes."""
+    N, rows, n = g.numel() // C, owned.rows(C), owned.n
+    if rows is None:
+        return (N, 1, C), None
     if rows.of is not None:
-        owned = Owned(n, torch.Size((N,)), 0, rows.of, 0, True)
-    elif N % rows.each == 0:
-        N, each = N // rows.each, rows.each
-        owned = Owned(n, torch.Size((N,)), 0, owned.of, 1, True)
-    else:
-        of = torch.arange(N, device=g.device).div(rows.each, rounding_mode="floor").clamp(max=n)
-        owned = Owned(n, torch.Size((N,)), 0, of, 0, True)
-    x, g = (t.reshape(N, each, C) for t in (x, g))
-    statistics = (t.reshape(N, each, 1) for t in (s.result1, s.result2))
-    return _instances(s, use, x, g, *statistics, products, owned)
+        return (N, 1, C), Owned(n, torch.Size((N,)), 0, rows.of, 0, True)
+    if N % rows.each == 0:
+        return (N // rows.each, rows.each, C), Owned(n, torch.Size((N // rows.each,)), 0, owned.of, 1, True)
+    of = torch.arange(N, device=g.device).div(rows.each, rounding_mode="floor").clamp(max=n)
+    return (N, 1, C), Owned(n, torch.Size((N,)), 0, of, 0, True)
 
 
 def _channels(x: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ What holds for every op, where its own docstring says nothing else:
 from .batch_norm_tangent import batch_norm_tangent as batch_norm_tangent
 from .combine import combine as combine
 from .conv_dot import conv_dot as conv_dot
+from .conv_gradients import conv_gradients as conv_gradients
 from .conv_instance import conv_instance as conv_instance
 from .conv_outer import conv_outer as conv_outer
 from .conv_tangent import conv_tangent as conv_tangent

@@ -64,8 +64,10 @@ def register(
         Backend("triton", lambda *args: f"has no kernel of {name}", _missing),
     ]
     if triton:
-        library.define(f"{name}_triton", library.schema_of(public), launcher(name) if triton is True else triton)
-        backends[-1] = Backend("triton", _triton, library.complete(f"{name}_triton", op.fake))
+        launch = launcher(name) if triton is True else triton
+        library.define(f"{name}_triton", library.schema_of(public), launch)
+        called = library.complete(f"{name}_triton", op.fake)
+        backends[-1] = Backend("triton", _triton, library.directly(launch, called))
     op.backends.update({backend.name: backend for backend in backends})
 
 

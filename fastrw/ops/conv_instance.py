@@ -54,8 +54,11 @@ def _outputs(x, g, n, V, kernel, stride, padding, dilation, groups) -> tuple[Ten
     return x.new_empty(n, dtype=dtype), G, x.new_empty(O, x.shape[1] // groups, *kernel, dtype=dtype)
 
 
+_launch = launcher(_OP)
+
+
 def _triton(x, g, n, V, kernel, *options) -> tuple[Tensor, Tensor, Tensor]:
-    s, G, V = launcher(_OP)(x, g, n, V, kernel, *options)
+    s, G, V = _launch(x, g, n, V, kernel, *options)
     if G.device.type == "cpu":  # only under its interpreter: G is laid out as the C++ kernels leave it
         G = convolution.empty_instances(x, n, g.shape[1], options[-1], kernel).copy_(G)
     return s, G, V

@@ -100,14 +100,20 @@ def conv_outer(x, g, w, kernel, stride, padding, dilation, groups) -> Tensor:
 @_wide
 def conv_instance(x, g, n, V, kernel, stride, padding, dilation, groups) -> tuple[Tensor, Tensor, Tensor]:
     """G_i of examples i < n, s_i = <G_i, V> and V = sum_{j >= n} G_j unless it is given: s, G (any strides), V"""
-    options = (kernel, stride, padding, dilation)
-    V = _weight_gradient(x[n:], g[n:], *options, groups) if V is None else V.clone()
-    if n == 0:
-        G = x.new_zeros(0, *V.shape)
-    else:  # examples are groups of one convolution
-        x, g = (t[:n].reshape(1, -1, *t.shape[2:]) for t in (x, g))
-        G = _weight_gradient(x, g, *options, n * groups).unflatten(0, (n, len(V)))
+    options = (kernel, stride, padding, dilation, groups)
+    V = _weight_gradient(x[n:], g[n:], *options) if V is None else V.clone()
+    G = conv_gradients(x[:n], g[:n], *options)
     return (G * V).flatten(1).sum(1), G, V
+
+
+@_wide
+def conv_gradients(x, g, kernel, stride, padding, dilation, groups) -> Tensor:
+    """G_i of each example, of any strides"""
+    n, O, options = len(x), g.shape[1], (kernel, stride, padding, dilation)
+    if n == 0:
+        return x.new_zeros(0, O, x.shape[1] // groups, *kernel)
+    x, g = (t.reshape(1, -1, *t.shape[2:]) for t in (x, g))  # examples are groups of one convolution
+    return _weight_gradient(x, g, *options, n * groups).unflatten(0, (n, O))
 
 
 @_wide
