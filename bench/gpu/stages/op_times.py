@@ -158,7 +158,7 @@ def summary(rows: list[dict]) -> list[str]:
             cells.append(" / ".join(number(median((row[key] for row in half), scale), form) for half in halves))
         told.append((op, *cells))
     lines += ["", *table(("op, bf16 / f32", "cases", "fastest", "% of roof", "÷ eager", "host µs"), told), ""]
-    for row in worst(users, 5):
+    for row in worst(users, 3):
         told = f"{1e6 * row['device_s']:.1f} µs, {100 * row['of_roof']:.0f} %, {number(row['to_eager'])} of eager"
         lines.append(f"- far from the roof: {named(row)}: {told}")
     return lines
