@@ -118,3 +118,19 @@ def test_linear_uses_of_one_shape_are_updated_as_apart(bias):
         apart = part.weighted(w)
         assert update.keys() == apart.keys()
         assert all(relative_error(update[j], apart[j]) <= 1e-12 for j in apart)
+
+
+@pytest.mark.parametrize("backend", ["triton", "cpp", "reference"])
+def test_a_backend_by_name_may_have_no_kernel_for_a_group(backend):
+    torch.manual_seed(0)
+    convolutions = nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 2), nn.Flatten()
+    model = nn.Sequential(*convolutions, nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    batch, val_batch = ((torch.randn(n, 1, 5, 5), torch.randint(3, (n,))) for n in (7, 4))
+    try:
+        step = fastrw.Reweighter(model, backend=backend)
+        outs = [step.backward(batch, val_batch) for _ in range(3)]
+    except fastrw.Refused as refusal:
+        pytest.skip(str(refusal)) if "needs" in str(refusal) else pytest.fail(str(refusal))
+    s = oracle.scores(model, batch, val_batch)
+    assert all(relative_error(out.scores, s) <= 1e-5 for out in outs)
+    assert {use.backend for use in outs[-1].uses} == {backend}

@@ -13,7 +13,7 @@ from fastrw.nodes.base import ByInput, Group, NodeType, Part, Products, Use, in_
 from fastrw.nodes.instances import Instances, by_example, is_small
 from fastrw.nodes.lazy import TangentWithSums, serving
 from fastrw.ops import backends
-from fastrw.ops.call import has_kernel, served
+from fastrw.ops.call import can_serve, has_kernel, served
 
 INPUT, WEIGHT, BIAS = 0, 1, 2
 
@@ -54,6 +54,8 @@ class Convolution(Part):
 
     def joins(self) -> tuple | None:
         if self._G is None or (self._G.is_cuda and not is_small(self._G.numel(), self._G.device)):
+            return None
+        if not can_serve("grouped_combine", self._products.backend, self._G):
             return None
         return Combined, self._G.device, self._G.dtype
 

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from fastrw.errors import Refused
+
 from . import backends, function
 
 
@@ -45,4 +47,17 @@ def served(op: str, backend: str, *args) -> tuple:
 
 def has_kernel(op: str, backend: str, *args) -> bool:
     """Does a backend other than the reference serve the op on tensors like these?"""
-    return torch.compiler.is_dynamo_compiling() or backends.choose(op, backend, *args).name != "reference"
+    if torch.compiler.is_dynamo_compiling():
+        return True
+    return can_serve(op, backend, *args) and backends.choose(op, backend, *args).name != "reference"
+
+
+def can_serve(op: str, backend: str, *args) -> bool:
+    """Does the backend serve the op on tensors like these? One that was chosen by name may not."""
+    if backend == "auto" or torch.compiler.is_dynamo_compiling():
+        return True
+    try:
+        backends.choose(op, backend, *args)
+    except Refused:
+        return False
+    return True
