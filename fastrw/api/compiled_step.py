@@ -183,7 +183,10 @@ class CompiledStep:
                 if isinstance(t, nn.Parameter) or id(t) in buffers:
                     torch._dynamo.mark_static_address(t, guard=False)
         self._function, self.by = compiler(graph), compiler.name
-        found = self.run(work)
+        try:
+            found = self.run(work)
+        except Unlike:  # even here, where it was learned: a formula asked for a number, and was told no
+            raise Refused("fastrw.compile: nothing in a step may depend on numbers, got one in which it does") from None
         state.rewind()
         if not self.random and not agree(found, expected, self.rounds_as):
             raise Refused("fastrw.compile: a compiled step must give the numbers of the step as written, got others")
