@@ -27,10 +27,10 @@ pytestmark = [
 EAGER = {
     "bare_one_hot", "batchnorm_cumulative", "coupled_pair", "coupled_by_data", "rows_of_different_counts",
     "embedding_sparse", "attribute_outputs", "ctc_loss", "data_dependent_branch", "custom_function",
-    "custom_function_*", "checkpointed", "checkpointed_twice", "data_dependent_depth", "gradient_inside", "activation_hook", "scatter_rows",
-    "checkpointed_dropout", "custom_jvp_that_misleads", "parameter_hook_scales", "parameter_hook_masks",
-    "parameter_hook_watches", "module_backward_hook", "lstm_*", "gru_*", "rnn_*", "linear_on_packed_rows",
-    "mixture_of_experts_top2", "spectral_norm_training", "weight_norm_by_pre_hook",
+    "custom_function_*", "checkpointed", "checkpointed_twice", "data_dependent_depth", "gradient_inside",
+    "activation_hook", "scatter_rows", "checkpointed_dropout", "custom_jvp_that_misleads", "parameter_hook_scales",
+    "parameter_hook_masks", "parameter_hook_watches", "module_backward_hook", "lstm_*", "gru_*", "rnn_*",
+    "linear_on_packed_rows", "mixture_of_experts_top2", "spectral_norm_training", "weight_norm_by_pre_hook",
 }  # fmt: skip
 NAMES = [case.name for case in cases()]
 EAGER_NAMES = {case.name for pattern in EAGER for case in cases(pattern)} - {"lstm_cell_loop", "gru_cell_loop"}
