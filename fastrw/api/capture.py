@@ -20,12 +20,13 @@ from fastrw.api.kinds import device_of, given_to, kind_of
 from fastrw.api.problem import Problem
 from fastrw.api.repeated import Reads, beyond_kernels
 from fastrw.engine.later import Later, every
-from fastrw.engine.ordinary import accumulate, weighted_gradient
+from fastrw.engine.ordinary import accumulate, averaged_gradient, weighted_gradient
 from fastrw.engine.per_example import METHODS
 from fastrw.engine.report import Step
 from fastrw.engine.request import Options
 from fastrw.errors import ForThisBatch, Refused, Unlearned
 from fastrw.graph.saved import address
+from fastrw.nodes.precision import uncached_autocast
 from fastrw.state.copies import copies, put_back
 from fastrw.state.held import PLAIN
 from fastrw.state.snapshot import State
@@ -53,9 +54,7 @@ Run = Callable[[Problem, State, Options], Recorded]
 def plain(problem: Problem, state: State, options: Options) -> Recorded:
     """An ordinary step."""
     losses = problem.losses(problem.batch)
-    mean = losses.mean()
-    gradients = weighted_gradient(mean, torch.ones_like(mean), options.scaling, options.scale, retain=False)
-    return Recorded(Step.plain(losses.detach()), gradients)
+    return Recorded(Step.plain(losses.detach()), averaged_gradient(losses, options.scaling, options.scale))
 
 
 def reweighted(problem: Problem, state: State, options: Options) -> Recorded:
@@ -136,11 +135,8 @@ class Captured:
             return found
 
         buffers = _buffers(problem)
-        autocast = torch.autocast(
-            "cuda", torch.get_autocast_dtype("cuda"), torch.is_autocast_enabled("cuda"), cache_enabled=False
-        )
         try:
-            with autocast:  # a cached cast of a weight would lie in the graph's memory
+            with uncached_autocast("cuda"):  # a cached cast of a weight would lie in the graph's memory
                 self._found = graph.record(once)
         except RuntimeError as error:
             raise Refused(

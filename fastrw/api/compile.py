@@ -2,7 +2,7 @@
 
 The first step of a kind runs eagerly: it tells whether the batches can be joined. From the second on it is compiled
 (`api/compiled_step.py`). In the 2nd, 4th, 8th ... compiled step of a kind, the step is made eagerly too, checked
-against an example's own gradient, and compared."""
+against an example's own gradient, and compared; its numbers are then the eager ones."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch._dynamo.exc import FailOnRecompileLimitHit
 
-from fastrw.api.compiled_step import CompiledStep, Found, Unlike, Work, agree
+from fastrw.api.compiled_step import CompiledStep, Digest, Found, Unlike, Work
 from fastrw.api.dynamo import Capture, Forward
 from fastrw.api.evaluate import Pause, assemble, known_batch
 from fastrw.api.options import Options
@@ -29,6 +29,7 @@ from fastrw.state.snapshot import State
 
 UNKNOWN = "fastrw.compile: a first step of its kind tells if the batches can be joined, got one"
 PAUSED = "fastrw.compile: batches must be like one another, got one lately that was not"
+OTHERS = "fastrw.compile: a compiled step must give the numbers of an eager one, got others"
 KINDS = 8  # the most compiled steps: as many as torch.compile compiles of one function
 MANY = f"fastrw.compile: steps must be of few kinds and shapes, got more than {KINDS} (pad the batches)"
 
@@ -83,8 +84,12 @@ class CompiledSteps:
             try:
                 found, step = self._computed(problem, state, options, joined, plain)
                 if options.recheck and not plain and step.calls > 1 and step.calls & (step.calls - 1) == 0:
-                    found, why = self._compared(found, step, problem, state, options)
-                    lasting = bool(why)
+                    digest, found = Digest.of(found.answer), None  # its gradients are freed
+                    state.rewind()
+                    eager_one = assemble(problem, state, replace(options, check=True))
+                    found = Found(eager_one.answer, eager_one.losses, eager_one.val_loss, (), step.rounds_as)
+                    if not (step.random or digest.agrees(Digest.of(found.answer), step.rounds_as)):
+                        why, lasting = OTHERS, True
                 pause.length = 0
             except torch.OutOfMemoryError:
                 raise
@@ -107,16 +112,6 @@ class CompiledSteps:
             self._not[kind] = why
         out.compilation = Compilation(not why, len(self._steps), self._seconds, why, "" if why else step.by)
         return out
-
-    def _compared(self, found: Found, step: CompiledStep, problem: Problem, state: State, options: Options
-                  ) -> tuple[Found, str]:  # fmt: skip
-        """The step made eagerly, too, and checked: the compiled one, if it is the same; else why it is not used."""
-        state.rewind()
-        eager = assemble(problem, state, replace(options, check=True))
-        expected = Found(eager.answer, eager.losses, eager.val_loss, ())
-        if step.random or agree(found, expected, step.rounds_as):
-            return expected if step.random else found, ""
-        return expected, "fastrw.compile: a compiled step must give the numbers of an eager one, got others"
 
     def _computed(self, problem: Problem, state: State, options: Options, joined: Any, plain: bool
                   ) -> tuple[Found, CompiledStep]:  # fmt: skip
@@ -162,8 +157,7 @@ class CompiledSteps:
             step = self._steps[key] = CompiledStep(work, state, self._compiler)
             self._seconds += time.perf_counter() - started
         step.calls += 1
-        found = step.run(work)
-        return (found.copied() if self._compiler.replays else found), step
+        return step.run(work), step
 
 
 def _hooked(problem: Problem) -> str:

@@ -17,16 +17,20 @@ from torch import Tensor, nn
 
 from fastrw.api.dynamo import Forward
 from fastrw.api.evaluate import request_of
+from fastrw.api.kinds import device_of
 from fastrw.api.options import Options
 from fastrw.api.problem import Problem
 from fastrw.engine import rounding
 from fastrw.engine import run as engine
 from fastrw.engine.later import Later
-from fastrw.engine.ordinary import weighted_gradient
+from fastrw.engine.ordinary import averaged_gradient
+from fastrw.engine.per_example import METHODS
 from fastrw.engine.request import Result
-from fastrw.engine.traced import Compiler, Watched, draws_random_numbers, fastest, same_autocast, traced
+from fastrw.engine.traced import Compiler, Watched, draws_random_numbers, fastest, traced
 from fastrw.errors import ForThisBatch, Refused
-from fastrw.nodes.precision import told
+from fastrw.nodes.base import wide
+from fastrw.nodes.precision import told, uncached_autocast
+from fastrw.state.copies import copies
 from fastrw.state.snapshot import State
 
 
@@ -41,15 +45,7 @@ class Found(NamedTuple):
     losses: Tensor  # [n]
     val_loss: Tensor | None  # 0-d; None in a plain step
     outputs: tuple  # all results of the training forward
-    rounds_as: torch.dtype = torch.float32  # the coarsest of its numbers, where that is known
-
-    def copied(self) -> Found:
-        """With memory of its own: the next replay of a CUDA graph writes to the old."""
-        answer = self.answer
-        gradients = [(leaf, g.clone()) for leaf, g in answer.gradients]
-        answer = replace(answer, scores=answer.scores.clone(), weights=answer.weights.clone(), gradients=gradients)
-        outputs = tuple([t.clone() if isinstance(t, Tensor) else t for t in self.outputs])
-        return Found(answer, self.losses.clone(), None if self.val_loss is None else self.val_loss.clone(), outputs)
+    rounds_as: torch.dtype  # the coarsest of its numbers; that of the losses in a pass that reads none
 
 
 @dataclass(frozen=True)
@@ -64,20 +60,16 @@ class Work:
     n: int | None = None  # of a joined batch
     plain: bool = False
 
-    @property
-    def device(self) -> torch.device:
-        return next(iter(self.problem.params.values())).device
-
     def key(self) -> Hashable:
         """What the graph of the step depends on, besides what Dynamo guards."""
         options, forwards = self.options, tuple([(forward.graph, forward.sizes()) for forward in self.forwards])
         selected = frozenset(map(id, self.problem.params.values()))
         return (forwards, self.n, self.plain, selected, options.method, options.update, options.scaling is None,
-                options.scale == 1, told(self.device))  # fmt: skip
+                options.scale == 1, told(device_of(self.problem)))  # fmt: skip
 
     def run(self, plan: Any = None) -> Found:
         """By the engine. plan: that of a run before, for one in which no number is read."""
-        with torch.enable_grad(), same_autocast(self.device.type):
+        with torch.enable_grad(), uncached_autocast(device_of(self.problem).type):
             apart = self._unwritten(self.forwards[0]) if len(self.forwards) == 2 else None
             losses, outputs = self.forwards[-1].losses()  # first: its random draws are those of an ordinary step
             if self.n is not None:
@@ -85,7 +77,8 @@ class Work:
             elif apart is not None:
                 val, _ = apart.losses()
             if self.plain:
-                return Found(_averaged(losses, self.options), losses.detach(), None, outputs)
+                answer = _averaged(losses, self.options)
+                return Found(answer, losses.detach(), None, outputs, losses.dtype)
             val_loss = val.mean()
             options = replace(self.options, deferred=plan is not None, check=plan is None)
             kind = losses.dtype if plan is not None else rounding.of(losses, val_loss)
@@ -100,10 +93,8 @@ class Work:
 
 
 def _averaged(losses: Tensor, options: Options) -> Result:
-    """Of a plain step: w_i = 1 / n."""
-    w = torch.full_like(losses, 1 / len(losses), dtype=torch.promote_types(losses.dtype, torch.float32))
-    gradients = weighted_gradient(losses, w.detach(), options.scaling, options.scale, retain=False)
-    return Result(losses.detach(), w.detach(), gradients, "plain")
+    """Of a plain step."""
+    return Result(losses.detach(), losses.detach(), averaged_gradient(losses, options.scaling, options.scale), "plain")
 
 
 def _buffers(problem: Problem) -> set[int]:
@@ -138,7 +129,7 @@ class _Inputs:
         if work.options.scaling is not None:
             found.append(work.options.scaling)
         if work.options.scale != 1:
-            found.append(torch.full((), float(work.options.scale), dtype=torch.float64, device=work.device))
+            found.append(torch.full((), float(work.options.scale), dtype=torch.float64, device=device_of(work.problem)))
         return found
 
     def put(self, work: Work, tensors: Sequence[Tensor]) -> Work:
@@ -167,13 +158,14 @@ class CompiledStep:
         versions = [t._version for t in tensors if isinstance(t, nn.Parameter)]
         with Watched():
             expected = work.run()
-        self.rounds_as = rounding.coarsest({expected.rounds_as})
-        if expected.answer.method in ("per_example", "double_backward"):
+        if expected.answer.method in METHODS:
             raise Refused(f"fastrw.compile: scores must come from one pass, got {expected.answer.method}")
         if versions != [t._version for t in tensors if isinstance(t, nn.Parameter)]:
             raise Refused("fastrw.compile: a forward must not write to parameters, got one that does")
         state.rewind()
-        self._plan = expected.answer.plan
+        self._plan, self.rounds_as = expected.answer.plan, expected.rounds_as
+        digest = Digest.of(expected.answer)
+        del expected  # its gradients are freed
         graph = traced(self._recorded(work), _distinct(tensors))
         state.rewind()
         self.random = draws_random_numbers(graph)
@@ -182,15 +174,15 @@ class CompiledStep:
             for t in tensors:
                 if isinstance(t, nn.Parameter) or id(t) in buffers:
                     torch._dynamo.mark_static_address(t, guard=False)
-        self._function, self.by = compiler(graph), compiler.name
+        self._function, self.by, self._replays = compiler(graph), compiler.name, compiler.replays
         try:
-            found = self.run(work)
+            found = Digest.of(self.run(work).answer)
         except Unlike:  # even here, where it was learned: a formula asked for a number, and was told no
             raise Refused("fastrw.compile: nothing in a step may depend on numbers, got one in which it does") from None
         state.rewind()
-        if not self.random and not agree(found, expected, self.rounds_as):
+        if not self.random and not found.agrees(digest, self.rounds_as):
             raise Refused("fastrw.compile: a compiled step must give the numbers of the step as written, got others")
-        if compiler.name == "inductor" and work.device.type == "cpu":
+        if compiler.name == "inductor" and device_of(work.problem).type == "cpu":
             with self._values_only(work):  # its convolutions and norms may be slower than torch's own
                 self._function = fastest((self._function, graph), tensors)
             state.rewind()
@@ -200,7 +192,7 @@ class CompiledStep:
     @contextmanager
     def _values_only(work: Work) -> Iterator[None]:
         """Casts are in the graph."""
-        with torch.no_grad(), torch.autocast(work.device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(device_of(work.problem).type, enabled=False):
             yield
 
     def _recorded(self, work: Work) -> Callable[..., list]:
@@ -221,7 +213,10 @@ class CompiledStep:
         """Raises Unlike where numbers decide otherwise than in the compiled step: state is then as after a forward."""
         tensors = self._inputs.of(work)
         with self._values_only(work):
-            losses, scores, weights, *rest = self._function(*tensors)
+            values = self._function(*tensors)
+        if self._replays:  # the next replay of a CUDA graph writes where this one did
+            values = copies(values)
+        losses, scores, weights, *rest = values
         rest, (has_val, has_verdict) = iter(rest), self._has
         val_loss = next(rest) if has_val else None
         if has_verdict and not Later(next(rest)).value():
@@ -232,7 +227,7 @@ class CompiledStep:
         gradients = [(tensors[i], next(rest)) for i in self._leaves]
         outputs = tuple([next(rest, x) if x is None else x for x in self._outputs])
         answer = replace(self._answer, scores=scores, weights=weights, gradients=gradients)
-        return Found(answer, losses, val_loss, outputs)
+        return Found(answer, losses, val_loss, outputs, self.rounds_as)
 
 
 def _distinct(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -245,20 +240,28 @@ def _distinct(tensors: Sequence[Tensor]) -> list[Tensor]:
     return found
 
 
-def agree(found: Found, expected: Found, kind: torch.dtype) -> bool:
-    """Are these the same scores and the same gradient, up to rounding in `kind`?"""
-    a, b = found.answer, expected.answer
-    gradients = dict(b.gradients)
-    if [leaf for leaf, _ in a.gradients if leaf not in gradients] or len(a.gradients) != len(gradients):
-        return False
-    if not torch.equal(a.scores.isfinite(), b.scores.isfinite()):
-        return False
-    scores = [torch.where(s.isfinite(), s, 0) for s in (a.scores, b.scores)]
-    pairs = [[(g.to_dense(), gradients[leaf].to_dense()) for leaf, g in a.gradients], [(scores[0], scores[1])]]
-    return all(
-        _norm([x - y for x, y in some]) <= rounding.RELATIVE[kind] * _norm([y for _, y in some]) for some in pairs
-    )
+class Digest(NamedTuple):
+    """Of a step, so that two can be compared which are not in memory at once."""
+
+    scores: Tensor  # [n]
+    gradients: dict[int, Tensor]  # id of a leaf -> [2]: the norm of its gradient, and its product with a wave of norm 1
+
+    @classmethod
+    def of(cls, answer: Result) -> Digest:
+        return cls(answer.scores, {id(leaf): _numbers(wide(g).reshape(-1)) for leaf, g in answer.gradients})
+
+    def agrees(self, other: Digest, kind: torch.dtype) -> bool:
+        """Are these the same scores and the same gradient, up to rounding in `kind`?"""
+        a, b = self.scores, other.scores
+        if self.gradients.keys() != other.gradients.keys() or not torch.equal(a.isfinite(), b.isfinite()):
+            return False
+        pairs = [[torch.where(s.isfinite(), s, 0) for s in (a, b)]]
+        if self.gradients:
+            pairs.append([torch.stack([d.gradients[leaf] for leaf in self.gradients]) for d in (self, other)])
+        return all(bool((x - y).norm() <= rounding.RELATIVE[kind] * y.norm()) for x, y in pairs)
 
 
-def _norm(tensors: Sequence[Tensor]) -> float:
-    return float(torch.stack([torch.linalg.vector_norm(t.double()) for t in tensors]).norm()) if tensors else 0.0
+def _numbers(g: Tensor) -> Tensor:
+    g = torch.view_as_real(g).reshape(-1) if g.is_complex() else g
+    wave = torch.arange(1, len(g) + 1, dtype=g.dtype, device=g.device).sin()
+    return torch.stack([torch.linalg.vector_norm(g), wave @ g / torch.linalg.vector_norm(wave).clamp(min=1)])

@@ -106,7 +106,7 @@ class Reweighter:
             raise ValueError(f"fastrw.Reweighter: every must be an integer of 1 or more, got {every!r}")
         if not isinstance(model, nn.Module):
             raise TypeError(f"fastrw.Reweighter: model must be a torch.nn.Module, got {type(model).__name__}")
-        chosen = _chosen(model, compile, capture or timeline or method in ("double_backward", "per_example"))
+        chosen = _chosen(model, compile, capture or timeline or method in METHODS)
         if chosen is False and not (mode is dynamic is options is None):
             rule = "fastrw.Reweighter: mode, dynamic and options are for compile=True"
             raise ValueError(f"{rule}, got {mode!r}, {dynamic!r} and {options!r}")

@@ -34,6 +34,12 @@ def weighted_gradient(
     return _gradients(losses, seed if scaling is None else seed * scaling.to(seed.dtype), retain)
 
 
+def averaged_gradient(losses: Tensor, scaling: Tensor | None, scale: float | Tensor) -> list[tuple[Tensor, Tensor]]:
+    """The same of a plain step, w_i = 1/n."""
+    mean = losses.mean()
+    return weighted_gradient(mean, torch.ones_like(mean), scaling, scale, retain=False)
+
+
 def backward(total: Tensor, wanted: Callable[[], bool] = lambda: True) -> bool:
     """An ordinary backward of the 0-d loss into `.grad` of every leaf, if it is `wanted`: that is asked as late as
     possible, and returned."""

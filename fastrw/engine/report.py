@@ -57,7 +57,7 @@ def table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 class Compilation:
     """What torch.compile did for a `Reweighter` so far."""
 
-    used: bool  # did compiled code compute this step?
+    used: bool  # did compiled code compute this step (or, where both are compared, the same as an eager one)?
     graphs: int = 0  # steps that were compiled: of another kind, or of other shapes
     seconds: float = 0.0  # that took
     why: str = ""  # this step was not compiled

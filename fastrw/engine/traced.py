@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -55,12 +54,6 @@ def fastest(functions: Sequence[Callable], tensors: Sequence[Tensor]) -> Callabl
             function(*tensors)
             times[function].append(time.perf_counter() - started)
     return min(functions, key=lambda function: min(times[function]))
-
-
-def same_autocast(device: str) -> AbstractContextManager:
-    """Autocast as it is, without its cache: that would connect this graph with what ran before it."""
-    on, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
-    return torch.autocast(device, dtype, enabled=on, cache_enabled=False)
 
 
 def draws_random_numbers(graph: fx.GraphModule) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from functools import cache
 
 import torch
@@ -70,3 +71,9 @@ def has_bf16(device: torch.device) -> bool:
 
 def _has_mkldnn() -> bool:
     return backends.mkldnn.is_available() and backends.mkldnn.enabled
+
+
+def uncached_autocast(device: str) -> AbstractContextManager:
+    """Autocast as it is, without its cache of casts: that would connect a recorded step with what ran before it."""
+    on, dtype = torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)
+    return torch.autocast(device, dtype, enabled=on, cache_enabled=False)
