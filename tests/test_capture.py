@@ -10,6 +10,7 @@ import fastrw
 from fastrw.api import capture
 from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 from tests.captured import FORMS, assert_same_model, assert_same_step, both, graphs, model_and_batches
+from tests.deciding import Gated, Routed
 from tests.tape import Tape
 
 
@@ -137,30 +138,6 @@ def test_what_fails_at_a_replay_leaves_everything(by_hand, monkeypatch):
         step.backward(*batches[-1])
     after = [*model.buffers(), *(p.grad for p in model.parameters())]
     assert all(map(torch.equal, before, after))
-
-
-class Gated(nn.Module):
-    """A branch whose gradients are 0 everywhere as long as its gate is."""
-
-    def __init__(self):
-        super().__init__()
-        self.enter, self.branch, self.gate = nn.Linear(4, 5), nn.Linear(5, 5), nn.Parameter(torch.zeros(()))
-
-    def forward(self, x):
-        h = self.enter(x)
-        return h + self.gate * self.branch(h).tanh()
-
-
-class Routed(nn.Module):
-    """Rows go where the numbers in the batch say."""
-
-    def __init__(self):
-        super().__init__()
-        self.enter, self.mix = nn.Linear(4, 5), nn.Linear(5, 5)
-
-    def forward(self, x):
-        h = self.enter(x)
-        return h.index_select(0, x[:, 0].argsort()).sin() @ self.mix.weight + self.mix.bias
 
 
 @pytest.mark.quick

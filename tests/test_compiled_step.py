@@ -16,6 +16,7 @@ from fastrw.api import compile as compiling
 from fastrw.ops.tolerance import SCORE_GOAL, relative_error
 from fastrw.testing import cases
 from tests import oracle
+from tests.deciding import Gated, Routed
 from tests.tiers import some
 
 pytestmark = [
@@ -267,33 +268,9 @@ def test_examples_that_are_not_finite(layers, of):
         assert a.compilation.used or i in (0, 3, 4)  # BatchNorm: after one, it waits a little
 
 
-class Routed(nn.Module):
-    """Rows go where numbers in the batch say."""
-
-    def __init__(self):
-        super().__init__()
-        self.enter, self.leave = nn.Linear(6, 8).double(), nn.Linear(8, 3).double()
-
-    def forward(self, x):
-        return self.leave(self.enter(x).index_select(0, x[:, 0].argsort())).sin()
-
-
-class Gated(nn.Module):
-    """Below its gate, gradients are 0 as long as the gate is."""
-
-    def __init__(self):
-        super().__init__()
-        self.enter, self.branch, self.leave = mlp(last=8), nn.Linear(8, 8).double(), nn.Linear(8, 3).double()
-        self.gate = nn.Parameter(torch.zeros((), dtype=torch.float64))
-
-    def forward(self, x):
-        h = self.enter(x)
-        return self.leave(h + self.gate * self.branch(h).tanh())
-
-
 def test_rows_that_take_another_way_are_noticed():
     torch.manual_seed(0)
-    model = Routed()
+    model = Routed(6).double()
     other = copy.deepcopy(model)
     ours, eager = fastrw.Reweighter(model, compile="aot_eager", recheck=False), fastrw.Reweighter(other)
     used = []
@@ -309,7 +286,9 @@ def test_a_gate_that_opens_is_noticed():
         if i == 3:
             model.gate.data += 0.5
 
-    for i, (a, b, mine, other) in enumerate(pairs(Gated(), rows(7), rows(4), 6, prepare=prepare, recheck=False)):
+    for i, (a, b, mine, other) in enumerate(
+        pairs(Gated(6).double(), rows(7), rows(4), 6, prepare=prepare, recheck=False)
+    ):
         same(a, b, mine, other)
         assert a.compilation.used == (i in (1, 2)) or i > 3, (i, a.compilation)
 

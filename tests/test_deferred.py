@@ -14,32 +14,9 @@ from fastrw.engine import run as engine
 from fastrw.engine.request import Options, Request
 from fastrw.engine.weights import rectify
 from fastrw.ops.tolerance import SCORE_GOAL, relative_error
+from tests.deciding import Gated, Routed
 
 N, M = 6, 4
-
-
-class Gated(nn.Module):
-    """A branch whose gradients are 0 everywhere as long as its gate is."""
-
-    def __init__(self):
-        super().__init__()
-        self.enter, self.branch, self.gate = nn.Linear(4, 5), nn.Linear(5, 5), nn.Parameter(torch.zeros(()))
-
-    def forward(self, x):
-        h = self.enter(x)
-        return h + self.gate * self.branch(h).tanh()
-
-
-class Routed(nn.Module):
-    """Rows go where the numbers in the batch say."""
-
-    def __init__(self):
-        super().__init__()
-        self.enter, self.mix = nn.Linear(4, 5), nn.Linear(5, 5)
-
-    def forward(self, x):
-        h = self.enter(x)
-        return h.index_select(0, x[:, 0].argsort()).sin() @ self.mix.weight + self.mix.bias
 
 
 class Checkpointed(nn.Module):
