@@ -8,7 +8,7 @@ STABLE_TORCH_LIBRARY(fastrw, m) {
   m.def(
       "grouped_gram_dot(Tensor[] a, Tensor[] g, Tensor[] a_val, Tensor[] g_val, float[] bias, int n, bool tf32=False) "
       "-> Tensor");
-  m.def("joint_gram_dot(Tensor[] a, Tensor[] g, float[] bias, int n, int m) -> Tensor");
+  m.def("joint_gram_dot(Tensor[] a, Tensor[] g, float[] bias, int n, int m, bool tf32=False) -> Tensor");
   m.def("project_dot(Tensor a, Tensor g, Tensor V, Tensor? v_b) -> Tensor");
   m.def("weighted_outer(Tensor a, Tensor g, Tensor? w) -> (Tensor, Tensor)");
   m.def("grouped_weighted_outer(Tensor[] a, Tensor[] g, Tensor w) -> Tensor[]");
@@ -59,6 +59,7 @@ STABLE_TORCH_LIBRARY_IMPL(fastrw, CPU, m) {
 STABLE_TORCH_LIBRARY_IMPL(fastrw, CUDA, m) {
   m.impl("gram_dot", TORCH_BOX(&fastrw::gram_dot_cuda));
   m.impl("grouped_gram_dot", TORCH_BOX(&fastrw::grouped_gram_dot_cuda));
+  m.impl("joint_gram_dot", TORCH_BOX(&fastrw::joint_gram_dot_cuda));
   m.impl("conv_dot", TORCH_BOX(&fastrw::conv_dot_cuda));
   m.impl("norm_dot", TORCH_BOX(&fastrw::norm_dot_cuda));
   m.impl("norm_instance", TORCH_BOX(&fastrw::norm_instance_cuda));

@@ -25,7 +25,9 @@ Tensor grouped_gram_dot_cuda(const std::vector<Tensor>& a, const std::vector<Ten
 
 // the same of whole rows: those of n train examples, then those of m validation examples
 Tensor joint_gram_dot_cpu(const std::vector<Tensor>& a, const std::vector<Tensor>& g, const std::vector<double>& bias,
-                          int64_t n, int64_t m);
+                          int64_t n, int64_t m, bool tf32);
+Tensor joint_gram_dot_cuda(const std::vector<Tensor>& a, const std::vector<Tensor>& g, const std::vector<double>& bias,
+                           int64_t n, int64_t m, bool tf32);
 
 // s_r = g_r.(V a_r + v_b): a [r, p], g [r, q], V [q, p], v_b [q] -> s [r]
 Tensor project_dot_cpu(const Tensor& a, const Tensor& g, const Tensor& V, const std::optional<Tensor>& v_b);

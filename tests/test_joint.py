@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import fastrw
-from fastrw.nodes.joint import JointPart
+from fastrw.nodes.grams import GramPart
 from fastrw.ops import extension
 from fastrw.ops.tolerance import relative_error
 from tests import oracle
@@ -66,13 +66,13 @@ def net():
 @pytest.fixture
 def served(monkeypatch):
     """The number of uses of each part that stands for several."""
-    found, made = [], JointPart.__init__
+    found, made = [], GramPart.__init__
 
     def watched(self, joint, *args):
         made(self, joint, *args)
         found.append(len(joint.uses))
 
-    monkeypatch.setattr(JointPart, "__init__", watched)
+    monkeypatch.setattr(GramPart, "__init__", watched)
     return found
 
 

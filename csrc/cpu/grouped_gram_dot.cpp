@@ -57,7 +57,7 @@ Tensor grouped_gram_dot_cpu(const std::vector<Tensor>& a, const std::vector<Tens
 }
 
 Tensor joint_gram_dot_cpu(const std::vector<Tensor>& a, const std::vector<Tensor>& g, const std::vector<double>& bias,
-                          int64_t n, int64_t m) {
+                          int64_t n, int64_t m, bool) {
   check_joint_gram_dot(a, g, bias, n, m);
   const Tensor s = torch::stable::new_zeros(a[0], {n}, sums(a[0].scalar_type()));
   if (n == 0) return s;

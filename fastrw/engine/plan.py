@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fastrw.engine.cut import Cut
 from fastrw.engine.sweep import Step
 from fastrw.graph.walk import Edge, Graph
 from fastrw.nodes import views
-from fastrw.nodes.base import Products, Use, Whole
-from fastrw.nodes.joint import Joint, joint
+from fastrw.nodes.base import Joint, Products, Use
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +40,11 @@ class Site:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Together:
-    """Uses that have one part, of which `site` says where the gradients go; and the sites of the others."""
+    """Uses that have one part, of which `site` says where the gradients go."""
 
     joint: Joint
     products: Products  # by which this was chosen
     site: Site
-    others: tuple[Site, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +58,8 @@ class Plan:
     names: tuple = ()  # of the nodes of the graph, its edges and shapes
     calls_nodes: bool = True  # nodes are called directly: the backward must not free what they saved
     checkpointed: bool = False  # see graph.recomputed
-    together: Together | None = None
+    together: tuple[Together, ...] = ()
+    single: tuple[Site, ...] = ()  # those of no use of these
     asked: bool = False  # has a pass told which uses can have one part?
     mixed_by: str | None = None  # the operation below the cut that mixes the batch dimension
     scores_mixed_by: str | None = None  # the same, of operations that the scores depend on
@@ -93,26 +92,28 @@ def plan_of(graph: Graph, cut: Cut, selected: frozenset[int], names: Mapping[int
     return Plan(cut, tuple(sites), selected, under, wanted)
 
 
-def together(sites: Sequence[Site], found: Sequence[tuple[Site, Whole, str | tuple]], products: Products
-             ) -> Together | None:  # fmt: skip
-    """found: the sites that can have one part, and why each has its form."""
+def join(plan: Plan, found: Sequence[tuple[Site, tuple[type[Joint], Hashable], str | tuple]], products: Products
+         ) -> None:  # fmt: skip
+    """found: sites that may have one part with others, what they have in common, and why each has its form."""
     by_use = {site.use: (site, why) for site, _, why in found}
-    uses = joint([(site.use, whole) for site, whole, _ in found], products.backend) if found else None
-    if uses is None:
-        return None
-    joined, sources = tuple([by_use[use] for use in uses.uses]), {}
-    for i, ((site, _), bias) in enumerate(zip(joined, uses.bias, strict=True)):
-        matrix, *others = sorted(site.sources, reverse=True)  # the bias is the first input
-        source = site.sources[matrix]
-        sources[i] = Source(source.leaf, not source.transposed, source.edge)
-        if bias:
-            (j,) = others
-            sources[i + len(joined)] = site.sources[j]
+    alike: dict[tuple, list[Use]] = {}
+    for site, common, _ in found:
+        alike.setdefault(common, []).append(site.use)
+    made = [one for (kind, common), uses in alike.items() for one in kind.of(uses, common, products.backend)]
+    plan.together = tuple([Together(one, products, _site(one, by_use)) for one in made])
+    taken = {use for one in made for use in one.uses}
+    plan.single = tuple([site for site in plan.sites if site.use not in taken])
+
+
+def _site(joint: Joint, by_use: Mapping[Use, tuple[Site, str | tuple]]) -> Site:
+    """Where the gradients of its part go."""
+    joined, sources = tuple([by_use[use] for use in joint.uses]), {}
+    for key, i, j, transposed in joint.sent():
+        source = joined[i][0].sources[j]
+        sources[key] = Source(source.leaf, source.transposed ^ transposed, source.edge)
     first = joined[0][0]
     parameters = " ".join([site.parameters for site, _ in joined])
-    one = Site(first.use, first.name, parameters, sources, sources, False, False, joined=joined)
-    mine = {use.node for use in uses.uses}
-    return Together(uses, products, one, tuple([site for site in sites if site.use.node not in mine]))
+    return Site(first.use, first.name, parameters, sources, sources, False, False, joined=joined)
 
 
 def _under(graph: Graph, edges: set[Edge]) -> dict[int, set[Edge]]:

@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from fastrw.engine.later import AllFinite, Later, every
-from fastrw.engine.plan import Plan, Site, Source, Together, together
+from fastrw.engine.plan import Plan, Site, Source, Together, join
 from fastrw.engine.report import UseReport
 from fastrw.engine.request import Mark, Request
 from fastrw.engine.sweep import route, sweep
@@ -80,7 +80,7 @@ class Pass:
         self._account: list[tuple] = []
         self._sites = plan.sites  # without those that have one part
         self._unscored = sum(bool(site.scored) for site in plan.sites)
-        self._whole: list[tuple] = []  # (site, what it has in common with others, why it has its form)
+        self._alike: list[tuple] = []  # (site, what it has in common with others, why it has its form)
         self._zeros: list[tuple[str, Tensor]] = []  # is any element of these gradients not 0, as all have to be?
         self._doubtful: list[tuple[str, Tensor]] = []  # may hold what an example that is not finite adds
         self._asked: list[Tensor] = []  # what formulas asked of numbers, where these are not read
@@ -106,8 +106,8 @@ class Pass:
                 self._update(*self._parts.pop())
             self._push(self._derived, self._gradients, retain)
             if self._asks:
-                products = self._request.options.products
-                self._plan.together, self._plan.asked = together(self._plan.sites, self._whole, products), True
+                join(self._plan, self._alike, self._request.options.products)
+                self._plan.asked = True
             sound = self._sound() if self._request.options.deferred else self._judge()
             mark("update")
         called = any(not site.lowest for site, _ in self._callers)
@@ -117,8 +117,7 @@ class Pass:
 
     def _backward(self, retain: bool) -> None:
         nodes, scaling = self._graph.nodes, self._request.options.scaling
-        one, inputs = self._read_together()
-        joined = [] if one is None else one.joint.uses
+        joined = self._read_together()
         seeds = [torch.ones_like(t) for t in self._outputs]
         if scaling is not None:
             seeds = [s * scaling.to(s.dtype) for s in seeds]
@@ -128,16 +127,18 @@ class Pass:
         taken += [(nodes[i], copied) for i in self._plan.cut.overwriting]
         edges = [(site.use.node, k) for site in lowest for k in site.use.owned]
         targets = [GradientEdge(nodes[i], k) for i, k in (*edges, *self._plan.cut.zeros)]
-        targets += [GradientEdge(nodes[use.node], 0) for use in joined]
+        first = len(targets)
+        targets += [GradientEdge(nodes[use.node], 0) for one, _ in joined for use in one.joint.uses]
         with hooks.before(taken):
             found = (
                 torch.autograd.grad(self._outputs, targets, seeds, retain_graph=retain, allow_unused=True)
                 if targets
                 else ()
             )
-        first = len(found) - len(joined)
-        if one is not None:
-            self._take_together(one, inputs, found[first:])
+        at = first
+        for one, operands in joined:
+            self._take_together(one, operands, found[at : at + len(one.joint.uses)])
+            at += len(one.joint.uses)
         for (i, _), g in zip(self._plan.cut.zeros, found[len(edges) : first], strict=True):
             if g is not None:
                 self._zeros.append((nodes[i].name(), g.any()))
@@ -149,26 +150,30 @@ class Pass:
                 self._keep(site, part)
         self._reads.forget()
 
-    def _read_together(self) -> tuple[Together | None, list[Tensor]]:
-        """The uses that have one part in this pass, and their inputs: a backward frees these."""
-        one = self._plan.together
-        if one is None or self._V is not None or self._plan.checkpointed:
-            return None, []
-        if one.products != self._request.options.products:
-            return None, []
-        inputs = one.joint.inputs(self._graph.nodes)
-        if inputs is None:
-            return None, []
-        self._sites = one.others
-        self._unscored -= len(one.joint.uses) - 1
-        return one, inputs
+    def _read_together(self) -> list[tuple[Together, Sequence]]:
+        """The uses that have one part in this pass, and their operands: a backward frees these."""
+        found: list[tuple[Together, Sequence]] = []
+        options, every = self._request.options, self._plan.together
+        if not every or self._V is not None or self._plan.checkpointed or every[0].products != options.products:
+            return found
+        for one in every:
+            if one.joint.recorded or not options.deferred:
+                operands = one.joint.read(self._graph.nodes)
+                if operands is not None:
+                    found.append((one, operands))
+        self._sites = self._plan.single
+        if len(found) < len(every):
+            taken = {use for one, _ in found for use in one.joint.uses}
+            self._sites = tuple([site for site in self._plan.sites if site.use not in taken])
+        self._unscored -= sum(len(one.joint.uses) - 1 for one, _ in found)
+        return found
 
-    def _take_together(self, one: Together, inputs: list[Tensor], grads: Sequence[Tensor | None]) -> None:
-        part = one.joint.part(inputs, grads, self._request.options.products)
+    def _take_together(self, one: Together, operands: Sequence, grads: Sequence[Tensor | None]) -> None:
+        part = one.joint.part(operands, grads, self._request.options.products)
         if part is not None:
             return self._keep(one.site, part)
         self._unscored += len(one.joint.uses) - 1
-        parts = one.joint.parts(inputs, grads, self._request.options.products)
+        parts = one.joint.parts(operands, grads, self._request.options.products)
         for (site, _), mine in zip(one.site.joined, parts, strict=True):
             if mine is None:
                 self._scored(site)
@@ -224,12 +229,17 @@ class Pass:
             return True
         elif len(site.scored) == len(site.sources):
             self._add(part.alone(self._updates))
-            if self._asks and (whole := part.whole()) is not None:
-                self._whole.append((site, whole, part.why()))
+            if self._asks:
+                self._ask_alike(site, part)
         else:
             V = part.validation()
             self._add(part.score({j: V[j] for j in site.scored if j in V}))
         return part.waiting
+
+    def _ask_alike(self, site: Site, part: Part) -> None:
+        common = registry.alike(self._graph.nodes[site.use.node], site.use, part)
+        if common is not None:
+            self._alike.append((site, common, part.why()))
 
     def _along(self, site: Site, part: Part) -> None:
         directions = {j: d for j, source in site.scored.items() if (d := self._direction(source)) is not None}

@@ -6,12 +6,13 @@ method is a formula of them, which torch.compile and make_fx can trace."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from fastrw.nodes.owned import Owned
 
@@ -44,17 +45,6 @@ class Use:
     memo: dict = field(default_factory=dict)
 
 
-class Whole(NamedTuple):
-    """Of a use that several may be joined with: its rows are those of n training examples, then of m validation
-    examples, as many an example."""
-
-    n: int
-    m: int
-    dtype: torch.dtype
-    device: torch.device
-    bias: float  # 1, if it has one that leads to a parameter, else 0
-
-
 class Part:
     """One use of parameters. Subclasses are built from tensors and numbers only.
 
@@ -81,8 +71,8 @@ class Part:
         """The class of its group, and what else all in one group share; None where it joins none."""
         return None
 
-    def whole(self) -> Whole | None:
-        """What it has in common with those that it may be joined with, see `joint`; None: it has its own part."""
+    def alike(self) -> tuple[type[Joint], Hashable] | None:
+        """The class that joins such uses, and what all have in common that it joins; None: it has its own part."""
         return None
 
     def why(self) -> str | tuple:
@@ -118,6 +108,36 @@ class Part:
         raise NotImplementedError
 
 
+class Joint:
+    """Small uses of a joined batch that have one part in a pass. Their operands are read before the backward, and their
+    gradients are results of it: nothing runs for a single use while gradients arrive. What is in it follows from a
+    graph, for every one of the same structure; an operand or a gradient that is not as it was is told at every call."""
+
+    uses: tuple[Use, ...]
+    recorded = True  # is it faster too in a graph that is recorded, where no Python runs?
+
+    @staticmethod
+    def of(uses: Sequence[Use], common: Hashable, backend: str) -> Iterable[Joint]:
+        """Those of uses that are `alike`, if any."""
+        raise NotImplementedError
+
+    def sent(self) -> Iterator[tuple[int, int, int, bool]]:
+        """For each gradient of its part: the key, the number of its use, the input, and is it its transpose?"""
+        raise NotImplementedError
+
+    def read(self, nodes: Sequence[Node]) -> Sequence | None:
+        """The operands of each use; None where one is of another kind than when this was learned."""
+        raise NotImplementedError
+
+    def part(self, operands: Sequence, gs: Sequence[Tensor | None], products: Products) -> Part | None:
+        """Of all uses; None where a gradient is of another kind."""
+        raise NotImplementedError
+
+    def parts(self, operands: Sequence, gs: Sequence[Tensor | None], products: Products) -> list[Part | None]:
+        """One of each use; None where no gradient reaches it."""
+        raise NotImplementedError
+
+
 class Group:
     """Parts of one kind, of which one call computes the scores, and one the updates."""
 
@@ -150,6 +170,7 @@ class NodeType(NamedTuple):
     reads: the names that formulas read.
     part(s, use, g, products): the Part of a use with gradient g of output 0 alone; None where no formula applies.
     jvp(s, ts, backend): {input: tangent} -> {output: tangent} of the operation; None where no formula applies.
+    stacked: names, of those that `part` reads, of what has a row for each example, and of what has none.
     fused: type of the only node that reads the output -> a joint `jvp(s, ts, reader's s, backend)`.
     lazy: `jvp` accepts tangents that are not formed yet, see `lazy`."""
 
@@ -158,6 +179,7 @@ class NodeType(NamedTuple):
     jvp: Callable[[Any, dict, str], dict | None]
     fused: dict[str, Callable] = {}  # noqa: RUF012  never written to
     lazy: bool = False
+    stacked: tuple[str, str] | None = None
 
 
 def wide(t: Tensor) -> Tensor:

@@ -227,5 +227,6 @@ TYPES = {
     "ConvolutionBackward0": NodeType(
         "input weight stride padding dilation transposed output_padding groups", _part, _jvp,
         dict.fromkeys(("NativeBatchNormBackward0", "CudnnBatchNormBackward0"), _jvp_with_sums),
+        stacked=("input", "stride padding dilation transposed groups"),
     )
 }  # fmt: skip

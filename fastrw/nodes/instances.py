@@ -58,7 +58,11 @@ class Instances(Part):
         return total(*dots)
 
     def update(self, w: Tensor) -> ByInput:
-        return {j: masked_sum(flat(G), w).view(G.shape[1:]) for j, G in self.instances().items()}
+        return self.apart({j: masked_sum(flat(G), w).view(G.shape[1:]) for j, G in self.instances().items()})
+
+    def apart(self, found: ByInput) -> ByInput:
+        """What is sent to each input, from the sums of each G."""
+        return found
 
     def instances(self) -> ByInput:
         return {j: G[: self.n] for j, G in self.G.items()}
@@ -103,7 +107,7 @@ class Columns(Group):
                 some = some.view(len(uses), *(shape[d] for d in order)).permute(0, *(d + 1 for d in back)).contiguous()
             for (one, j), t in zip(uses, some.unbind(), strict=True):
                 found[one][j] = t
-        yield from found.items()
+        yield from ((one, one.apart(sums)) for one, sums in found.items())
 
 
 def _order(shape: torch.Size, strides: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -152,7 +156,11 @@ def by_example(x: Tensor, owned: Owned) -> Tensor:
 
 def is_small(elements: int, device: torch.device) -> bool:
     """Does a copy cost less than a call?"""
-    return elements <= (SMALL_ON_GPU if device.type == "cuda" else SMALL)
+    return elements <= small(device)
+
+
+def small(device: torch.device) -> int:
+    return SMALL_ON_GPU if device.type == "cuda" else SMALL
 
 
 def masked_sum(G: Tensor, w: Tensor) -> Tensor:

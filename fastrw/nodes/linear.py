@@ -11,13 +11,14 @@ from torch import Tensor
 
 from fastrw.graph.saved import Values
 from fastrw.nodes import cost
-from fastrw.nodes.base import ByInput, Group, NodeType, Part, Products, Use, Whole, in_sums_of, scaled, total, wide
+from fastrw.nodes.base import ByInput, Group, Joint, NodeType, Part, Products, Use, in_sums_of, scaled, total, wide
+from fastrw.nodes.grams import ALIKE, OUTER, Grams, Whole, outer_of_alike, sums_as_wide
 from fastrw.nodes.owned import Owned, Rows
 from fastrw.ops.call import has_kernel, served
 
 _COSTS = "r={} k={} p={} q={}: gram {:.3g} us, project {:.3g} us by the cost model"
-OUTER, SMALL = "grouped_weighted_outer", 1 << 18  # multiply-adds of a use, at most, that one call for many computes
-SMALL_ON_GPU, COPIED, ALIKE = 1 << 24, 1 << 18, 3  # the same; elements that are copied for it; uses of one shape
+SMALL = 1 << 18  # multiply-adds of a use, at most, that one call for many computes
+SMALL_ON_GPU, COPIED = 1 << 24, 1 << 18  # the same; elements that are copied for it
 BATCHES = 64  # the largest batch of products that are scored one by one
 
 
@@ -86,14 +87,14 @@ class Linear(Part):
         gram, project = cost.seconds(self._g.device.type, *self._size)
         return gram < project
 
-    def whole(self) -> Whole | None:
+    def alike(self) -> tuple[type[Joint], Whole] | None:
         _, k, _, _ = self._size
         each, bias = self._rows.each, self._bias is not None
         if type(self) is not Linear or not (self.waiting and self.small) or self._products.score_dtype is not None:
             return None
         if k % each or (bias and (self._beta != 1 or len(self._bias_shape) != 1)):
             return None
-        return Whole(self._rows.n, k // each, self._g.dtype, self._g.device, float(bias))
+        return Grams, Whole(self._rows.n, k // each, self._g.dtype, self._g.device)
 
     def operands(self) -> tuple:
         """Of gram_dot."""
@@ -203,7 +204,7 @@ class Grouped(Group):
         together, small = has_kernel(OUTER, backend, g), [part for part in parts if part.is_updated_with_others]
         super().__init__(small if together else [], n, backend)
         alike: dict[tuple, list[Linear]] = {}
-        if g.is_cuda and not together and g.dtype in (torch.float32, torch.float64):
+        if g.is_cuda and not together and sums_as_wide(g):
             for part in small:
                 alike.setdefault((part._a.shape, part._g.shape, part._rows.each), []).append(part)
         self._kinds = {part: parts for parts in alike.values() if len(parts) >= ALIKE for part in parts}
@@ -246,13 +247,8 @@ class Grouped(Group):
 
 
 def _outer_of_each(parts: list[Linear], w: Tensor) -> Iterator[tuple[Part, ByInput]]:
-    """`weighted` of uses of one shape. w: of each row; a row of weight 0 adds nothing, even if it is not finite."""
-    a, g = (torch.stack(rows, 1) for rows in zip(*((part._a, part._g) for part in parts), strict=True))
-    w = w[:, None, None]
-    a, g = (t.masked_fill_(w == 0, 0) for t in (a, g))
-    g = g.mul_(w)
-    M, b = torch.bmm(g.permute(1, 2, 0), a.transpose(0, 1)), g.sum(0)
-    for part, *found in zip(parts, M, b, strict=True):
+    outer = outer_of_alike([part._a for part in parts], [part._g for part in parts], w)
+    for part, found in zip(parts, outer, strict=True):
         part.backend = "torch"
         yield part, part._by_input(*found)
 
@@ -298,12 +294,6 @@ def _part(s, use: Use, g: Tensor, products: Products, left: str, right: str, mat
     if transposed:
         return Transposed(scaled(getattr(s, right).mT, alpha), g.mT, rows, j, bias, products, bias_shape, beta)
     return Linear(scaled(getattr(s, left), alpha), g, rows, j, bias, products, bias_shape, beta)
-
-
-def rebuilt(use: Use, a: Tensor, g: Tensor, products: Products) -> Part:
-    """The part of a use that has had one like it, without a factor, from its input."""
-    rows, matrix, bias, _ = use.memo["rows"]
-    return Linear(a, g, rows, matrix, bias, products, use.memo.get("bias"))
 
 
 def _rows(use: Use, g: Tensor, matrix: int, bias: int | None, bias_shape: torch.Size | None

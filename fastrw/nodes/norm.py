@@ -143,8 +143,10 @@ def _batch_norm_jvp(s, ts, backend: str):
 
 
 TYPES = {
-    "NativeLayerNormBackward0": NodeType("input weight result1 result2", _layer_norm, _layer_norm_jvp),
-    "NativeGroupNormBackward0": NodeType("input weight result1 result2 group", _group_norm, _group_norm_jvp),
+    "NativeLayerNormBackward0": NodeType("input weight result1 result2", _layer_norm, _layer_norm_jvp,
+                                         stacked=("input result1 result2", "")),
+    "NativeGroupNormBackward0": NodeType("input weight result1 result2 group", _group_norm, _group_norm_jvp,
+                                         stacked=("input result1 result2", "")),
     **dict.fromkeys(
         ("NativeBatchNormBackward0", "CudnnBatchNormBackward0"),
         NodeType("input weight result1 result2 running_mean running_var training eps", _batch_norm, _batch_norm_jvp,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from torch import Tensor
 from torch.autograd.graph import Node
 
 from fastrw.graph.saved import Saved, reading
-from fastrw.nodes import attention, conv, elementwise, embedding, linear, norm, views
-from fastrw.nodes.base import ByInput, Group, NodeType, Part, Products, Use, by_calls, by_transposition
+from fastrw.nodes import attention, conv, elementwise, embedding, linear, norm, stacks, views
+from fastrw.nodes.base import ByInput, Group, Joint, NodeType, Part, Products, Use, by_calls, by_transposition
 from fastrw.nodes.generic import Generic, transposed
 from fastrw.nodes.lazy import formed
 
@@ -46,6 +46,11 @@ def part(node: Node, use: Use, gs: dict[int, Tensor], products: Products) -> Par
     if found is not None:
         return found
     return Generic(node, use, gs, lambda V: tangent(node, V, products.backend, None, {*gs} <= {0}))
+
+
+def alike(node: Node, use: Use, part: Part) -> tuple[type[Joint], Hashable] | None:
+    """See `Part.alike`, of a use that has this part."""
+    return part.alike() or stacks.kind_of(node, use, TYPES.get(node.name(), GENERIC), part)
 
 
 class Groups:

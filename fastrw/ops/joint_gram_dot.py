@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from fastrw.kernels.precision import of_products
+
 from . import checks, reference
 from .backends import register
 from .call import run
@@ -42,7 +44,7 @@ def _check(a, g, bias, n, m) -> None:
             raise ValueError(f"fastrw.{_OP}: the rows of a[{i}] must be a multiple of n + m, got {r} and {examples}")
 
 
-def _outputs(a, g, bias, n, m) -> Tensor:
+def _outputs(a, g, bias, n, m, tf32=False) -> Tensor:
     _check(a, g, bias, n, m)
     return a[0].new_empty(n, dtype=checks.sums(a[0].dtype))
 
@@ -70,6 +72,6 @@ register(
     outputs=_outputs,
     sample=_sample,
     reference=lambda *args: reference.joint_gram_dot(*nested(*args)),
-    arguments=nested,
-    order={"cpu": ("cpp",)},
+    arguments=lambda *args: (*nested(*args), of_products() == "tf32"),
+    order={"cpu": ("cpp",), "cuda": ("cuda",)},
 )

@@ -11,6 +11,7 @@ STABLE_TORCH_LIBRARY(fastrw_on_cpu, m) {
   m.def(
       "grouped_gram_dot(Tensor[] a, Tensor[] g, Tensor[] a_val, Tensor[] g_val, float[] bias, int n, bool tf32=False) "
       "-> Tensor");
+  m.def("joint_gram_dot(Tensor[] a, Tensor[] g, float[] bias, int n, int m, bool tf32=False) -> Tensor");
   m.def(
       "conv_dot(Tensor x, Tensor g, Tensor V, Tensor? v_b, int[] stride, int[] padding, int[] dilation, int groups) "
       "-> Tensor");
@@ -23,6 +24,7 @@ STABLE_TORCH_LIBRARY(fastrw_on_cpu, m) {
 STABLE_TORCH_LIBRARY_IMPL(fastrw_on_cpu, CPU, m) {
   m.impl("gram_dot", TORCH_BOX(&fastrw::gram_dot_cuda));
   m.impl("grouped_gram_dot", TORCH_BOX(&fastrw::grouped_gram_dot_cuda));
+  m.impl("joint_gram_dot", TORCH_BOX(&fastrw::joint_gram_dot_cuda));
   m.impl("conv_dot", TORCH_BOX(&fastrw::conv_dot_cuda));
   m.impl("norm_dot", TORCH_BOX(&fastrw::norm_dot_cuda));
   m.impl("norm_instance", TORCH_BOX(&fastrw::norm_instance_cuda));

@@ -57,9 +57,8 @@ def values(op):
                 yield from errors(op, case.sizes[0], dtype, layout)
 
 
-def tf32_errors():
+def tf32_errors(op):
     """(case, error, bound) of products in TF32: of float32 numbers that TF32 has, they are exact."""
-    op = "grouped_gram_dot"
     for sizes in CASES[op].sizes:
         args = [x.bfloat16().float() if isinstance(x, Tensor) else x for x in CASES[op].args(sizes)]
         truths = as_tuple(CASES[op].reference(*(_wide(x) for x in args)))
@@ -121,8 +120,8 @@ def main() -> int:
             ctypes.CDLL(library).set_seed(seed)
             judge(errors(op, CASES[op].sizes[0], torch.float32))
         print(f"{op}: {time.monotonic() - start:.1f} s")
-    if "grouped_gram_dot" in ops:
-        judge(tf32_errors())
+    for op in {"grouped_gram_dot", "joint_gram_dot"}.intersection(ops):
+        judge(tf32_errors(op))
     if "embedding_dot" in ops:
         judge(out_of_range())
     return int(wrong > 0)
