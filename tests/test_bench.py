@@ -1,6 +1,7 @@
 """Whole steps, timing, results, the run on a GPU: no number for what is wrong, results written whole or not at all."""
 
 import functools
+import itertools
 import json
 import os
 import sys
@@ -224,6 +225,15 @@ def test_peak_memory_counts_what_lives_at_once():
     assert timing.peak_memory(replaced) == 5 * 2**20  # the new ones beside the old
     assert timing.peak_memory(replaced, before=kept.clear) == 5 * 2**20
     assert timing.peak_memory(lambda: None) == 0
+
+
+def test_peak_memory_is_that_of_an_ordinary_step():
+    calls = itertools.count(3)
+
+    def checked_in_the_fourth_and_the_fifth():
+        torch.ones(2**20 if next(calls) in (4, 5) else 2**18)
+
+    assert timing.peak_memory(checked_in_the_fourth_and_the_fifth, before=lambda: torch.ones(2**19)) == 2**20
 
 
 def test_results_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
