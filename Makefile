@@ -23,16 +23,16 @@ demo: build ## see the weights at work: real digits, wrong labels, under 90 seco
 	$(PY) -m fastrw demo
 
 test: build ## every kind of test that this machine can run, in some minutes
-	$(PY) -m pytest -n $(JOBS) -q --durations=10
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -q --durations=10
 
 test-quick: build ## every op, backend, method and command once, under 90 seconds
-	$(PY) -m pytest -n $(JOBS) -q --tier quick
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -q --tier quick
 
 test-every: build ## all tests there are: every size, layout, build and pair of parameters
-	$(PY) -m pytest -n $(JOBS) -q --tier every --durations=10
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -q --tier every --durations=10
 
 test-models: build $(VENV)/.models ## real models of public packages (installs them beside the tested torch)
-	$(PY) -m pytest -n $(JOBS) -q tests/test_real_models.py tests/test_real_trainers.py --durations=10
+	$(PY) -m pytest -n $(JOBS) --dist worksteal -q tests/test_real_models.py tests/test_real_trainers.py --durations=10
 
 lint: $(VENV)/.tools ## ruff, mypy on the public API, and clang-format, changing nothing
 	$(PY) -m ruff check .

@@ -1,12 +1,12 @@
 """Compile every Triton kernel as its launchers ask for it, for GPUs that are not here, and print what came of each.
 
-    python -m tests.ahead_of_time [80 90 100] [op ...] [--cover 0 | 1 | 2 | --list]     one JSON object a line
+    python -m tests.ahead_of_time [80 90 100] [op ...] [--cover 0 | 1 | 2] [--list]     one JSON object a line
 
 `--cover` compiles fewer: 0 one build a kernel, 1 and 2 so many that every value, or pair of values, of what tells
 builds apart (family, config, dtype, alignment, GPU, ...) is in one.
 
-`--list` compiles nothing: it prints which builds there are, and for whom. It runs in a process of its own, because the
-interpreter that the other tests switch on has no compiler.
+`--list` first prints which builds there are, and for whom. It runs in a process of its own, because the interpreter
+that the other tests switch on has no compiler.
 """
 
 import argparse
@@ -101,16 +101,19 @@ def _copies(ptx: str) -> list[int]:
 
 
 def _covering(builds: list[tuple[Build, int]], together: int) -> list[tuple[Build, int]]:
-    """So few of one op's builds that each `together` facts that some build has are together in one of these."""
-    seen, kept = set(), []
+    """Few of one op's builds in which each `together` facts that some build has are together: always the one that has
+    most of what is missing."""
+    facts = []
     for build, capability in builds:
         aligned = build.kernel.arg_names[0] in build.about["aligned"]
-        facts = {"capability": capability, **build.about, "aligned": aligned}
+        told = {"capability": capability, **build.about, "aligned": aligned}
         # the kernel is in every combination: 0 keeps one build of each
-        new = {(facts["kernel"], *some) for some in combinations(map(str, facts.items()), together)} - seen
-        if new:
-            kept.append((build, capability))
-            seen |= new
+        facts.append({(told["kernel"], *some) for some in combinations(map(str, told.items()), together)})
+    missing, kept = set().union(*facts), []
+    while missing:
+        best = max(range(len(builds)), key=lambda i: len(facts[i] & missing))
+        kept.append(builds[best])
+        missing -= facts[best]
     return kept
 
 
@@ -118,7 +121,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="registers, spills and the like of every Triton kernel; needs no GPU")
     parser.add_argument("what", nargs="*", metavar="80 | 90 | 100 | op", help="GPUs and ops; all, if none is named")
     parser.add_argument("--cover", type=int, choices=range(3), help="compile fewer: see above")
-    parser.add_argument("--list", action="store_true", help="compile nothing: tell which builds there are")
+    parser.add_argument("--list", action="store_true", help="first tell which builds there are")
     options = parser.parse_args()
     asked = [int(x) for x in options.what if x.isdigit()] or [*SM_COUNT]
     for op in [x for x in options.what if not x.isdigit()] or OPS:
@@ -127,7 +130,6 @@ def main() -> None:
             for build in builds:
                 asked_by = {"op": op, "families": [*build.families], "callers": [*build.callers]}
                 print(json.dumps({**asked_by, "capabilities": [*build.capabilities], "about": build.about}))
-            continue
         # each build on another GPU than its neighbour, then on the others
         turns = [
             (build, asked[(i + turn) % len(asked)]) for turn in range(len(asked)) for i, build in enumerate(builds)

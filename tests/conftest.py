@@ -1,5 +1,6 @@
 """What holds for every test: one thread, Triton's interpreter first, GPU tests skipped where none is."""
 
+import gc
 import os
 
 # Workers share the cores already, and threads that wait for one another on a busy machine take twenty times as long.
@@ -30,6 +31,13 @@ def pytest_configure(config):
     # glibc has read its settings by now; the benchmarks would go to another process, out of reach of a test's patches.
     for name in ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"):
         os.environ.pop(name, None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_lives_is_no_garbage():
+    """What lives when a file begins is left out when tests search for garbage: all of torch and of its compiler."""
+    gc.collect()
+    gc.freeze()
 
 
 def _threads(count):
@@ -77,6 +85,9 @@ def pytest_collection_modifyitems(config, items):
         chosen = [bool(item.get_closest_marker("quick")) for item in items]
         config.hook.pytest_deselected(items=[item for item, quick in zip(items, chosen, strict=True) if not quick])
         items[:] = [item for item, quick in zip(items, chosen, strict=True) if quick]
+    # Files with tests that say that they take long come first: none is begun when the others are done.
+    slow = {item.path for item in items if "Takes over" in (getattr(item, "obj", None).__doc__ or "")}
+    items.sort(key=lambda item: item.path not in slow)
     if torch.cuda.is_available():
         return
     for item in items:

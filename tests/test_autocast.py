@@ -15,6 +15,7 @@ from fastrw.nodes import linear
 from fastrw.ops.tolerance import SCORE_GOAL, bound, relative_error
 from fastrw.testing import cases
 from tests import oracle
+from tests.tiers import some
 
 METHODS = ("auto", "layerwise", "tangent", "double_backward", "per_example")
 NAMES = ("mlp", "lenet", "resnet_groupnorm", "resnet_batchnorm_training", "resnet_batchnorm_eval", "vit",
@@ -81,8 +82,9 @@ def test_autocast_inside_the_loss(name, losses_fn, onednn):
         assert relative_error(found, truth) <= bound(torch.bfloat16, relative_error(plain, truth), 1)
 
 
-def test_verify_knows_of_autocast_inside_the_loss():
-    model, batch, val_batch = named("lenet").make()
+@pytest.mark.parametrize("name", some(("mlp", "lenet"), 1))
+def test_verify_knows_of_autocast_inside_the_loss(name):
+    model, batch, val_batch = named(name).make()
     assert fastrw.verify(model, batch, val_batch, losses_fn=at_once).ok
 
 

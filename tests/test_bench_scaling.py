@@ -49,8 +49,16 @@ def test_scaling_gives_every_point_its_figures(tmp_path):
 
 
 @pytest.mark.quick
-def test_overhead_gives_every_line_its_slopes(tmp_path):
-    path = tmp_path / "overhead.json"
+def test_overhead_gives_every_line_its_slopes_and_leaves_clock_and_threads_as_they_were(tmp_path, monkeypatch):
+    path, slopes, kept = tmp_path / "overhead.json", overhead.slopes, []
+
+    def watched(*args):
+        before = timing.clock, torch.get_num_threads()
+        found = slopes(*args)
+        kept.append(before == (timing.clock, torch.get_num_threads()))
+        return found
+
+    monkeypatch.setattr(overhead, "slopes", watched)
     assert bench.main(["overhead", "--rounds", "2", "--models", "lenet", "--json", str(path)]) == 0
     result = json.loads(path.read_text())
     assert [row["line"] for row in result["rows"]] == list(overhead.LINES)
@@ -65,12 +73,7 @@ def test_overhead_gives_every_line_its_slopes(tmp_path):
     process, lenet = result["calibration"]
     assert process["model"] == "of the process"
     assert lenet["first"] > 0 and lenet["ratio"] == pytest.approx(lenet["first"] / lenet["later"])
-
-
-def test_overhead_leaves_clock_and_threads_as_they_were():
-    clock, threads = timing.clock, torch.get_num_threads()
-    overhead.slopes(1)
-    assert timing.clock is clock and torch.get_num_threads() == threads
+    assert kept == [True]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The Triton kernels of conv_instance and combine in every config, layout and kind of layer."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -91,8 +93,7 @@ def test_only_what_lies_otherwise_is_copied():
     assert along_channels(it).x is it.x and along_channels(it).g is not it.g
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize(("dtype", "layout"), covering(product([torch.float32, torch.float16], LAYOUTS)), ids=str)
 def test_a_copy_gives_what_its_original_gives(dtype, layout):
     x, g, V, _, *options = arguments(2, (16, 8, 2, ((4, 3, 1, 1, 1), (3, 3, 1, 1, 1))), dtype, layout)
     assert along_channels(convolution(x, g, *options)).unit > 1

@@ -1,5 +1,7 @@
 """The two ways of conv_outer in Triton, in every config, layout and kind of layer."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -67,8 +69,11 @@ def test_masked_operands_lie_as_they_lay(layout, monkeypatch):
         assert torch.equal(got, wanted.to(t.dtype))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize(("layer", "layout"), covering(OF_LAYERS))
+@pytest.mark.parametrize(
+    ("layer", "layout", "dtype"),
+    covering((*of, dtype) for of in OF_LAYERS for dtype in (torch.float32, torch.bfloat16, torch.float16)),
+    ids=str,
+)
 def test_weighted_sums_of_chunks_are_exact(layer, layout, dtype):
     """The interpreter raises at a stray address, margins included."""
     args = drawn(3, layer, dtype, layout)
@@ -78,8 +83,9 @@ def test_weighted_sums_of_chunks_are_exact(layer, layout, dtype):
     check(launch_conv_outer(*args), reference.conv_outer, args, args[1][:, 0].numel())
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("config", conv_instance.WIDE, ids=str)
+@pytest.mark.parametrize(
+    ("config", "dtype"), covering(product(conv_instance.WIDE, [torch.bfloat16, torch.float16])), ids=str
+)
 def test_every_config_of_weighted_sums(config, dtype, monkeypatch):
     monkeypatch.setattr(conv_instance, "WIDE", [config])
     monkeypatch.setattr("fastrw.kernels.conv_outer.sm_count", lambda device: 3)  # chunks

@@ -1,6 +1,7 @@
 """Compiled models: scored as they are written; what is compiled is kept for the user's own calls."""
 
 import sys
+from itertools import product
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import fastrw
 from tests import oracle
 from tests.on_graph import apart, exact, relative, truth
 from tests.test_field import rows
+from tests.tiers import covering
 
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # of the tracer
 
@@ -60,8 +62,7 @@ class Counting:
 WAYS = ["compile(model)", "model.compile()", "a submodule", "the forward", "a method", "a function inside"]
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("norm", [nn.Identity, nn.BatchNorm1d])
+@pytest.mark.parametrize(("way", "norm"), covering(product(WAYS, [nn.Identity, nn.BatchNorm1d])))
 def test_every_way_of_compiling_through_every_call(way, norm):
     torch._dynamo.reset()
     backend = Counting()

@@ -1,5 +1,7 @@
 """Hooks of users: one that changes gradients is refused by name in the call in which it does; all others are served."""
 
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from torch.autograd.graph import get_gradient_edge
 
 import fastrw
 from tests.on_graph import apart, exact, joined, relative, truth
+from tests.tiers import covering
 
 pytestmark = pytest.mark.filterwarnings("ignore:fastrw. this model is scored by one backward pass")
 
@@ -63,10 +66,10 @@ HOOKS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("norm", [nn.Identity, nn.BatchNorm1d])
-@pytest.mark.parametrize("place", ["low", "middle", "high"])
-@pytest.mark.parametrize("start", [0, 3])
-@pytest.mark.parametrize("name", HOOKS)
+@pytest.mark.parametrize(
+    ("name", "start", "place", "norm"),
+    covering(product(HOOKS, [0, 3], ["low", "middle", "high"], [nn.Identity, nn.BatchNorm1d]), 2),
+)
 def test_hooks_that_are_idle_at_first_and_active_later(name, start, place, norm):
     """Exact or refused in every call, whether registered at first or later, whatever the batches do."""
     torch.manual_seed(0)

@@ -14,6 +14,7 @@ import fastrw
 from fastrw import learned
 from tests import oracle
 from tests.on_graph import apart, dot, relative
+from tests.tiers import covering
 
 
 def rows(n, p=8, classes=3):
@@ -76,14 +77,16 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("middle", [nn.Tanh, lambda: nn.BatchNorm1d(6), nn.Dropout], ids=["joined", "norm", "dropout"])
-@pytest.mark.parametrize("kind", KINDS)
+MIDDLES = {"joined": nn.Tanh, "norm": lambda: nn.BatchNorm1d(6), "dropout": nn.Dropout}
+
+
+@pytest.mark.parametrize(("middle", "kind"), covering(itertools.product(MIDDLES, KINDS)))
 def test_a_number_that_anneals_costs_nothing(kind, middle):
     """A loss made anew in every step, with another number: as many forwards as with a fixed loss, nothing learned."""
     torch.manual_seed(0)
     counts = []
     for make in (lambda by: scaled, KINDS[kind]):
-        model, forwards = net(middle()), []
+        model, forwards = net(MIDDLES[middle]()), []
         model.register_forward_pre_hook(lambda *_, seen=forwards: seen.append(1))
         for step in range(40):
             losses, batch, val_batch = make(1 + step / 100), rows(7), rows(4)

@@ -15,6 +15,7 @@ from fastrw.demo.settings import FSR_DEFAULTS, DemoError, Settings
 from fastrw.demo.train import FSR_METHODS, FSRRun
 from tests.resumed import in_float64, same_state
 from tests.test_demo import learned, visited
+from tests.tiers import some
 
 SHORT = Settings(**FSR_DEFAULTS | {"steps": 5, "seeds": 1, "batch_size": 450}, fsr=True)  # 2 steps an epoch
 QUICK = ["demo", "--fsr", "--quick", "--batch-size", "450", "--steps", "7"]
@@ -49,7 +50,7 @@ def whole(digits):
         return learned(found), found.results
 
 
-@pytest.mark.parametrize("taken", [8, 13, 22])
+@pytest.mark.parametrize("taken", some([8, 13, 22], 2))
 def test_resume_goes_on_as_if_never_stopped(whole, digits, tmp_path, taken):
     ends, results = whole
     with in_float64(session, noise):

@@ -69,10 +69,9 @@ def test_launches_and_dispatches_of_a_step():
         assert within or row["step"] < 3, row
 
 
-@pytest.mark.parametrize("networks", [[*CASES][::2], [*CASES][1::2]], ids="-".join)
-def test_nothing_waits_for_a_gpu_from_the_third_step_on(networks):
+def test_nothing_waits_for_a_gpu_from_the_third_step_on():
     """Takes over 10 s: a process of its own, with steps of every kind."""
-    for row in steps(7, *(f"{network}.{way}" for network in networks for way in CASES[network])):
+    for row in steps(7, *(f"{network}.{way}" for network in CASES for way in CASES[network])):
         waits = [wait.split(" at ")[0] for wait in row["waits"]]
         assert row["finite"], row
         spoilt = (row["network"], row["way"]) == ("derived", "not_finite")  # what such a batch spoils is done anew

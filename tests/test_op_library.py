@@ -34,7 +34,7 @@ def test_opcheck(op, backend, dtype):
     for layout in ("margin",) if few else ("plain", "margin", "transposed"):
         if layout in case.layouts:
             of_all = (case.small,) if few else (case.sizes[0], *case.sizes[-2:])
-            for sizes in of_all if layout == "plain" else some(of_all, 1):
+            for sizes in of_all if layout == "plain" and dtype == torch.float32 else some(of_all, 1):
                 args = case.args(sizes, dtype, layout)
                 need(op, backend, args)
                 opcheck(bare(op, backend).default, case.nest(*args))
