@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
+from operator import is_
 from typing import Any
 
 from torch import Tensor
@@ -31,7 +32,7 @@ class Table:
         if found is None:
             return None
         refs, value = found
-        if any(ref() is not p for ref, p in zip(refs, parameters, strict=True)):
+        if not all(map(is_, [ref() for ref in refs], parameters)):  # (as many: they are part of the key)
             del self._entries[key]
             return None
         self._entries.move_to_end(key)

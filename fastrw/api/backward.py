@@ -97,7 +97,7 @@ def backward(
     options = Options(method, Products(backend, score_dtype), NORMALIZERS[normalize], update, scaling, scale, recheck)
     request = Request(losses, val_loss, selected, options, None, retain_graph, not retain_graph, must_reach=True)
     answer = engine.run(request)
-    accumulate(dict(answer.gradients))
+    accumulate(answer.gradients)
     return answer.step(losses.detach(), val_loss.detach())
 
 

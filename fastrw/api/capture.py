@@ -174,7 +174,7 @@ class Captured:
             if sound is not None and not sound.value():
                 put_back(found.before)
                 return None
-            accumulate({leaf: g for (leaf, _), g in zip(found.gradients, gradients, strict=True)})
+            accumulate([(leaf, g) for (leaf, _), g in zip(found.gradients, gradients, strict=True)])
         except BaseException:
             put_back(found.before)
             raise

@@ -106,7 +106,7 @@ class CompiledSteps:
         if found is None:
             out = eager()
         else:
-            accumulate(dict(found.answer.gradients))
+            accumulate(found.answer.gradients)
             out = _step(found)
         if lasting:  # by now it is known that an eager step does not raise, too
             self._not[kind] = why

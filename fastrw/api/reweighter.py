@@ -230,7 +230,7 @@ class Reweighter:
             state.rewind()
             return None
         self._allow(state, problem, found.answer.method)
-        accumulate(dict(found.answer.gradients))
+        accumulate(found.answer.gradients)
         return found.answer.step(found.losses, found.val_loss)
 
     def _backward(self, problem: Problem, state: State, options: Options, mark: Mark) -> Step:

@@ -19,6 +19,7 @@ from fastrw.engine.plan import Plan
 from fastrw.graph.hooks import Moment
 from fastrw.graph.walk import Graph
 from fastrw.nodes import routes
+from fastrw.nodes.shapes import Reading
 
 STRUCTURES, CONTENTS = 128, 16  # the most plans kept: structures per model; contents per structure
 
@@ -57,12 +58,12 @@ class Cache:
     def __init__(self, graph: Graph, selected: frozenset[int], n: int, options: tuple, model: Any = None):
         self._graph = graph
         self._parameters = [leaf for leaf in graph.leaves.values() if isinstance(leaf, nn.Parameter)]
-        types, edges, shapes = graph.skeleton()
+        owner = model if model is not None else next(iter((*self._parameters, *graph.leaves.values())))
+        reading, self._shapes = _shapes(graph, learned.table(owner, "forms", STRUCTURES))
         roots = tuple([m.dtype for root in graph.roots for m in root._input_metadata])
         rest = (tuple(map(id, self._parameters)), selected, roots, n, *options)
-        self._family_key = _Key(types, edges, *rest)
-        self._key = _Key(self._family_key, shapes)
-        owner = model if model is not None else next(iter((*self._parameters, *graph.leaves.values())))
+        self._family_key = _Key(reading, *rest)  # it stands for the form of the graph
+        self._key = _Key(self._family_key, self._shapes)
         self._plans = learned.table(owner, "plans", STRUCTURES)
         self._families = learned.table(owner, "families", STRUCTURES)
 
@@ -75,7 +76,7 @@ class Cache:
         for each of these tensors: is it as it was? given: one of a graph that the same functions made, whose nodes may
         have other types nevertheless: those of custom functions may be made anew."""
         plans = self._plans.get(self._key, self._parameters) or []
-        if given is not None and not plans and given.cut.reusable and given.names == names(self._graph):
+        if given is not None and not plans and given.cut.reusable and given.names == self._names():
             plans = [given]
         for plan in plans:
             if not plan.cut.content:
@@ -92,18 +93,27 @@ class Cache:
         return None, []
 
     def put(self, plan: Plan) -> None:
-        plan.content, plan.names = _cloned(_content(self._graph, plan.cut)), names(self._graph)
+        plan.content, plan.names = _cloned(_content(self._graph, plan.cut)), self._names()
         plans = (self._plans.get(self._key, self._parameters) or [])[: CONTENTS - 1]
         # most specific first: a plan that compares less content would match more graphs; of these, latest first
         self._plans.put(self._key, sorted([plan, *plans], key=lambda plan: -len(plan.content)), self._parameters)
+
+    def _names(self) -> tuple:
+        return tuple([node.name() for node in self._graph.nodes]), *self._graph.form[1:], self._shapes
 
     def drop(self) -> None:
         self._plans.drop(self._key)
         self._families.drop(self._family_key)
 
 
-def names(graph: Graph) -> tuple:
-    return tuple([node.name() for node in graph.nodes]), *graph.skeleton()[1:]
+def _shapes(graph: Graph, forms: learned.Table) -> tuple[Reading, tuple]:
+    """How shapes are read of graphs of this form, one object for each form; and what is read."""
+    try:
+        reading = forms.get(graph.form) or forms.put(graph.form, Reading(graph))
+        return reading, reading(graph)
+    except RuntimeError:  # of a nested tensor
+        graph.check_shapes()
+        raise
 
 
 def _content(graph: Graph, cut: Cut) -> tuple:

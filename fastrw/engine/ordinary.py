@@ -48,7 +48,7 @@ def backward(total: Tensor, wanted: Callable[[], bool] = lambda: True) -> bool:
             total.backward()
             return True
         return False
-    found = dict(_gradients(total, torch.ones_like(total)))  # all of them, or an error and none
+    found = _gradients(total, torch.ones_like(total))  # all of them, or an error and none
     if wanted():
         accumulate(found)
         return True
@@ -58,7 +58,7 @@ def backward(total: Tensor, wanted: Callable[[], bool] = lambda: True) -> bool:
 def pass_on(gradients: list[tuple[Tensor, Tensor]]) -> None:
     """Adds to `.grad` what a backward would, and runs the hooks that wait for it."""
     if not _any_hooked(leaf for leaf, _ in gradients):
-        return accumulate(dict(gradients))
+        return accumulate(gradients)
     if any(g.is_sparse or leaf._backward_hooks for leaf, g in gradients):
         raise ForThisBatch("fastrw.Reweighter: gradients must be dense and without hooks of their own, got others")
     sum((leaf * g).sum() for leaf, g in gradients).backward()  # whose gradients these are
@@ -82,38 +82,47 @@ def _gradients(outputs: Tensor, seed: Tensor, retain: bool = False) -> list[tupl
 
 
 @torch.no_grad()
-def accumulate(gradients: dict[Tensor, Tensor]) -> None:
-    """Add to `.grad`, then call post-accumulate hooks. A new `.grad` has memory of its own, in the layout of its
-    parameter."""
+def accumulate(gradients: Sequence[tuple[Tensor, Tensor]]) -> None:
+    """Add to `.grad` of each leaf, then call post-accumulate hooks. A new `.grad` has memory of its own, in the layout
+    of its parameter."""
     taken: set[int] = set()
     copied, added = _Pairs(), _Pairs()
     new: list[tuple[Tensor, Tensor]] = []
-    for p, g in gradients.items():
+    for p, g in gradients:
         grad = p.grad
         if grad is None and not g.is_sparse:
-            storage = g.untyped_storage()
-            place = storage.data_ptr()
-            alone = place not in taken and storage.nbytes() == g.nbytes
-            taken.add(place)
-            if alone and g.dtype == p.dtype and g.stride() == p.stride():
+            like = g.dtype == p.dtype and g.stride() == p.stride()
+            if like and not g.storage_offset() and _is_alone(g, taken):
                 new.append((p, g.detach()))
             else:
-                copied.add(own := torch.empty_like(p), g)
+                copied.add(own := torch.empty_like(g if like else p), g, like)  # (of a plain tensor it is quicker)
                 new.append((p, own))
         elif grad is None:
             new.append((p, g))
         elif g.is_sparse or grad.is_sparse:
             new.append((p, grad + g)) if not g.is_sparse else grad.add_(g)
         else:
-            added.add(grad, g)
-    copied.apply(torch._foreach_copy_)
-    added.apply(torch._foreach_add_)
+            added.add(grad, g, grad.stride() == g.stride())
+    for tos, ts in copied.kinds():
+        torch._foreach_copy_(tos, ts)
+    for tos, ts in added.kinds():
+        torch._foreach_add_(tos, ts)
     for p, g in new:
         p.grad = g
-    for p in gradients:
+    for p, _ in gradients:
         if p._post_accumulate_grad_hooks:
             for hook in [*p._post_accumulate_grad_hooks.values()]:
                 hook(p)
+
+
+def _is_alone(g: Tensor, taken: set[int]) -> bool:
+    """Has it memory of its own? taken: where those lie that had it."""
+    storage = g.untyped_storage()
+    place = storage.data_ptr()
+    if place in taken or storage.nbytes() != g.nbytes:
+        return False
+    taken.add(place)
+    return True
 
 
 class _Pairs:
@@ -122,14 +131,15 @@ class _Pairs:
     def __init__(self) -> None:
         self._kinds: dict[tuple, tuple[list[Tensor], list[Tensor]]] = {}
 
-    def add(self, to: Tensor, t: Tensor) -> None:
-        tos, ts = self._kinds.setdefault((to.device, to.dtype, t.dtype, to.stride() == t.stride()), ([], []))
+    def add(self, to: Tensor, t: Tensor, alike: bool) -> None:
+        """alike: have they the same strides?"""
+        kind = to.get_device(), to.dtype, t.dtype, alike
+        tos, ts = self._kinds.get(kind) or self._kinds.setdefault(kind, ([], []))
         tos.append(to)
         ts.append(t)
 
-    def apply(self, write: Callable[[list[Tensor], list[Tensor]], object]) -> None:
-        for tos, ts in self._kinds.values():
-            write(tos, ts)
+    def kinds(self) -> Iterable[tuple[list[Tensor], list[Tensor]]]:
+        return self._kinds.values()
 
 
 def free(*losses: Tensor | None) -> None:

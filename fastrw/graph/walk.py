@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cached_property
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from torch.autograd.graph import Node, get_gradient_edge
 from fastrw.errors import NestedTensors
 
 Leaf = type(get_gradient_edge(torch.empty(0, requires_grad=True)).node)  # AccumulateGrad
-_Transpose = type(torch.empty(0, 0, requires_grad=True).t().grad_fn)
 
 Edge = tuple[int, int]  # (node, which of its outputs)
 
@@ -67,24 +67,12 @@ class Graph:
         found.index = dict(zip(found.nodes, range(count), strict=True))
         return found
 
-    def skeleton(self) -> tuple:
-        """What two graphs of one structure share: types, edges, shapes. Cheap: it is computed at every call."""
-        index, shapes = self.index, []
-        try:
-            for node, below in zip(self.nodes, self.next, strict=True):
-                kind = type(node)
-                if kind is Leaf:
-                    shapes.append(node.variable.shape)
-                elif kind is not _Transpose or type(below[0][0]) is not Leaf:  # else that of the leaf tells
-                    shapes += [tuple(m.shape) for m in node._input_metadata]
-        except RuntimeError:  # of a nested tensor
-            self.check_shapes()
-            raise
-        return (
-            tuple([type(node) for node in self.nodes]),
-            tuple([-1 if node is None else (index[node] << 32) + k for below in self.next for node, k in below]),
-            tuple(shapes),
-        )
+    @cached_property
+    def form(self) -> tuple:
+        """The types of the nodes, and the edges: how many each has, to which nodes, to which of their outputs. It is
+        computed at every call, so by loops that are not Python's."""
+        nodes, outputs = zip(*chain.from_iterable(self.next), strict=True) if len(self.nodes) > 1 else ((), ())
+        return tuple(map(type, self.nodes)), tuple(map(len, self.next)), tuple(map(self.index.get, nodes)), outputs
 
     def check_shapes(self) -> None:
         """Raises NestedTensors where a gradient has no shape."""

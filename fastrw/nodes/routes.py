@@ -11,6 +11,7 @@ from torch.autograd.graph import Node
 
 from fastrw.graph.saved import address, is_custom, names, plain, plain_values, saved, signed, tensors
 from fastrw.nodes.owned import Owned
+from fastrw.nodes.shapes import NUMBERS
 
 
 def _named(words: str) -> frozenset[str]:
@@ -51,8 +52,8 @@ def content(node: Node, owners: Mapping[int, Owned]) -> tuple:
     name = node.name()
     if has_modes(node):  # with running statistics, it mixes nothing
         return (saved(node, "training"),)
-    if name in LOCAL or name in PRODUCTS:
-        return ()
+    if name in LOCAL or name in PRODUCTS or name in NUMBERS:
+        return ()  # (NUMBERS are part of the structure)
     if name in INDEXED:
         return (name, *_indices(node, owners))
     if is_custom(node):

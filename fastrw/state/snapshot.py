@@ -82,17 +82,19 @@ class State:
         self.whole = whole
         self._registers = _Dicts()  # the buffers, parameters, modules and hooks of each module
         self._attributes = _Dicts()
-        everything = [(at, vars(module)) for at, module in modules.items()]
-        self._unhooked = [own for _, own in everything if not (own["_forward_hooks"] or own["_forward_pre_hooks"])]
+        everything = [*zip(modules, map(vars, modules.values()), strict=True)]
+        hooked = [bool(own["_forward_hooks"] or own["_forward_pre_hooks"]) for _, own in everything]
+        self._unhooked = [own for (_, own), has in zip(everything, hooked, strict=True) if not has]
         # the forwards of torch's own modules change only buffers, unless a user's hook does otherwise
-        quiet = [] if whole else [(at, own) for (at, own), torchs in zip(everything, structure.from_torch, strict=True)
-                                  if torchs and at not in seen.names
-                                  and not (own["_forward_hooks"] or own["_forward_pre_hooks"])]  # fmt: skip
+        quiet, others = [], everything if whole else []
+        if not whole:
+            for one, has, torchs in zip(everything, hooked, structure.from_torch, strict=True):
+                (quiet if torchs and not has and one[0] not in seen.names else others).append(one)
         self._attributes.extend(quiet)
         for name in ("_buffers", "_parameters", "_modules"):
             self._registers.extend([(at, own[name]) for at, own in quiet if own[name]])
         roots: list[tuple[str, Any]] = []
-        for at, own in _without(everything, quiet):
+        for at, own in others:
             things = [(f"{at}.{k}" if at else k, own[k]) for k in _names(own) if type(own[k]) not in PLAIN]
             self._attributes.add(at, own, bool(things))
             for name in REGISTERS:
@@ -125,7 +127,9 @@ class State:
         self._tensors = [_Tensor(path, t, value) for (path, t), value in zip(copied, values, strict=True)]
         self._tensors += [_Tensor(path, t, None) for path, t in watched]
         self._parameters = _Parameters(list(named.values()), seen, whole)
-        self._random = RandomState(*{t.device for t in (*(p for _, p in named.values()), *buffers.values())})
+        # (a device costs more to read)
+        places = {t.get_device(): t for t in (*self._parameters.all, *buffers.values())}
+        self._random = RandomState(*{t.device for t in places.values()})
         self._python = random.getstate()
         self._numpy = sys.modules["numpy"].random.get_state() if "numpy" in sys.modules else None
 
@@ -224,7 +228,7 @@ class _Seen:
     def __init__(self):
         self.calls = 0
         self.names: set[str] = set()  # of things, and of all that they are reached through
-        self.watched: tuple[tuple[int, ...], dict[str, Tensor]] = ((), {})  # addresses of parameters; views of elements
+        self.watched: tuple[list[int], dict[str, Tensor]] = ([], {})  # addresses of parameters; views of elements
         self.things: int | None = None  # found by the last whole walk
 
     def next_is_whole(self) -> bool:
@@ -299,43 +303,54 @@ class _Parameters:
         self._seen = seen
         self._compares = whole  # also on a GPU, which waits; else what is copied there counts as written
         whole = whole and sum(p.nbytes for _, p in named) <= KEPT
-        self._all = [
-            (name, p, p._version, p.data_ptr(), p.detach().clone() if whole or name in seen.names else None)
-            for name, p in named
-        ]
+        self._names, self.all = [name for name, _ in named], [p for _, p in named]
+        self._versions, self._places = self._stand()
+        copied = named if whole else [] if seen.names.isdisjoint(self._names) else named
+        self._kept = {name: (p, p.detach().clone()) for name, p in copied if whole or name in seen.names}
         self._views: dict[str, Tensor] = {} if whole else self._watched()
         self._before = torch.cat([*self._views.values()]) if self._views else None
 
+    def _stand(self) -> tuple[list[int], list[int]]:
+        """Their versions, and where they lie."""
+        return [p._version for p in self.all], [p.data_ptr() for p in self.all]
+
+    def _touched(self) -> list[str]:
+        """The names of those that have another version, or lie elsewhere."""
+        versions, places = self._stand()
+        if versions == self._versions and places == self._places:  # the usual case, fast
+            return []
+        then, now = zip(self._versions, self._places, strict=True), zip(versions, places, strict=True)
+        return [name for name, a, b in zip(self._names, then, now, strict=True) if a != b]
+
     def written(self) -> set[str]:
         """The names of those written since."""
-        found = {name for name, p, version, place, _ in self._all if (p._version, p.data_ptr()) != (version, place)}
-        copied = [(name, p, kept) for name, p, _, _, kept in self._all if kept is not None and name not in found]
+        found = set(self._touched())
+        copied = [(name, p, kept) for name, (p, kept) in self._kept.items() if name not in found]
         found |= {name for name, p, _ in copied if p.is_cuda and not self._compares}
         copied = [one for one in copied if one[0] not in found]
-        equals = all_equal([(p, kept) for _, p, kept in copied])
+        equals = all_equal([(p, kept) for _, p, kept in copied]) if copied else []
         found |= {name for (name, *_), same in zip(copied, equals, strict=True) if not same}
         if self._before is None or equal(torch.cat([*self._views.values()]), self._before):
             return found
         return found | {name for name, (now, before) in self._compared().items() if not equal(now, before)}
 
     def copied(self) -> list[tuple[Tensor, Tensor]]:
-        return [(p, kept) for _, p, _, _, kept in self._all if kept is not None]
+        return [*self._kept.values()]
 
     def lost(self) -> list[str]:
         """The names of those that were written and not copied."""
-        return [name for name, p, version, place, kept in self._all
-                if kept is None and (p._version, p.data_ptr()) != (version, place)]  # fmt: skip
+        return [name for name in self._touched() if name not in self._kept]
 
     def put(self) -> list[str]:
         """Restores those that the forward wrote (a momentum encoder, a clamp). Returns the names of the others."""
         written, lost, back = self.written(), [], []
         self._seen.names |= written
         values = self._compared() if written and self._views else {}
-        for name, p, _, place, kept in self._all:
+        for name, p, place in zip(self._names, self.all, self._places, strict=True):
             if name not in written:
                 continue
-            if kept is not None:
-                back.append((p, kept))
+            if name in self._kept:
+                back.append(self._kept[name])
             elif name not in values or not self._put_back(p, place, *values[name]):
                 lost.append(name)
         for error in put_back(back):
@@ -360,10 +375,10 @@ class _Parameters:
         return {name: (view, part) for (name, view), part in zip(self._views.items(), parts, strict=True)}
 
     def _watched(self) -> dict[str, Tensor]:
-        places = tuple(place for *_, place, _ in self._all)
-        if self._seen.watched[0] != places:
-            few = sum(p.numel() for _, p, *_ in self._all) <= FEW_ELEMENTS
-            self._seen.watched = places, {name: _elements(p, few) for name, p, *_ in self._all if _is_watchable(p)}
+        if self._seen.watched[0] != self._places:
+            few = sum(p.numel() for p in self.all) <= FEW_ELEMENTS
+            named = zip(self._names, self.all, strict=True)
+            self._seen.watched = self._places, {name: _elements(p, few) for name, p in named if _is_watchable(p)}
         return self._seen.watched[1]
 
 
@@ -388,8 +403,3 @@ def _names(own: dict[str, Any]) -> list[str]:
 
 def _version(tensor: Tensor) -> int:
     return -1 if tensor.is_inference() else tensor._version
-
-
-def _without(some: Sequence[tuple[str, Any]], others: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
-    left = {at for at, _ in others}
-    return [one for one in some if one[0] not in left]

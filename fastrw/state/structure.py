@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from operator import is_
+from itertools import chain
+from operator import attrgetter, is_, methodcaller
 from typing import Any
 
 from torch import nn
@@ -58,11 +59,14 @@ class Structure:
 
 
 def _content(modules: Sequence[nn.Module]) -> tuple[list, list, list]:
-    """What decides the structure, in flat lists, which are compared fast: sizes; names; things and their types."""
-    held = [d for m in modules for d in (m._modules, m._parameters)]
-    names = [name for d in held for name in d]
-    things: list[Any] = [*modules, *(thing for d in held for thing in d.values())]
-    return [*map(len, held)], names, [*things, *map(type, things)]
+    """What decides the structure, in flat lists, which are made and compared fast: sizes; names; things and their
+    types."""
+    held = [*map(_MODULES, modules), *map(_PARAMETERS, modules)]
+    things: list[Any] = [*modules, *chain.from_iterable(map(_VALUES, held))]
+    return [*map(len, held)], [*chain.from_iterable(held)], [*things, *map(type, things)]
+
+
+_MODULES, _PARAMETERS, _VALUES = attrgetter("_modules"), attrgetter("_parameters"), methodcaller("values")
 
 
 def _same(a: tuple[list, list, list], b: tuple[list, list, list]) -> bool:
