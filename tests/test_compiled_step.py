@@ -433,6 +433,22 @@ def test_on_a_cpu_the_faster_of_compiled_code_and_the_graph_runs(slow, monkeypat
     assert a.compilation.by == ("the recorded graph" if slow == "compiled" else "inductor")
 
 
+@pytest.mark.parametrize("backend", [True, "aot_eager"], ids=str)
+def test_code_that_gives_other_numbers_never_runs(backend, monkeypatch):
+    """On a CPU the recorded graph runs in its place, where the compiler is torch's own; else an eager step."""
+
+    def compiled(self, graph):
+        return lambda *tensors: [t * 1.01 if t.is_floating_point() else t for t in graph(*tensors)]
+
+    monkeypatch.setattr(compiling.Compiler, "__call__", compiled)
+    for a, b, mine, other in pairs(mlp(nn.BatchNorm1d(8)), rows(7), rows(4), 4, compile=backend):
+        same(a, b, mine, other)
+    if backend is True:
+        assert a.compilation.used and a.compilation.by == "the recorded graph"
+    else:
+        assert not a.compilation.used and "must give the numbers of the step as written" in a.compilation.why
+
+
 def test_memory_of_replays_is_not_kept(monkeypatch):
     """A CUDA graph writes its results where those of the step before were."""
 

@@ -61,7 +61,9 @@ class Compilation:
     graphs: int = 0  # steps that were compiled: of another kind, or of other shapes
     seconds: float = 0.0  # that took
     why: str = ""  # this step was not compiled
-    by: str = ""  # what computed it: a backend of torch.compile, or "the recorded graph", where that is faster on a CPU
+    by: str = (
+        ""  # what computed it: a backend of torch.compile, on a CPU also "the recorded graph", if faster or more exact
+    )
 
     @property
     def recompilations(self) -> int:
