@@ -195,6 +195,17 @@ def test_the_graph_is_freed_as_a_backward_frees_it_unless_it_is_kept():
         assert name
 
 
+def test_a_freed_graph_that_nothing_is_read_of_says_so_in_torchs_words():
+    torch.manual_seed(0)
+    model, x, y = torch.nn.Linear(4, 1).double(), torch.randn(6, 4).double(), torch.randn(6).double()
+    for _ in range(6):
+        f = (model(x).squeeze(1) - y).square()
+        fastrw.backward(f, (model(x).squeeze(1) - y).square().mean())
+        for loss in (f, f * 1.0):
+            with pytest.raises(RuntimeError, match="second time"):
+                fastrw.backward(loss, loss.mean())
+
+
 def test_a_graph_that_was_written_to_since_says_so_in_torchs_words():
     torch.manual_seed(0)
     model = MODELS["mlp"][0]().double()

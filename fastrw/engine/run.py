@@ -127,7 +127,8 @@ def _at_a_cut(request: Request, method: str, mark: Mark) -> Result:
             learned = needed = True
         except Exception as error:
             cache.drop()
-            if retained or deferred or ours(error):
+            freed = request.model is None and "graph a second time" in str(error)  # by the user, before
+            if retained or deferred or ours(error) or freed or not work.begun:
                 raise
             raise ForThisBatch(f"fastrw.engine: an operation must be as at first, got {reason(error)}") from error
     trusted = True

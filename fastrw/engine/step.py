@@ -68,7 +68,7 @@ class Pass:
         self._dtype = torch.promote_types(outputs[0].dtype, torch.float32)
         self._backend = request.options.products.backend
         self._V = None if V is None else dict(V)
-        self._asks = V is None and not plan.asked  # which uses can have one part?
+        self._asks = V is None and not (plan.asked or plan.checkpointed)  # which uses can have one part?
         self._directions: dict[Edge, Tensor] = {}
         self._parts: list[tuple[Site, Part]] = []  # to be updated
         self._late: list[tuple[Site, Part]] = []  # to be updated together, at the end
@@ -87,6 +87,7 @@ class Pass:
         self._finite: AllFinite | None = None  # the scores; asked for where something is doubtful
         self._reads = reads(plan.checkpointed)
         self._groups = registry.Groups((), 0, self._backend)
+        self.begun = False  # is a part of the graph freed, unless it is retained?
         self.scores: Tensor | None = None
         self.weights: Tensor | None = None
 
@@ -129,6 +130,7 @@ class Pass:
         targets = [GradientEdge(nodes[i], k) for i, k in (*edges, *self._plan.cut.zeros)]
         first = len(targets)
         targets += [GradientEdge(nodes[use.node], 0) for one, _ in joined for use in one.joint.uses]
+        self.begun = True
         with hooks.before(taken):
             found = (
                 torch.autograd.grad(self._outputs, targets, seeds, retain_graph=retain, allow_unused=True)
