@@ -248,13 +248,17 @@ def main() -> None:
     made = [(build(), data(4), data(3)) for build, data in (NETWORKS[network] for network, _ in wanted)]
     install()
     for (network, way), given in zip(wanted, made, strict=True):
-        run = WAYS[way](*given)
+        run, first = WAYS[way](*given), None
         for i in range(1, int(steps) + 1):
             with counted() as counts:
                 run()
             about = {name: getattr(counts, name) for name in ("launches", "kernels", "dispatches", "waits")}
-            finite = all(bool(p.grad.isfinite().all()) for p in given[0].parameters() if p.grad is not None)
-            print(json.dumps({"network": network, "way": way, "step": i, "finite": finite, **about}), flush=True)
+            grads = [p.grad.clone() for p in given[0].parameters() if p.grad is not None]
+            first = first or grads
+            pairs = [*zip(grads, first, strict=False)]
+            about["differs"] = max((float((g - f).norm() / f.norm().clamp(min=1e-6)) for g, f in pairs), default=0)
+            about["finite"] = all(bool(g.isfinite().all()) for g in grads)
+            print(json.dumps({"network": network, "way": way, "step": i, **about}), flush=True)
 
 
 if __name__ == "__main__":

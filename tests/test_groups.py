@@ -8,11 +8,10 @@ import torch
 from torch import nn
 
 import fastrw
+from fastrw import ops
 from fastrw.nodes import registry
-from fastrw.nodes.base import Products
+from fastrw.nodes.grams import outer
 from fastrw.nodes.instances import Columns, Instances
-from fastrw.nodes.linear import Linear, _outer_of_each
-from fastrw.nodes.owned import Rows
 from fastrw.ops.tolerance import relative_error
 
 
@@ -106,18 +105,19 @@ def test_gradients_are_read_as_they_lie_and_laid_out_as_parameters(order, along)
         assert relative_error(update, torch.einsum("n...,n->...", G[:n], w)) <= 1e-12
 
 
-@pytest.mark.parametrize("bias", [0, None])
-def test_linear_uses_of_one_shape_are_updated_as_apart(bias):
+@pytest.mark.parametrize("backend", ["auto", "reference"])  # one kernel; none: by shape
+def test_linear_uses_are_updated_together_as_apart(backend):
     torch.manual_seed(0)
-    rows, w = Rows(3, 2, None), torch.tensor([1, 1, 0, 0, 2, 2]).double()
-    operands = [(torch.randn(8, 5).double(), torch.randn(8, 4).double()) for _ in range(3)]
-    for a, g in operands:
-        a[2], g[3] = torch.inf, torch.nan  # rows of weight 0
-    parts = [Linear(a, g, rows, 2, bias, Products(), torch.Size((4,))) for a, g in operands]
-    for part, update in _outer_of_each(parts, w):
-        apart = part.weighted(w)
-        assert update.keys() == apart.keys()
-        assert all(relative_error(update[j], apart[j]) <= 1e-12 for j in apart)
+    w = torch.tensor([1, 0, 2]).double()
+    shapes = [(6, 5, 4)] * 3 + [(3, 5, 4), (6, 2, 4)]  # (rows, p, q)
+    a, g = ([torch.randn(shape[0], shape[k]).double() for shape in shapes] for k in (1, 2))
+    for x, y in zip(a[:3], g[:3], strict=True):
+        x[2], y[3] = torch.inf, torch.nan  # rows of weight 0
+    found, _ = outer(a, g, w, backend)
+    for i, (x, y) in enumerate(zip(a, g, strict=True)):
+        apart = ops.weighted_outer(x, y, w.repeat_interleave(len(x) // 3), backend="reference")
+        for mine, its in zip((found[i], found[i + len(a)]), apart, strict=True):
+            assert relative_error(mine, its) <= 1e-12
 
 
 @pytest.mark.parametrize("backend", ["triton", "cpp", "reference"])

@@ -133,9 +133,14 @@ class Joint:
         """Of all uses; None where a gradient is of another kind."""
         raise NotImplementedError
 
+    def single(self, use: Use, operand: Any, g: Tensor, products: Products) -> Part | None:
+        """Of one use, from what was read of it."""
+        raise NotImplementedError
+
     def parts(self, operands: Sequence, gs: Sequence[Tensor | None], products: Products) -> list[Part | None]:
         """One of each use; None where no gradient reaches it."""
-        raise NotImplementedError
+        every = zip(self.uses, operands, gs, strict=True)
+        return [None if g is None else self.single(use, one, g, products) for use, one, g in every]
 
 
 class Group:
@@ -180,6 +185,11 @@ class NodeType(NamedTuple):
     fused: dict[str, Callable] = {}  # noqa: RUF012  never written to
     lazy: bool = False
     stacked: tuple[str, str] | None = None
+
+
+def are_dense(gs: Sequence[Tensor | None], dtype: torch.dtype) -> bool:
+    """Are these all there, strided and of this dtype?"""
+    return all(g is not None and g.dtype is dtype and g.layout is torch.strided for g in gs)
 
 
 def wide(t: Tensor) -> Tensor:

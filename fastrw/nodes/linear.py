@@ -3,7 +3,6 @@ form for the scores, and a weighted outer product for the update."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -11,10 +10,10 @@ from torch import Tensor
 
 from fastrw.graph.saved import Values
 from fastrw.nodes import cost
-from fastrw.nodes.base import ByInput, Group, Joint, NodeType, Part, Products, Use, in_sums_of, scaled, total, wide
-from fastrw.nodes.grams import ALIKE, OUTER, Grams, Whole, outer_of_alike, sums_as_wide
+from fastrw.nodes.base import ByInput, Joint, NodeType, Part, Products, Use, in_sums_of, scaled, total, wide
+from fastrw.nodes.grams import Grams, Grouped, Whole
 from fastrw.nodes.owned import Owned, Rows
-from fastrw.ops.call import has_kernel, served
+from fastrw.ops.call import served
 
 _COSTS = "r={} k={} p={} q={}: gram {:.3g} us, project {:.3g} us by the cost model"
 SMALL = 1 << 18  # multiply-adds of a use, at most, that one call for many computes
@@ -107,11 +106,7 @@ class Linear(Part):
         return self._outer(self._a, self._g, self._rows.validating(wide(self._g)))
 
     def update(self, w: Tensor) -> ByInput:
-        return self.weighted(self._rows.weights(in_sums_of(w, self._g)))
-
-    def weighted(self, w: Tensor) -> ByInput:
-        """w: of each row."""
-        return self._outer(self._a, self._g, w)
+        return self._outer(self._a, self._g, self._rows.weights(in_sums_of(w, self._g)))
 
     def score(self, V: ByInput) -> Tensor | None:
         v, v_b = V.get(self._matrix), V.get(self._bias)
@@ -193,64 +188,6 @@ class Batched(Part):
 
 def _stacked(found: list[ByInput], dim: int = 0) -> ByInput:
     return {j: torch.stack([one[j] for one in found], dim) for j in found[0]}
-
-
-class Grouped(Group):
-    """Linear uses: those in gram form are scored by one call. The small ones are updated by one if there is a kernel
-    for that; on a GPU by one for all of a shape, where their products are as wide as their sums."""
-
-    def __init__(self, parts: list[Linear], n: int, backend: str):
-        self._waiting, g = [part for part in parts if part.waiting], parts[0]._g
-        together, small = has_kernel(OUTER, backend, g), [part for part in parts if part.is_updated_with_others]
-        super().__init__(small if together else [], n, backend)
-        alike: dict[tuple, list[Linear]] = {}
-        if g.is_cuda and not together and sums_as_wide(g):
-            for part in small:
-                alike.setdefault((part._a.shape, part._g.shape, part._rows.each), []).append(part)
-        self._kinds = {part: parts for parts in alike.values() if len(parts) >= ALIKE for part in parts}
-        self._weights: dict[int, Tensor] = {}  # rows of an example -> the weight of each row
-
-    def score(self) -> Tensor | None:
-        waiting, self._waiting = self._waiting, []
-        if not waiting:
-            return None
-        if self._backend == "triton":  # it has no grouped form
-            found = []
-            for part in waiting:
-                s, part.backend = served("gram_dot", "triton", *part.operands())
-                found.append(s.view(self._n, -1).sum(1))
-            return total(*found)
-        *matrices, bias = zip(*(part.operands() for part in waiting), strict=True)
-        s, by = served("grouped_gram_dot", self._backend, self._n, bias, *(t for side in matrices for t in side))
-        for part in waiting:
-            part.backend = by
-        return s
-
-    def updates(self, part: Part, w: Tensor) -> Iterator[tuple[Part, ByInput]]:
-        assert isinstance(part, Linear)
-        w = in_sums_of(w, part._g)
-        if part not in self._parts:
-            each = part._rows.each
-            if each not in self._weights:
-                self._weights[each] = part._rows.weights(w)
-            if part in self._kinds:
-                yield from _outer_of_each(self._kinds[part], self._weights[each])
-            else:
-                yield part, part.weighted(self._weights[each])
-            return
-        count = len(self._parts)
-        args = (count, *(one._a for one in self._parts), *(one._g for one in self._parts), w)
-        found, by = served(OUTER, self._backend, *args)
-        for one, M, b in zip(self._parts, found[:count], found[count:], strict=True):
-            one.backend = by
-            yield one, one._by_input(M, b)
-
-
-def _outer_of_each(parts: list[Linear], w: Tensor) -> Iterator[tuple[Part, ByInput]]:
-    outer = outer_of_alike([part._a for part in parts], [part._g for part in parts], w)
-    for part, found in zip(parts, outer, strict=True):
-        part.backend = "torch"
-        yield part, part._by_input(*found)
 
 
 def _product(left: str, right: str, bias: int | None = None, batched: bool = False) -> NodeType:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from fastrw.graph.saved import Saved, Values, together
-from fastrw.nodes.base import ByInput, Joint, NodeType, Part, Products, Use
+from fastrw.nodes.base import ByInput, Joint, NodeType, Part, Products, Use, are_dense
 from fastrw.nodes.instances import Instances, is_small, small
 from fastrw.nodes.owned import Owned
 
@@ -44,7 +44,7 @@ def kind_of(node: Node, use: Use, kind: NodeType, part: Part) -> tuple[type[Join
     owned = use.owned.get(0)
     if kind.stacked is None or type(part) is not Instances or owned is None or not owned.leading:
         return None
-    found = _values(kind.stacked, node)
+    found = _reading(kind.stacked)(node)
     count, gradient = len(kind.stacked[0].split()), node._input_metadata[0]
     rows, values = found[:count], found[count:]
     if any(type(t) is not Tensor or t.shape[:1] != owned.shape[:1] for t in rows):
@@ -56,8 +56,8 @@ def kind_of(node: Node, use: Use, kind: NodeType, part: Part) -> tuple[type[Join
     return (Stack, one) if is_small(LEAST * one.elements, one.device) else None
 
 
-def _values(names: tuple[str, str], node: Node) -> tuple:
-    return together(*" ".join(names).split())(node)
+def _reading(names: tuple[str, str]) -> Callable[[Node], tuple]:
+    return together(*" ".join(names).split())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,9 +89,9 @@ class Stack(Joint):
 
     def read(self, nodes: Sequence[Node]) -> list[tuple[Tensor, ...]] | None:
         kind, found = self.kind, []
-        wanted, device = kind.rows[:-1], kind.device
+        wanted, device, read = kind.rows[:-1], kind.device, _reading(kind.names)
         for use in self.uses:
-            got = _values(kind.names, nodes[use.node])
+            got = read(nodes[use.node])
             operands = got[: len(wanted)]
             if got[len(wanted) :] != kind.values:
                 return None
@@ -102,25 +102,18 @@ class Stack(Joint):
         return found
 
     def part(self, operands: Sequence, gs: Sequence[Tensor | None], products: Products) -> Part | None:
-        _, dtype = self.kind.rows[-1]
-        for g in gs:
-            if g is None or g.dtype is not dtype or g.layout is not torch.strided:
-                return None
+        if not are_dense(gs, self.kind.rows[-1][1]):
+            return None
         rows = [torch.cat(some) for some in zip(*operands, strict=True)]
-        found = self._served(rows, torch.cat(gs), self.all, products)
+        found = self.single(self.all, rows, torch.cat(gs), products)
         if type(found) is not Instances:
             return None
         G = {j: t.unflatten(0, (len(self.uses), -1)).transpose(0, 1) for j, t in found.G.items()}
         return Stacked(G, self.kind.n, found.backend)
 
-    def parts(self, operands: Sequence, gs: Sequence[Tensor | None], products: Products) -> list[Part | None]:
-        every = zip(self.uses, operands, gs, strict=True)
-        return [None if g is None else self._served(rows, g, use, products) for use, rows, g in every]
-
-    def _served(self, rows: Sequence[Tensor], g: Tensor, use: Use, products: Products) -> Part | None:
+    def single(self, use: Use, operand: Sequence[Tensor], g: Tensor, products: Products) -> Part | None:
         kind = self.kind
-        values = (*rows, *kind.values)
-        named = dict(zip(" ".join(kind.names).split(), values, strict=True))
+        named = dict(zip(" ".join(kind.names).split(), (*operand, *kind.values), strict=True))
         return kind.rule(Values(None, kind.shapes, **named), use, g, products)
 
 
